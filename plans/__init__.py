@@ -1,0 +1,1 @@
+"""Presets for ``nnunet-skd compact``, as JSON data."""

@@ -1,0 +1,19 @@
+"""What every test file may use."""
+
+import pytest
+
+
+@pytest.fixture
+def nnunet_env(tmp_path, monkeypatch):
+    """Empty nnU-Net folders of this test's own; returns their parent.
+
+    nnU-Net reads these variables when it needs them, so code of this process and commands it starts both see them.
+    """
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setenv("nnUNet_compile", "f")
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    monkeypatch.setenv("nnUNet_def_n_proc", "1")
+    monkeypatch.delenv("nnUNet_extTrainer", raising=False)
+    return tmp_path
