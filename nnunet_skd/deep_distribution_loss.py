@@ -1,0 +1,138 @@
+"""Deep distribution loss (DDL) of DSKD: patch-wise class proportions of a side output, student against teacher."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+COUNT_FORMS = ("log", "raw", "fraction")
+DIRECTIONS = ("student_teacher", "teacher_student")
+
+
+def class_probabilities(logits: Tensor, *, has_regions: bool) -> Tensor:
+    """Softmax over the classes, or a sigmoid per region, in float32 (float64 stays): ``B, K, spatial``."""
+    if logits.dtype != torch.float64:
+        logits = logits.float()
+    return logits.sigmoid() if has_regions else logits.softmax(1)
+
+
+class DeepDistributionLoss(nn.Module):
+    r"""``mean_{b,m} KL(q_S[m] || q_T[m])`` over the patches m of one side output.
+
+    A regular grid cuts the output into patches. The fractions ``f[m,k]`` of class k among the valid voxels of patch m
+    become a distribution with temperature tau and ``N`` = full-resolution voxels per patch:
+
+    ============  ==================================  =============================================================
+    counts        q[m]                                evidence
+    ============  ==================================  =============================================================
+    ``log``       ``softmax_k(log(f + 1/N) / tau)``   ours: the patch size cancels, small classes stay visible
+    ``raw``       ``softmax_k(f * N / tau)``          the paper's (arXiv 2509.03173, Eq. 2-3, as quoted by a review);
+                                                      saturates for patches of more than some 100 voxels
+    ``fraction``  ``softmax_k(f / tau)``              ours; nearly silent at tau = 3
+    ============  ==================================  =============================================================
+
+    Regions: each region is the paper's binary map, ``q`` is over [region, not region], mean over regions (ours).
+    Each output is pooled at its own resolution: the same fractions as after up-sampling, up to interpolation (ours).
+    ``teacher_student`` turns the divergence round. No tau^2 factor, as in the paper.
+
+    Raises:
+        ValueError: on an unknown ``counts`` or ``direction``, a temperature <= 0 or fewer than one patch per axis.
+    """
+
+    def __init__(
+        self,
+        *,
+        has_regions: bool,
+        patches_per_axis: int = 4,
+        temperature: float = 3.0,
+        counts: str = "log",
+        direction: str = "student_teacher",
+    ):
+        super().__init__()
+        if counts not in COUNT_FORMS:
+            raise ValueError(f"counts must be one of {COUNT_FORMS}, got {counts!r}")
+        if direction not in DIRECTIONS:
+            raise ValueError(f"direction must be one of {DIRECTIONS}, got {direction!r}")
+        if temperature <= 0:
+            raise ValueError(f"temperature must be above 0, got {temperature}")
+        if patches_per_axis < 1:
+            raise ValueError(f"patches_per_axis must be at least 1, got {patches_per_axis}")
+        self.has_regions = has_regions
+        self.patches_per_axis = patches_per_axis
+        self.temperature = temperature
+        self.counts = counts
+        self.direction = direction
+
+    def extra_repr(self) -> str:
+        return (
+            f"has_regions={self.has_regions}, patches_per_axis={self.patches_per_axis}, "
+            f"temperature={self.temperature}, counts={self.counts!r}, direction={self.direction!r}"
+        )
+
+    def patch_grid(self, full_size: tuple[int, ...]) -> tuple[int, ...]:
+        """Patches per axis: axes of fewer than 32 voxels get one patch per 8 voxels (anisotropic 3D patches)."""
+        return tuple(self.patches_per_axis if n >= 32 else min(self.patches_per_axis, max(1, n // 8)) for n in full_size)
+
+    def forward(
+        self, logits: Tensor, teacher_probabilities: Tensor, valid: Tensor | None, full_size: tuple[int, ...]
+    ) -> Tensor:
+        """One side output.
+
+        Args:
+            logits: the student's, ``B, K, spatial``.
+            teacher_probabilities: from :func:`class_probabilities`, same shape, no gradient.
+            valid: ``B, 1, spatial`` (bool), or None where every voxel counts.
+            full_size: spatial size of the full-resolution output; sets the grid and ``N`` for all side outputs.
+
+        Returns:
+            Scalar; 0 and connected to the graph where no voxel is valid.
+        """
+        grid = self.patch_grid(full_size)
+        voxels_per_patch = math.prod(full_size) / math.prod(grid)
+        probabilities = class_probabilities(logits, has_regions=self.has_regions)
+        weight = None
+        if valid is not None:
+            valid = valid.to(probabilities.dtype)
+            weight = _pool(valid, grid)
+        student = self._log_distribution(_fractions(probabilities, valid, weight, grid), voxels_per_patch)
+        teacher = self._log_distribution(_fractions(teacher_probabilities, valid, weight, grid), voxels_per_patch)
+        if self.direction == "teacher_student":
+            student, teacher = teacher, student
+        divergence = (student.exp() * (student - teacher)).sum(-1)
+        if weight is None:
+            return divergence.mean()
+        weight = (weight > 0).to(divergence.dtype).expand_as(divergence)
+        return (divergence * weight).sum() / weight.sum().clamp_min(1)
+
+    def _log_distribution(self, fractions: Tensor, voxels_per_patch: float) -> Tensor:
+        """``B, K, grid`` -> log q: ``B, 1, grid, K`` (labels) or ``B, R, grid, 2`` (regions)."""
+        if self.has_regions:
+            fractions = torch.stack((fractions, 1 - fractions), -1)
+        else:
+            fractions = fractions.movedim(1, -1).unsqueeze(1)
+        if self.counts == "log":
+            energy = (fractions.clamp_min(0) + 1 / voxels_per_patch).log()
+        elif self.counts == "raw":
+            energy = fractions * voxels_per_patch
+        else:
+            energy = fractions
+        return (energy / self.temperature).log_softmax(-1)
+
+
+def _fractions(probabilities: Tensor, valid: Tensor | None, weight: Tensor | None, grid: tuple[int, ...]) -> Tensor:
+    if valid is None:
+        return _pool(probabilities, grid)
+    return _pool(probabilities * valid, grid) / weight.clamp_min(torch.finfo(weight.dtype).tiny)
+
+
+def _pool(values: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """Mean per patch: ``B, C, spatial`` -> ``B, C, grid``; an output smaller than the grid keeps its own size."""
+    size = values.shape[2:]
+    grid = tuple(min(n, g) for n, g in zip(size, grid, strict=True))
+    if any(n % g for n, g in zip(size, grid, strict=True)):
+        pool = nn.functional.adaptive_avg_pool2d if len(size) == 2 else nn.functional.adaptive_avg_pool3d
+        return pool(values, grid)
+    # The same means, an axis at a time from the slowest: measured 2 to 6 times faster than adaptive pooling on the CPU.
+    for axis, patches in enumerate(grid, start=2):
+        values = values.unflatten(axis, (patches, -1)).mean(axis + 1)
+    return values

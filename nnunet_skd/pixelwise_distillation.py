@@ -1,0 +1,56 @@
+"""Pixel-wise self-knowledge distillation loss (PSDL) of DSKD: soft targets for the final output."""
+
+import torch
+from torch import Tensor, nn
+
+
+class PixelwiseDistillationLoss(nn.Module):
+    r"""What the teacher's probabilities change in the cross-entropy: ``CE(z, p_T) - CE(z, y)``.
+
+    The paper (arXiv 2509.03173, Eq. 5-7, second hand) trains on ``L_PSDL = CE(z, alpha * p_T + (1 - alpha) * y)`` with
+    alpha rising linearly. Cross-entropy is linear in its target, so
+
+        ``L_PSDL = CE(z, y) + alpha * < sum_k (y_k - p_T,k) * z_k >``
+
+    (the normaliser of the softmax cancels, as both targets sum to one). The first summand is already in nnU-Net's loss;
+    this module is the bracket, the mean over valid voxels. alpha = 0 therefore is nnU-Net's own cross-entropy to the
+    last bit. Regions (ours): the same identity holds for the binary cross-entropy of each region, with nnU-Net's
+    reduction: the mean over regions, but their sum where the dataset has an ignore label.
+    """
+
+    def __init__(self, *, has_regions: bool):
+        super().__init__()
+        self.has_regions = has_regions
+
+    def extra_repr(self) -> str:
+        return f"has_regions={self.has_regions}"
+
+    def forward(self, logits: Tensor, teacher_probabilities: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
+        """The full-resolution output.
+
+        Args:
+            logits: the student's, ``B, K, spatial``.
+            teacher_probabilities: ``B, K, spatial``, no gradient. **Overwritten**: the buffer becomes ``p_T - y``, the
+                one full-size tensor kept for the backward pass.
+            target: without ignore label (:func:`nnunet_skd.targets.split_target`): labels ``B, 1, spatial`` or regions
+                ``B, R, spatial``.
+            valid: ``B, 1, spatial`` (bool), or None where every voxel counts.
+
+        Returns:
+            Scalar; 0 and connected to the graph where no voxel is valid.
+        """
+        if logits.dtype != torch.float64:
+            logits = logits.float()
+        difference = teacher_probabilities
+        if self.has_regions:
+            difference.sub_(target.to(difference.dtype))
+        else:
+            minus_one = torch.full((), -1.0, dtype=difference.dtype, device=difference.device).expand(target.shape)
+            difference.scatter_add_(1, target.long(), minus_one)
+        if valid is None:
+            count = target.numel()
+        else:
+            difference.mul_(valid)
+            count = valid.sum().clamp_min(1)
+        # a dot product writes no full-size temporary, a product and its sum would
+        return -torch.dot(difference.flatten(), logits.flatten()) / count

@@ -1,0 +1,27 @@
+"""The teacher of self-knowledge distillation: the network's own earlier state."""
+
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+
+
+class Teacher:
+    """A frozen copy of a network in evaluation mode, with all its deep-supervision outputs.
+
+    Deliberately no ``nn.Module``: as an attribute of a trainer or a loss it must not show up in a state dict, in
+    ``parameters()`` or in ``train()``.
+    """
+
+    def __init__(self, network: nn.Module, *, compile_network: bool = False):
+        self._module = deepcopy(network).eval().requires_grad_(False)
+        self._forward = torch.compile(self._module) if compile_network else self._module
+
+    def update(self, network: nn.Module) -> None:
+        """Become what the network is now. ``network``: neither compiled nor wrapped."""
+        self._module.load_state_dict(network.state_dict())
+
+    @torch.no_grad()
+    def __call__(self, data: Tensor) -> list[Tensor]:
+        """Logits of every output, highest resolution first: each ``B, K, spatial``. Runs under the caller's autocast."""
+        return self._forward(data)
