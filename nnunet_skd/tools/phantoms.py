@@ -135,7 +135,7 @@ def _regions_class_order(dim):
 def _hide_part(rng, label, ignore_value):
     """Mark one box of half the edge length (a quarter of the area, an eighth of the volume) as not annotated."""
     starts = [rng.integers(0, n - n // 2 + 1) for n in label.shape]
-    label[tuple(slice(start, start + n // 2) for start, n in zip(starts, label.shape))] = ignore_value
+    label[tuple(slice(start, start + n // 2) for start, n in zip(starts, label.shape, strict=True))] = ignore_value
 
 
 def _save(path, array, spacing):
@@ -227,7 +227,7 @@ def _coronary_tree(rng, size):
     smallest = max(0.95 * unit, 0.8)
     vessels = []
     lines, radii = _main_vessels(rng, unit)
-    for line, (first, last) in zip(lines, radii):
+    for line, (first, last) in zip(lines, radii, strict=True):
         points = _spline(line * np.array(size), step)
         if len(points) > 160:  # all but the left stem run over a beating heart and are wavy
             ramp = np.sin(np.pi * np.linspace(0, 1, len(points))) ** 0.5
@@ -262,7 +262,7 @@ def _coronary_tree(rng, size):
 def _path_length(points, radii, size):
     """Length of each pixel's beam inside a tube of round cross-section, in pixels, (rows, columns); 0 outside."""
     squared = np.zeros(size)  # of half the length
-    for point, radius in zip(points, radii):
+    for point, radius in zip(points, radii, strict=True):
         reach = int(radius) + 2
         corner = np.floor(point).astype(int) - reach
         low, high = np.maximum(corner, 0), np.minimum(corner + 2 * reach + 2, size)
@@ -396,14 +396,14 @@ def draw_ct(rng: np.random.Generator, size: tuple[int, int, int]):
     """
     extent = np.array([200.0, 250.0, 300.0]) * rng.uniform(0.95, 1.05)  # mm
     spacing = extent / size
-    z, y, x = np.meshgrid(*[(np.arange(n) + 0.5) * s for n, s in zip(size, spacing)], indexing="ij")
+    z, y, x = np.meshgrid(*[(np.arange(n) + 0.5) * s for n, s in zip(size, spacing, strict=True)], indexing="ij")
     z, y, x = z - extent[0] / 2, y - extent[1] / 2, x - extent[2] / 2  # mm from the middle: to head, to back, to left
 
     def bump(width):  # a smooth displacement in mm that gives every patient another shape
         return 6 * _field(rng, size, [width / s for s in spacing])
 
     def inside(centre, axes, shape):  # roughly the signed depth in mm in an ellipsoid with a bumpy surface
-        squares = sum(((c - m) / a) ** 2 for c, m, a in zip((z, y, x), centre, axes))
+        squares = sum(((c - m) / a) ** 2 for c, m, a in zip((z, y, x), centre, axes, strict=True))
         return (1 - np.sqrt(squares)) * min(axes) + shape
 
     def around(value, amount):
@@ -452,7 +452,7 @@ def draw_ct(rng: np.random.Generator, size: tuple[int, int, int]):
 
 
 def _abdominal_vessels(rng, extent, liver_mm, spleen_mm, spacing):
-    """(centre-line (n, 3) in mm from the volume's corner, radii (n,) in mm): aorta, vena cava, branches to both organs."""
+    """Aorta, vena cava and branches: (centre-line (n, 3) in mm from the volume's corner, radii (n,) in mm)."""
     middle = extent / 2
     top, bottom = extent[0] * 0.52, -extent[0] * 0.52
 
@@ -488,12 +488,12 @@ def _abdominal_vessels(rng, extent, liver_mm, spleen_mm, spacing):
 
 def _fill_tube(mask, line, radii, spacing):
     """Set the voxels of ``mask`` whose centre lies within ``radii`` of ``line``; all in mm."""
-    for point, radius in zip(line, radii):
+    for point, radius in zip(line, radii, strict=True):
         low = np.maximum(np.floor((point - radius) / spacing).astype(int), 0)
         high = np.minimum(np.ceil((point + radius) / spacing).astype(int) + 1, mask.shape)
         if np.any(low >= high):
             continue
-        window = tuple(slice(a, b) for a, b in zip(low, high))
+        window = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
         axes = np.ogrid[window]
-        squared = sum(((i + 0.5) * s - p) ** 2 for i, s, p in zip(axes, spacing, point))
+        squared = sum(((i + 0.5) * s - p) ** 2 for i, s, p in zip(axes, spacing, point, strict=True))
         mask[window] |= squared <= radius**2
