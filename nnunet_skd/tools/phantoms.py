@@ -191,7 +191,7 @@ def _main_vessels(rng, unit):
     Right coronary artery: one vessel around the heart in a C. Left: a stem that divides into two long vessels.
     """
 
-    def jitter(points, amount=0.025):
+    def jitter(points, amount=0.032):
         return np.asarray(points) + np.concatenate([np.zeros((1, 2)), rng.normal(0, amount, (len(points) - 1, 2))])
 
     if rng.random() < 0.45:
@@ -207,14 +207,14 @@ def _main_vessels(rng, unit):
                 (0.83, 0.78),
             ]
         )
-        lines, radii = [c], [(4.3, 1.5)]
+        lines, radii = [c], [(5.0, 1.5)]
     else:
         stem = jitter([(0.17, 0.14), (0.19, 0.22), (0.20, 0.31)], 0.01)
         lad = jitter([(0.20, 0.31), (0.22, 0.47), (0.30, 0.64), (0.46, 0.76), (0.64, 0.83), (0.80, 0.88)])
         lcx = jitter([(0.20, 0.31), (0.31, 0.36), (0.46, 0.34), (0.60, 0.41), (0.75, 0.40), (0.88, 0.47)])
         lad[0] = lcx[0] = stem[-1]
-        lines, radii = [stem, lad, lcx], [(4.2, 3.8), (3.4, 1.1), (3.2, 1.1)]
-    angle, scale = rng.uniform(-0.25, 0.25), rng.uniform(0.9, 1.08)
+        lines, radii = [stem, lad, lcx], [(4.8, 4.3), (3.9, 1.2), (3.6, 1.2)]
+    angle, scale = rng.uniform(-0.35, 0.35), rng.uniform(0.85, 1.08, (2, 1))  # another projection of the same anatomy
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     shift = rng.normal(0, 0.03, 2) + 0.5
     return [(line - 0.5) @ turn.T + shift for line in lines], [(a * unit, b * unit) for a, b in radii]
@@ -297,11 +297,12 @@ def draw_angiogram(rng: np.random.Generator, size: tuple[int, int]):
         from_root = np.hypot(rows - points[0, 0], columns - points[0, 1])
         crossing = np.clip(from_root / (10 * unit) - 1, 0, 1)
         contrast = np.maximum(contrast, length) + crossing * np.minimum(contrast, length)
-    medium = rng.uniform(0.05, 0.075) / unit * (1 + 0.12 * _field(rng, size, 40 * unit))
+    medium = rng.uniform(0.035, 0.06) / unit * (1 + 0.12 * _field(rng, size, 40 * unit))
 
-    attenuation = _body(rng, size, unit) + medium * contrast + _catheter(rng, size, unit, vessels[0][0])
+    iodine = np.maximum(medium * contrast, _catheter(rng, size, unit, vessels[0][0]))  # the tip lies inside the vessel
+    attenuation = _body(rng, size, unit) + iodine
     attenuation = gaussian_filter(attenuation, rng.uniform(0.6, 0.9) * max(unit, 0.6))  # focal spot and motion
-    photons = rng.uniform(600, 2000) * np.exp(-attenuation)
+    photons = rng.uniform(800, 2500) * np.exp(-attenuation)
     counts = gaussian_filter(rng.poisson(photons).astype(float), 0.55)  # the detector's own blur makes noise grainy
     shown = -np.log(np.maximum(counts, 1.0) / photons.max())
     low, high = np.quantile(shown, [0.01, 0.995])
@@ -326,8 +327,8 @@ def _body(rng, size, unit):
     """Attenuation of everything but contrast medium and catheter."""
     rows, columns = np.indices(size, dtype=float)
     y, x = rows / size[0], columns / size[1]
-    total = 0.10 * _field(rng, size, 45 * unit) + 0.045 * _field(rng, size, 12 * unit)
-    total += 0.02 * _field(rng, size, 4 * unit)
+    total = 0.09 * _field(rng, size, 50 * unit) + 0.03 * _field(rng, size, 14 * unit)
+    total += 0.015 * _field(rng, size, [2 * unit, 5 * unit]) + 0.012 * _field(rng, size, [6 * unit, 1.5 * unit])
 
     # Lung is clear: beyond the heart's border the beam meets little.
     centre, side = rng.uniform(-0.1, 0.35), rng.choice([-1, 1])
@@ -337,7 +338,7 @@ def _body(rng, size, unit):
         + 0.45 * (y - 0.45) ** 2 * rng.uniform(0.3, 1.2)
         - rng.uniform(-0.25, 0.25) * (y - 0.5)
     )
-    total -= rng.uniform(0.15, 0.4) * _step(edge - 0.12, 0.02) * (0.7 + 0.3 * y)
+    total -= rng.uniform(0.2, 0.5) * _step(edge - 0.12, 0.02) * (0.7 + 0.3 * y)
 
     # Diaphragm: a dome with a sharp upper edge, darker below it.
     if rng.random() < 0.7:
@@ -357,7 +358,7 @@ def _body(rng, size, unit):
         line = y - (k + rng.uniform(-0.1, 0.1)) * gap - slope * (x - 0.5) - bend * (x - 0.5) ** 2
         half = rng.uniform(0.03, 0.045)
         rib = _step(half - np.abs(line), 0.006) + 0.5 * np.exp(-(((np.abs(line) - half + 0.006) / 0.007) ** 2))
-        total += rng.uniform(0.03, 0.075) * rib
+        total += rng.uniform(0.02, 0.06) * rib
     return total - total.min() + 0.2
 
 
