@@ -71,7 +71,9 @@ class DeepDistributionLoss(nn.Module):
 
     def patch_grid(self, full_size: tuple[int, ...]) -> tuple[int, ...]:
         """Patches per axis: axes of fewer than 32 voxels get one patch per 8 voxels (anisotropic 3D patches)."""
-        return tuple(self.patches_per_axis if n >= 32 else min(self.patches_per_axis, max(1, n // 8)) for n in full_size)
+        return tuple(
+            self.patches_per_axis if n >= 32 else min(self.patches_per_axis, max(1, n // 8)) for n in full_size
+        )
 
     def forward(
         self, logits: Tensor, teacher_probabilities: Tensor, valid: Tensor | None, full_size: tuple[int, ...]

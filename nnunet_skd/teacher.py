@@ -23,5 +23,5 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, data: Tensor) -> list[Tensor]:
-        """Logits of every output, highest resolution first: each ``B, K, spatial``. Runs under the caller's autocast."""
+        """Logits of every output, highest resolution first (``B, K, spatial``), under the caller's autocast."""
         return self._forward(data)

@@ -44,7 +44,7 @@ class SelfDistillationTrainer(nnUNetTrainer):
         network = self._plain_network()
         if not hasattr(getattr(network, "decoder", None), "deep_supervision"):
             raise NotImplementedError(
-                f"{type(self).__name__} distils from deep-supervision outputs, and the network {type(network).__name__} "
+                f"{type(self).__name__} distils from deep-supervision outputs, and {type(network).__name__} "
                 f"has none. Use a U-Net of nnU-Net's planners (plain or residual encoder)."
             )
         self.loss = self._build_self_distillation_loss().to(self.device)

@@ -11,9 +11,7 @@ DATASET = "Dataset900_Toy"
 
 def toy_plans(dim: int = 2, *, stages: int = 3, residual: bool = False, patch: int = 32, batch_size: int = 2) -> dict:
     """nnU-Net plans of one configuration: ``2d`` or ``3d_fullres``."""
-    blocks = (
-        {"n_blocks_per_stage": [1] * stages} if residual else {"n_conv_per_stage": [1] * stages}
-    )
+    blocks = {"n_blocks_per_stage": [1] * stages} if residual else {"n_conv_per_stage": [1] * stages}
     architecture = {
         "network_class_name": "dynamic_network_architectures.architectures.unet."
         + ("ResidualEncoderUNet" if residual else "PlainConvUNet"),
@@ -77,7 +75,9 @@ def toy_dataset_json(*, regions: bool = False, ignore: bool = False) -> dict:
     return dataset | ({"regions_class_order": [1, 2]} if regions else {})
 
 
-def make_trainer(trainer_class: type, *, dim: int = 2, regions: bool = False, ignore: bool = False, seed: int = 0, **plans):
+def make_trainer(
+    trainer_class: type, *, dim: int = 2, regions: bool = False, ignore: bool = False, seed: int = 0, **plans
+):
     """A trainer on the CPU, not yet initialised. Needs the fixture ``nnunet_env``."""
     plans = toy_plans(dim, **plans) | {"continue_training": False}
     folder = Path(os.environ["nnUNet_preprocessed"], DATASET)
@@ -114,4 +114,22 @@ def make_batch(trainer, seed: int = 0) -> dict:
 def start_epoch(trainer, epoch: int):
     """Bring an initialised trainer to the start of an epoch, without dataloaders."""
     trainer.current_epoch = epoch
+    trainer.logger.local_logger.my_fantastic_logging["lrs"] = [trainer.initial_lr] * epoch
     trainer.on_train_epoch_start()
+
+
+def run_epoch(trainer, epoch: int, steps: int = 3):
+    """One whole epoch with nnU-Net's own hooks in the order of run_training, on toy batches."""
+    if not hasattr(trainer, "distillation_log"):
+        trainer.get_dataloaders = lambda: (None, None)
+        trainer.logger.plot_progress_png = lambda folder: None  # slow, and nnU-Net's own
+        trainer.dataset_class.unpack_dataset = lambda *args, **kwargs: None
+        trainer.on_train_start()
+    assert trainer.current_epoch == epoch
+    trainer.on_epoch_start()
+    trainer.on_train_epoch_start()
+    trainer.on_train_epoch_end([trainer.train_step(make_batch(trainer, 10 * epoch + step)) for step in range(steps)])
+    with torch.no_grad():
+        trainer.on_validation_epoch_start()
+        trainer.on_validation_epoch_end([trainer.validation_step(make_batch(trainer, 1000 + epoch))])
+    trainer.on_epoch_end()

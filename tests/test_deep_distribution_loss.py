@@ -1,0 +1,213 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from nnunet_skd.deep_distribution_loss import DeepDistributionLoss, class_probabilities
+
+
+def reference(student, teacher, valid, full_size, *, has_regions, grid, tau, counts, direction):
+    """Plain loops over samples, patches and classes; probabilities in, divisible patch sizes only."""
+
+    def distribution(fractions):
+        n = math.prod(full_size) / math.prod(grid)
+        energy = {
+            "log": [math.log(f + 1 / n) for f in fractions],
+            "raw": [f * n for f in fractions],
+            "fraction": list(fractions),
+        }[counts]
+        top = max(energy)
+        weights = [math.exp((e - top) / tau) for e in energy]
+        return [w / sum(weights) for w in weights]
+
+    divergences = []
+    for b in range(student.shape[0]):
+        for patch in np.ndindex(*grid):
+            cut = tuple(
+                slice(p * n // g, (p + 1) * n // g) for p, n, g in zip(patch, student.shape[2:], grid, strict=True)
+            )
+            mask = valid[b, 0][cut]
+            if not mask.any():
+                continue
+            s, t = (
+                [probabilities[b, k][cut][mask].mean() for k in range(student.shape[1])]
+                for probabilities in (student, teacher)
+            )
+            for a, c in zip(([x, 1 - x] for x in s), ([x, 1 - x] for x in t), strict=True) if has_regions else [(s, t)]:
+                p, q = distribution(a), distribution(c)
+                if direction == "teacher_student":
+                    p, q = q, p
+                divergences.append(sum(x * math.log(x / y) for x, y in zip(p, q, strict=True) if x > 0))
+    return np.mean(divergences)
+
+
+def case(dim, has_regions, dtype=torch.float64, size=8, classes=3, batch=2, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (batch, classes, *[size] * dim)
+    student, teacher = (torch.randn(shape, generator=generator, dtype=dtype) for _ in range(2))
+    return student, class_probabilities(teacher, has_regions=has_regions), (size,) * dim
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+@pytest.mark.parametrize("has_regions", [False, True])
+@pytest.mark.parametrize("counts", ["log", "raw", "fraction"])
+@pytest.mark.parametrize("direction", ["student_teacher", "teacher_student"])
+@pytest.mark.parametrize("ignore", [False, True])
+def test_equals_plain_loops_in_value_and_gradient(dim, has_regions, counts, direction, ignore):
+    logits, teacher, _ = case(dim, has_regions)
+    full_size = (16,) * dim  # the output is a side output of half the resolution: grid 2 per axis
+    valid = torch.ones(2, 1, *[8] * dim, dtype=torch.bool)
+    if ignore:
+        valid[0, 0, :4, :4] = False  # a whole patch in 2D
+        valid[1, 0, 1] = False
+    loss = DeepDistributionLoss(has_regions=has_regions, counts=counts, direction=direction)
+    assert loss.patch_grid(full_size) == (2,) * dim
+
+    def plain(x):
+        return reference(
+            class_probabilities(x, has_regions=has_regions).numpy(), teacher.numpy(), valid.numpy(), full_size,
+            has_regions=has_regions, grid=(2,) * dim, tau=3.0, counts=counts, direction=direction,
+        )  # fmt: skip
+
+    logits.requires_grad_()
+    value = loss(logits, teacher, valid if ignore else None, full_size)
+    assert value.item() == pytest.approx(plain(logits.detach()), rel=1e-9)
+
+    value.backward()
+    for index in [(0, 0, *[1] * dim), (1, 2, *[6] * dim), (0, 1, *[5] * dim)]:
+        step = torch.zeros_like(logits)
+        step[index] = 1e-5
+        slope = (plain(logits.detach() + step) - plain(logits.detach() - step)) / 2e-5
+        assert logits.grad[index].item() == pytest.approx(slope, rel=1e-4, abs=1e-10)
+
+
+def test_known_value_of_one_patch():
+    """One patch of 4 voxels, tau 1: counts + 1 are (3, 3) for the student and (5, 1) for the teacher."""
+    logits = torch.zeros(1, 2, 2, 2)
+    teacher = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, 2, 2)
+    loss = DeepDistributionLoss(has_regions=False, patches_per_axis=1, temperature=1.0)
+    expected = 0.5 * math.log(0.5 / (5 / 6)) + 0.5 * math.log(0.5 / (1 / 6))
+    assert loss(logits, teacher, None, (2, 2)).item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("has_regions", [False, True])
+def test_student_equal_to_teacher_gives_zero_and_no_gradient(has_regions):
+    logits, _, size = case(2, has_regions, size=32)
+    teacher = class_probabilities(logits, has_regions=has_regions)
+    logits.requires_grad_()
+    value = DeepDistributionLoss(has_regions=has_regions)(logits, teacher, None, size)
+    value.backward()
+    assert value.item() == pytest.approx(0, abs=1e-14)
+    assert logits.grad.abs().max() < 1e-14
+
+
+def test_log_form_does_not_feel_the_image_size_and_the_raw_form_does():
+    logits, teacher, _ = case(2, False, size=32)
+
+    def values(counts):
+        loss = DeepDistributionLoss(has_regions=False, counts=counts)
+        small = loss(logits, teacher, None, (32, 32))
+        twice = [x.repeat_interleave(2, 2).repeat_interleave(2, 3) for x in (logits, teacher)]
+        return small, loss(*twice, None, (64, 64))
+
+    small, large = values("log")
+    assert large.item() == pytest.approx(small.item(), rel=0.15)
+    small, large = values("raw")
+    assert large > 2 * small
+
+
+def test_permuting_the_classes_changes_nothing():
+    logits, teacher, size = case(3, False)
+    loss = DeepDistributionLoss(has_regions=False)
+    order = [2, 0, 1]
+    assert torch.allclose(loss(logits, teacher, None, size), loss(logits[:, order], teacher[:, order], None, size))
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+@pytest.mark.parametrize("has_regions", [False, True])
+def test_gradcheck(dim, has_regions):
+    logits, teacher, _ = case(dim, has_regions, size=3, batch=1)
+    valid = torch.ones(1, 1, *[3] * dim, dtype=torch.bool)
+    valid[0, 0, 0] = False
+    loss = DeepDistributionLoss(has_regions=has_regions)
+    assert torch.autograd.gradcheck(
+        lambda x: loss(x, teacher, valid, (16,) * dim), logits.requires_grad_(), atol=1e-7, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("size", [(5, 7), (6, 6), (3, 2)])
+def test_outputs_that_the_grid_does_not_divide_or_that_are_smaller(size):
+    """Overlapping bins, as adaptive average pooling has them: a constant map keeps its fractions."""
+    probabilities = torch.tensor([0.25, 0.75]).view(1, 2, 1, 1).expand(1, 2, *size)
+    logits = probabilities.log().clone().requires_grad_()
+    teacher = torch.tensor([0.5, 0.5]).view(1, 2, 1, 1).expand(1, 2, *size)
+    value = DeepDistributionLoss(has_regions=False, temperature=1.0)(logits, teacher, None, (64, 64))
+    n = 256
+    p = np.array([0.25 + 1 / n, 0.75 + 1 / n]) / (1 + 2 / n)
+    assert value.item() == pytest.approx(float((p * np.log(p / 0.5)).sum()), rel=1e-4)
+
+
+def test_a_3d_map_of_depth_one_is_the_2d_map():
+    logits, teacher, size = case(2, False, size=32)
+    loss = DeepDistributionLoss(has_regions=False)
+    flat = loss(logits, teacher, None, size)
+    deep = loss(logits[:, :, None], teacher[:, :, None], None, (1, *size))
+    assert torch.allclose(flat, deep)
+
+
+def test_grid_of_anisotropic_patches():
+    loss = DeepDistributionLoss(has_regions=False)
+    assert loss.patch_grid((28, 256, 256)) == (3, 4, 4)
+    assert loss.patch_grid((8, 31, 32)) == (1, 3, 4)
+    assert loss.patch_grid((4, 20, 320)) == (1, 2, 4)
+
+
+@pytest.mark.parametrize("counts", ["log", "raw", "fraction"])
+@pytest.mark.parametrize("has_regions", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_extremes_stay_finite(counts, has_regions, dtype):
+    """Background everywhere against foreground everywhere, logits of +-1e4, 10^5 voxels, under autocast."""
+    logits = torch.full((1, 2, 320, 320), -1e4, dtype=dtype)
+    logits[:, 0] = 1e4
+    teacher = class_probabilities(-logits, has_regions=has_regions)
+    logits.requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = DeepDistributionLoss(has_regions=has_regions, counts=counts)(logits, teacher, None, (320, 320))
+    value.backward()
+    assert value.dtype == torch.float32 and value.isfinite() and logits.grad.isfinite().all()
+
+
+def test_ignored_voxels_change_nothing():
+    logits, teacher, size = case(2, False, size=32)
+    valid = torch.rand(2, 1, 32, 32) > 0.3
+    valid[0, :, :8, :8] = False
+    loss = DeepDistributionLoss(has_regions=False)
+    noise = torch.where(valid, 0.0, 5.0).double() * torch.randn_like(logits)
+    student = (logits + noise).requires_grad_()
+    other = loss(student, class_probabilities(teacher.log() - noise, has_regions=False), valid, size)
+    assert torch.allclose(loss(logits, teacher, valid, size), other)
+    other.backward()
+    assert (student.grad * ~valid).abs().max() == 0 < student.grad.abs().max()
+
+
+def test_nothing_valid_gives_a_connected_zero():
+    logits, teacher, size = case(2, False, size=32)
+    logits.requires_grad_()
+    value = DeepDistributionLoss(has_regions=False)(logits, teacher, torch.zeros(2, 1, 32, 32, dtype=torch.bool), size)
+    value.backward()
+    assert value.item() == 0 and logits.grad.abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"counts": "logs"}, "counts must be one of .* got 'logs'"),
+        ({"direction": "both"}, "direction must be one of .* got 'both'"),
+        ({"temperature": 0.0}, "temperature must be above 0, got 0.0"),
+        ({"patches_per_axis": 0}, "at least 1, got 0"),
+    ],
+)
+def test_refuses_unusable_options(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        DeepDistributionLoss(has_regions=False, **arguments)
