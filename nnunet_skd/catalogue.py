@@ -16,4 +16,6 @@ def trainer_classes() -> dict[str, type]:
 
 
 def _is_trainer(value: object, module: object) -> bool:
-    return isinstance(value, type) and value.__module__ == module.__name__ and value.__name__.startswith("nnUNetTrainer")
+    return (
+        isinstance(value, type) and value.__module__ == module.__name__ and value.__name__.startswith("nnUNetTrainer")
+    )

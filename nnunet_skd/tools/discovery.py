@@ -1,0 +1,59 @@
+"""Where nnU-Net finds this package's trainers: the shim inside nnunetv2, and the folder for nnUNet_extTrainer."""
+
+import os
+from pathlib import Path
+
+import nnunetv2
+
+import nnunet_skd.trainers
+
+# nnU-Net searches nnunetv2/training/nnUNetTrainer: modules first, then packages in alphabetical order, and imports each
+# on the way. A package that sorts behind all others is therefore never imported when a stock trainer is asked for.
+SHIM_PACKAGE = "zz_nnunet_skd"
+
+SHIM = '''"""Written by `nnunet-skd register`, taken away by `nnunet-skd register --remove`.
+
+Makes the trainers of nnunet_skd known to nnU-Net; does nothing where nnunet_skd is not installed.
+"""
+
+try:
+    from nnunet_skd.catalogue import trainer_classes
+except ModuleNotFoundError as error:
+    if error.name is None or error.name.split(".")[0] != "nnunet_skd":
+        raise
+else:
+    globals().update(trainer_classes())
+'''
+
+
+def trainers_folder() -> Path:
+    """The folder that ``nnUNet_extTrainer`` should name."""
+    return Path(nnunet_skd.trainers.__path__[0]).resolve()
+
+
+def export_line() -> str:
+    """The shell line that adds the folder to ``nnUNet_extTrainer``, keeping what is there."""
+    if os.name == "nt":
+        return f"set nnUNet_extTrainer=%nnUNet_extTrainer%;{trainers_folder()}"
+    return f'export nnUNet_extTrainer="{trainers_folder()}${{nnUNet_extTrainer:+:$nnUNet_extTrainer}}"'
+
+
+def shim_folder() -> Path:
+    """Where the shim lives in the active nnunetv2, which may be an editable clone."""
+    return Path(nnunetv2.__path__[0], "training", "nnUNetTrainer", SHIM_PACKAGE)
+
+
+def shim_files() -> dict[Path, str]:
+    """The shim: a package (see SHIM_PACKAGE) of one module."""
+    return {shim_folder() / "__init__.py": "", shim_folder() / "nnunet_skd_trainers.py": SHIM}
+
+
+def is_registered() -> bool:
+    """Whether the shim is there, and is the one of this version."""
+    return all(path.is_file() and path.read_text() == text for path, text in shim_files().items())
+
+
+def folders_on_variable() -> list[Path]:
+    """The existing folders that ``nnUNet_extTrainer`` names, in nnU-Net's order."""
+    entries = os.environ.get("nnUNet_extTrainer", "").split(os.pathsep)
+    return [Path(entry).resolve() for entry in entries if entry.strip() and os.path.exists(entry)]
