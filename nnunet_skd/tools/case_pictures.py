@@ -1,0 +1,182 @@
+"""Pictures of single cases: two segmentations as contours on the image and the truth, and where they differ most."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+from scipy.ndimage import uniform_filter
+from skimage.measure import find_contours
+from tqdm import tqdm
+
+# Okabe and Ito's palette, told apart by every kind of colour vision and on grey tissue.
+TRUTH, FIRST, SECOND = "#F0E442", "#56B4E9", "#D55E00"
+PAPER_WIDTH = 7.0  # inches: two columns of a journal page
+ZOOM = 0.36  # edge of the enlarged square, as a share of the slice's shorter edge
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """The files of one case; ``images`` has one file per channel."""
+
+    title: str
+    images: list[Path]
+    truth: Path
+    first: Path
+    second: Path
+
+
+@dataclass(frozen=True)
+class CaseSlice:
+    """One slice of a case: ``image`` (H, W) or (H, W, 3), label maps (H, W), ``spacing`` of rows and columns in mm."""
+
+    image: np.ndarray
+    truth: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+    differ: np.ndarray
+    spacing: tuple[float, float]
+
+
+def read_slice(files: CaseFiles, dataset_json: dict) -> CaseSlice:
+    """Read a case with nnU-Net's reader and take the slice where the two segmentations differ in most voxels.
+
+    The slices lie across the axis with the largest spacing (within them the image is finest); with equal spacing across
+    the first axis. A 2D image is its own only slice. Voxels with the ignore label do not count as different.
+
+    Raises:
+        ValueError: the files' shapes do not agree.
+    """
+    reader = determine_reader_writer_from_dataset_json(dataset_json, str(files.truth), verbose=False)()
+    image, properties = reader.read_images([str(f) for f in files.images])
+    truth, first, second = (reader.read_seg(str(f))[0][0] for f in (files.truth, files.first, files.second))
+    shapes = {"image": image.shape[1:], "reference": truth.shape, "first": first.shape, "second": second.shape}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(f"the shapes differ: {', '.join(f'{name} {shape}' for name, shape in shapes.items())}")
+
+    differ = first != second
+    ignore = dataset_json["labels"].get("ignore")
+    if ignore is not None:
+        differ &= truth != ignore
+        truth = np.where(truth == ignore, 0, truth)
+    spacing = [float(s) for s in properties["spacing"]]
+    axis = int(np.argmax(spacing))
+    index = int(np.argmax(differ.sum(axis=tuple(a for a in range(3) if a != axis))))
+    # Rows along the body axis are stored from the feet upwards; turned over, the head is on top.
+    turn = slice(None, None, -1 if axis != 0 else 1)
+
+    def take(volume):
+        return np.take(volume, index, axis=axis)[turn]
+
+    colour = len(files.images) == 1 and len(image) in (3, 4)
+    shown = np.stack([take(c) for c in image[:3]], axis=-1) if colour else take(image[0])
+    return CaseSlice(
+        shown,
+        take(truth),
+        take(first),
+        take(second),
+        take(differ),
+        tuple(s for a, s in enumerate(spacing) if a != axis),
+    )
+
+
+def draw_cases(
+    cases: list[CaseFiles], path: Path, *, dataset_json: dict, first_name: str, second_name: str
+) -> list[str]:
+    """Draw one row per case: the image, the same with both contours on the truth, and the place where they differ most.
+
+    Args:
+        cases: the cases, drawn from top to bottom.
+        path: the picture file to write.
+        dataset_json: nnU-Net's dataset.json, for the reader and the ignore label.
+        first_name, second_name: what the legend calls the two segmentations.
+
+    Returns:
+        One sentence for each case that could not be drawn; no file is written if none could.
+    """
+    slices, problems = [], []
+    for files in tqdm(cases, desc=f"pictures of {second_name}", disable=len(cases) < 2):
+        try:
+            slices.append((files.title, read_slice(files, dataset_json)))
+        except (OSError, ValueError, RuntimeError) as error:
+            problems.append(f"{files.title}: not drawn, {error}")
+    if slices:
+        with matplotlib.rc_context({"font.size": 8, "text.parse_math": False}):
+            _draw(slices, path, first_name, second_name)
+    return problems
+
+
+def _draw(slices: list[tuple[str, CaseSlice]], path: Path, first_name: str, second_name: str) -> None:
+    heights = [_physical_ratio(s) * PAPER_WIDTH / 3 + 0.3 for _, s in slices]
+    legend_height = 0.35
+    figure = Figure(figsize=(PAPER_WIDTH, sum(heights) + legend_height), layout="constrained")
+    rows = figure.subfigures(len(slices) + 1, 1, height_ratios=[legend_height, *heights])
+    rows[0].legend(
+        handles=[
+            Patch(facecolor=TRUTH, alpha=0.5, label="reference segmentation"),
+            Line2D([], [], color=FIRST, linewidth=2.4, label=first_name),
+            Line2D([], [], color=SECOND, linewidth=1, label=second_name),
+        ],
+        loc="center",
+        ncols=3,
+        frameon=False,
+    )
+    for row, (title, case) in zip(rows[1:], slices, strict=True):
+        row.suptitle(title, x=0.01, ha="left", fontsize=8)
+        plain, whole, zoom = row.subplots(1, 3)
+        top, left, height, width = _most_different_square(case)
+        for axes in (plain, whole, zoom):
+            axes.set_axis_off()
+        _show(plain, case.image, case)
+        _show(whole, case.image, case)
+        _overlay(whole, case, linewidth=0.5)
+        whole.add_patch(Rectangle((left - 0.5, top - 0.5), width, height, fill=False, color="white", linewidth=0.8))
+        # The enlarged part gets a grey scale of its own: soft tissue beside bone would otherwise be flat.
+        _show(zoom, case.image, case, window=case.image[top : top + height, left : left + width])
+        _overlay(zoom, case, linewidth=1.0)
+        zoom.set_xlim(left - 0.5, left + width - 0.5)
+        zoom.set_ylim(top + height - 0.5, top - 0.5)
+    figure.savefig(path, dpi=300)
+
+
+def _physical_ratio(case: CaseSlice) -> float:
+    height, width = (n * s for n, s in zip(case.truth.shape, case.spacing, strict=True))
+    return float(np.clip(height / width, 0.5, 1.6))
+
+
+def _show(axes, image: np.ndarray, case: CaseSlice, window: np.ndarray | None = None) -> None:
+    low, high = np.percentile(image if window is None else window, (0.5, 99.5))
+    scaled = np.clip((image - low) / max(high - low, 1e-6), 0, 1)
+    axes.imshow(scaled, cmap="gray", vmin=0, vmax=1, aspect=case.spacing[0] / case.spacing[1])
+
+
+def _overlay(axes, case: CaseSlice, linewidth: float) -> None:
+    tint = np.zeros((*case.truth.shape, 4))
+    tint[case.truth > 0] = matplotlib.colors.to_rgba(TRUTH, 0.35)
+    axes.imshow(tint, aspect=case.spacing[0] / case.spacing[1], interpolation="nearest")
+    # The first contour is wider, so that it still shows on both sides where the second runs over it.
+    for segmentation, colour, width in ((case.first, FIRST, 2.4 * linewidth), (case.second, SECOND, linewidth)):
+        lines = []
+        for label in np.unique(segmentation[segmentation > 0]):
+            # The border of zeros closes outlines that leave the image.
+            outlines = find_contours(np.pad(segmentation == label, 1).astype(float), 0.5)
+            lines += [outline[:, ::-1] - 1 for outline in outlines]
+        axes.add_collection(LineCollection(lines, colors=colour, linewidths=width), autolim=False)
+
+
+def _most_different_square(case: CaseSlice) -> tuple[int, int, int, int]:
+    """Top, left, height and width in pixels of the (in mm) square that holds most of the difference."""
+    shape = case.differ.shape
+    edge = ZOOM * min(n * s for n, s in zip(shape, case.spacing, strict=True))
+    size = [min(n, max(8, round(edge / s))) for n, s in zip(shape, case.spacing, strict=True)]
+    density = uniform_filter(case.differ.astype(np.float32), size, mode="constant")
+    # Wide plateaus are common: the middle of the best places centres the difference.
+    best = np.argwhere(density >= density.max() - 1e-6)
+    centre = best[np.argmin(((best - best.mean(0)) ** 2).sum(1))]
+    top, left = (int(np.clip(c - s // 2, 0, n - s)) for c, s, n in zip(centre, size, shape, strict=True))
+    return top, left, size[0], size[1]
