@@ -246,7 +246,7 @@ def _coronary_tree(rng, size):
         for place in places:
             at = int(place * (len(points) - 1))
             first = widths[at] * rng.uniform(0.45, 0.75)
-            if first < smallest:
+            if first < smallest and level > 0:
                 continue
             ahead = points[min(at + 12, len(points) - 1)] - points[max(at - 12, 0)]
             side = -side if rng.random() < 0.7 else side
@@ -254,7 +254,7 @@ def _coronary_tree(rng, size):
             length = unit * rng.uniform(45, 120) * (0.6**level) * (1.15 - 0.5 * place)
             tortuosity = rng.choice([0.3, 0.55, 0.9], p=[0.4, 0.35, 0.25])
             line = _wander(rng, points[at], heading, length, tortuosity, -side * rng.uniform(0.1, 0.9), step)
-            vessels.append((line, _taper(rng, len(line), first, smallest), level + 1))
+            vessels.append((line, _taper(rng, len(line), max(first, smallest), smallest), level + 1))
             queue.append(vessels[-1])
     return vessels
 
