@@ -7,7 +7,7 @@ import pytest
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
-from scipy.ndimage import binary_dilation
+from scipy.ndimage import binary_dilation, binary_erosion
 
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.phantoms import _fill_tube, _path_length, draw_angiogram, draw_ct, write_phantom_dataset
@@ -57,6 +57,15 @@ def test_ct_has_tissues_at_their_hounsfield_units():
     assert 80 < medians[0] < medians[1] < 150 < medians[2]
     assert medians[1] - medians[0] < image[label == 1].std() + 10
     assert spacing[0] > 1.3 * max(spacing[1:])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_organ_labels_hold_no_bone_and_no_fat(seed):
+    image, label, _ = draw_ct(np.random.default_rng(seed), (40, 96, 96))
+    inner = binary_erosion(label == 1) | binary_erosion(label == 2)  # away from partial volume
+    inner &= ~binary_dilation(label == 3)
+    assert inner.sum() > 5000
+    assert 0 < image[inner].min() and image[inner].max() < 260
 
 
 @pytest.mark.parametrize("dim", [2, 3])

@@ -422,7 +422,8 @@ def draw_ct(rng: np.random.Generator, size: tuple[int, int, int]):
     liver_mm = inside(around((12, -8, -58), 5), around((72, 68, 62), 4), bump(35))
     liver_mm = np.maximum(liver_mm, inside(around((28, -38, -5), 5), (38, 36, 62), bump(30)))
     spleen_mm = inside(around((30, 38, 88), 5), around((44, 36, 22), 3), 0.6 * bump(25))
-    liver, spleen = (liver_mm > 0) & (body > 18), (spleen_mm > 0) & (body > 18) & (liver_mm < -4)
+    room = (body > 22) & (np.hypot((y - 62) / 26, x / 28) > 1)  # neither ribs nor spine
+    liver, spleen = (liver_mm > 0) & room, (spleen_mm > 0) & (liver_mm < -4) & room
     kidneys = [inside(around((-38, 42, side * 62), 4), (46, 24, 22), 0.4 * bump(20)) > 0 for side in (-1, 1)]
     for kidney in kidneys:
         hu[kidney & ~liver & ~spleen] = 165
