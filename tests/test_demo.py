@@ -207,19 +207,27 @@ def test_unusable_datasets_are_refused(tmp_path):
 
 def test_same_arguments_resume_and_others_are_refused(tmp_path):
     out = tmp_path / "demo"
-    demo._open(out, {"trainer": "A", "device": "cpu"}, overwrite=False).set("plan", True)
+    state = demo._open(out, {"trainer": "A", "device": "cpu"}, overwrite=False)
+    state.set("data", True)
+    state.set("plan", True)
     assert demo._open(out, {"trainer": "A", "device": "cpu"}, overwrite=False).finished("plan")
     with pytest.raises(BadInput, match="trainer A there and B now.*-o, or --overwrite"):
         demo._open(out, {"trainer": "B", "device": "cpu"}, overwrite=False)
 
 
+def test_arguments_may_change_as_long_as_there_is_no_data(tmp_path):
+    demo._open(tmp_path / "demo", {"images": "typo"}, overwrite=False)
+    state = demo._open(tmp_path / "demo", {"images": "right"}, overwrite=False)
+    assert state.content == {"arguments": {"images": "right"}}
+
+
 def test_overwrite_removes_what_the_demo_made_and_nothing_else(tmp_path):
     out = tmp_path / "demo"
-    demo._open(out, {"trainer": "A"}, overwrite=False).set("plan", True)
+    demo._open(out, {"trainer": "A"}, overwrite=False).set("data", True)
     (out / "nnUNet_raw").mkdir()
     (out / "notes.txt").write_text("mine")
     state = demo._open(out, {"trainer": "B"}, overwrite=True)
-    assert not state.finished("plan")
+    assert not state.finished("data")
     assert _names(out) == ["demo.json", "notes.txt"]
 
 
@@ -231,11 +239,12 @@ def test_a_folder_that_is_no_demo_is_never_touched(tmp_path, overwrite):
     assert _names(tmp_path) == ["thesis.txt"]
 
 
-def test_contradicting_sources_are_refused(tmp_path):
+def test_unusable_arguments_are_refused_at_once(tmp_path):
     for wrong, message in (
         ({"data": tmp_path, "images": tmp_path, "masks": tmp_path}, "exclude each other"),
         ({"images": tmp_path}, "belong together"),
         ({"data": tmp_path / "absent"}, "absent is no folder"),
+        ({"num_processes": -1}, "must be at least 1, not -1"),
     ):
         with pytest.raises(BadInput, match=message):
             demo.run_demo(tmp_path / "out", **wrong)
@@ -243,8 +252,9 @@ def test_contradicting_sources_are_refused(tmp_path):
 
 
 def _steps(out):
-    out.mkdir(exist_ok=True)
-    return demo._Steps(out, demo._open(out / "state", {}, overwrite=False), demo._environment(out, "cpu", 1))
+    state = demo._open(out / "demo", {}, overwrite=False)
+    state.set("data", True)
+    return demo._Steps(out, state, demo._environment(out, "cpu", 1))
 
 
 def test_a_step_is_shown_logged_and_skipped_when_done(tmp_path, capsys):
@@ -384,6 +394,6 @@ def test_the_real_commands_and_a_second_run(tmp_path, nnunet_env):
 
 @pytest.mark.slow
 def test_an_unknown_trainer_is_refused_before_any_work(tmp_path):
-    with pytest.raises(BadInput, match="cannot load the trainer nnUNetTrainerTypo.*doctor"):
+    with pytest.raises(BadInput, match="cannot load the trainer nnUNetTrainerTypo: .*Could not find"):
         demo.run_demo(tmp_path / "out", trainer="nnUNetTrainerTypo", device="cpu")
-    assert not (tmp_path / "out" / "nnUNet_raw").exists()
+    assert not (tmp_path / "out").exists()

@@ -93,13 +93,15 @@ def run_demo(
     """
     started = time.monotonic()
     source = _source(dim, data, images, masks)
+    if num_processes is not None and num_processes < 1:
+        raise BadInput(f"the number of processes (-np) must be at least 1, not {num_processes}.")
     out = Path(out).absolute()
     device = device or _best_device()
     num_processes = num_processes or min(8, _cores())
-    state = _open(out, source | {"trainer": trainer, "device": device}, overwrite)
     environment = _environment(out, device, num_processes)
-    if not state.finished("train"):
-        _check_trainer(trainer, environment)
+    if overwrite or not (out / STATE).is_file():
+        _check_trainer(trainer, environment)  # before an earlier demo is removed and before hours of preprocessing
+    state = _open(out, source | {"trainer": trainer, "device": device}, overwrite)
 
     _say("Data")
     if not state.finished("data"):
@@ -136,8 +138,9 @@ def run_demo(
 
     model = out / "nnUNet_results" / dataset / f"{trainer}__nnUNetPlans__{configuration}"
     train = ["nnUNetv2_train", number, configuration, "0", "-tr", trainer, "-device", device]
-    interrupted = any((model / "fold_0").glob("checkpoint_*.pth"))
-    step("train", "Training, fold 0 of 5", train + (["--c"] if interrupted else []))
+    if not state.finished("train") and any((model / "fold_0").glob("checkpoint_*.pth")):
+        train.append("--c")  # interrupted: goes on with the last checkpoint
+    step("train", "Training, fold 0 of 5 (nnU-Net reports after each epoch of 250 steps)", train)
 
     predictions = out / "predictions"
     step(
@@ -192,12 +195,12 @@ def _open(out, arguments, overwrite):
     if path.is_file():
         content = json.loads(path.read_text(encoding="utf-8"))
         before = content["arguments"]
-        if overwrite:
+        if overwrite or "data" not in content:  # without data nothing was made that could be lost
             for name in MADE_HERE:
                 target = out / name
                 shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
         elif before == arguments:
-            print(f"Continuing the demo in {out}: steps that are done are skipped (--overwrite starts anew).")
+            print(f"Continuing the demo in {out}, on the data as first taken. --overwrite starts anew.")
             return _State(path, content)
         else:
             keys = sorted(k for k in before | arguments if before.get(k) != arguments.get(k))
@@ -281,7 +284,8 @@ def _environment(out, device, num_processes):
     others = [e for e in environment.get("nnUNet_extTrainer", "").split(os.pathsep) if e]
     environment["nnUNet_extTrainer"] = os.pathsep.join(dict.fromkeys([str(trainers_folder()), *others]))
     environment["nnUNet_def_n_proc"] = str(num_processes)
-    environment.setdefault("nnUNet_n_proc_DA", str(_cores() if device == "cuda" else max(1, min(4, _cores() - 1))))
+    if environment.get("nnUNet_n_proc_DA", "0") == "0":  # with 0 nnU-Net's planner fails (2.8.1)
+        environment["nnUNet_n_proc_DA"] = str(_cores() if device == "cuda" else max(1, min(4, _cores() - 1)))
     if device != "cuda":
         environment["nnUNet_compile"] = "f"  # a few small epochs do not earn back the compilation
     environment["PYTHONUNBUFFERED"] = "1"  # progress at once, not in blocks
@@ -306,7 +310,8 @@ def _user_scheme():
 
 
 def _check_trainer(trainer, environment):
-    """Look the trainer up as nnU-Net will, before hours of preprocessing."""
+    """Look the trainer up as nnU-Net will."""
+    print(f"Looking for {trainer} ...", flush=True)
     look_up = (
         "import sys; from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find;"
         "find(sys.argv[1])"
