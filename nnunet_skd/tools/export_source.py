@@ -1,0 +1,267 @@
+"""What every export starts from: a trained model, read without executing it, whose network is proven to be stock."""
+
+import contextlib
+import hashlib
+import inspect
+import io
+import json
+import math
+import pickle
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import nn
+
+from nnunet_skd.catalogue import trainer_classes
+from nnunet_skd.tools.errors import BadInput
+
+# nnU-Net logs NumPy numbers. Rebuilding one runs no code of the file's; NumPy 1 and 2 give the function two names.
+_NUMPY_SCALAR = np.float64(0).__reduce__()[0]
+_HARMLESS = [
+    (_NUMPY_SCALAR, "numpy.core.multiarray.scalar"),
+    (_NUMPY_SCALAR, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    *{type(np.dtype(code)) for code in "?bhilqBHILQefd"},
+]
+
+
+class SelfCheckFailed(RuntimeError):
+    """What was written does not compute what the source computes; it has been removed."""
+
+
+def read_checkpoint(path: Path, allow_pickle: bool = False) -> dict:
+    """Read one of nnU-Net's checkpoints, on the CPU, without executing what it contains.
+
+    Args:
+        path: the checkpoint file.
+        allow_pickle: execute the file's code if it cannot be read otherwise. Only for files whose origin is trusted.
+
+    Raises:
+        BadInput: the file is damaged, is no nnU-Net checkpoint, or needs ``allow_pickle``.
+    """
+    if torch.__version__ < (2, 6) and not allow_pickle:
+        raise BadInput(
+            f"torch {torch.__version__} cannot read {path} without executing code stored in it: "
+            "install torch 2.6 or newer, or add --allow_pickle if you trust where the file comes from"
+        )
+    try:
+        if allow_pickle:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=False)
+        else:
+            with torch.serialization.safe_globals(_HARMLESS):
+                checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file fails in as many ways as it can be damaged
+        code = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
+        if code is None:
+            raise BadInput(f"{path} is damaged or no checkpoint ({type(error).__name__}): copy it again") from error
+        raise BadInput(
+            f"{path} was not read: to read it, Python would have to execute '{code[1]}', and code in a checkpoint "
+            "can do anything. If you know why it is there and trust where the file comes from, add --allow_pickle"
+        ) from error
+    try:
+        checkpoint["network_weights"], checkpoint["trainer_name"], checkpoint["init_args"]["configuration"]
+    except (KeyError, TypeError) as error:
+        raise BadInput(
+            f"{path} is no checkpoint of nnU-Net v2 ({error} is missing): give one that is (-chk)"
+        ) from error
+    return checkpoint
+
+
+def weights_sha256(weights: dict[str, torch.Tensor]) -> str:
+    """SHA-256 of a state dict, the same for the same numbers however and by whichever version they were stored.
+
+    Hashed, for each tensor in the order of its name: name, dtype and shape as text, then the values' bytes in C order.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def downsampling(configuration: ConfigurationManager) -> list[int] | None:
+    """Input voxels per bottleneck voxel and axis: the product of the strides. None if the network states no strides."""
+    strides = configuration.network_arch_init_kwargs.get("strides")
+    if strides is None:
+        return None
+    axes = len(configuration.patch_size)
+    return [math.prod(int(np.broadcast_to(stride, axes)[axis]) for stride in strides) for axis in range(axes)]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One fold's checkpoint, checked."""
+
+    name: str  # "0" ... or "all"
+    file: Path
+    weights: dict[str, torch.Tensor]
+    network: nn.Module  # as its trainer builds it, with these weights, in eval mode, without deep supervision
+    configuration_name: str
+    trainer_name: str
+    trainer_found: bool  # False: the trainer's class is not installed here, so its network is taken to be the stock one
+    mirroring_axes: list[int] | None
+    epochs: int | None
+
+
+class TrainedModel:
+    """One of nnU-Net's model folders (``TRAINER__PLANS__CONFIGURATION``), opened for reading only.
+
+    Args:
+        folder: holds plans.json, dataset.json and the fold_X folders.
+        folds: ``0``, ``"0"`` or ``"all"``; each needs its checkpoint, nothing else.
+        checkpoint_name: as nnU-Net's ``-chk``.
+        allow_pickle: see `read_checkpoint`.
+
+    Raises:
+        BadInput: something is missing; found before any checkpoint is read.
+    """
+
+    def __init__(self, folder, folds, checkpoint_name="checkpoint_final.pth", allow_pickle=False):
+        self.folder = Path(folder)
+        self.folds = list(dict.fromkeys(str(fold) for fold in folds))
+        self.checkpoint_name = checkpoint_name
+        self.allow_pickle = allow_pickle
+        if not self.folder.is_dir():
+            beside = sorted(p.name for p in self.folder.parent.glob("*__*__*"))
+            raise BadInput(f"there is no trained model {self.folder}. Trained there: {', '.join(beside) or 'nothing'}")
+        for name in ("plans.json", "dataset.json"):
+            if not (self.folder / name).is_file():
+                raise BadInput(f"{self.folder / name} is missing: nnU-Net writes it when a training starts; restore it")
+        if Path(checkpoint_name).name != checkpoint_name:
+            raise BadInput(f"-chk takes the name of a file in the fold folders, without folders: not {checkpoint_name}")
+        unknown = [fold for fold in self.folds if not re.fullmatch("all|0|[1-9][0-9]*", fold)]
+        if unknown or not self.folds:
+            raise BadInput(f"-f takes numbers or 'all', at least one: not {' '.join(unknown) or 'none'}")
+        missing = [fold for fold in self.folds if not self.checkpoint_path(fold).is_file()]
+        if missing:
+            present = sorted(p.parent.name[5:] for p in self.folder.glob(f"fold_*/{checkpoint_name}"))
+            raise BadInput(
+                f"no {checkpoint_name} for fold {', '.join(missing)} in {self.folder}. "
+                + (f"Folds that have it: -f {' '.join(present)}" if present else "No fold has it: see -chk")
+            )
+        self.plans = json.loads((self.folder / "plans.json").read_text())
+        self.dataset_json = json.loads((self.folder / "dataset.json").read_text())
+        self.plans_manager = PlansManager(self.plans)
+        self.label_manager = self.plans_manager.get_label_manager(self.dataset_json)
+
+    def checkpoint_path(self, fold: str) -> Path:
+        return self.folder / f"fold_{fold}" / self.checkpoint_name
+
+    def configuration(self, name: str) -> ConfigurationManager:
+        if name not in self.plans["configurations"]:
+            raise BadInput(
+                f"the checkpoint's configuration '{name}' is not in {self.folder / 'plans.json'}: restore it"
+            )
+        return self.plans_manager.get_configuration(name)
+
+    def num_input_channels(self, configuration: ConfigurationManager) -> int:
+        """Image channels, plus the previous stage's one-hot foreground labels in a cascade."""
+        return determine_num_input_channels(self.plans_manager, configuration, self.dataset_json)
+
+    def random_patch(self, configuration: ConfigurationManager) -> torch.Tensor:
+        """Standard normal noise, shape (1, C, spatial), no larger than a comparison of two networks needs."""
+        size = configuration.patch_size
+        factors = downsampling(configuration)
+        if factors is not None:
+            size = [min(patch, 2 * factor) for patch, factor in zip(size, factors, strict=True)]
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn((1, self.num_input_channels(configuration), *size), generator=generator)
+
+    def open_fold(self, fold: str) -> Fold:
+        """Read one fold's checkpoint and prove that stock nnU-Net's network computes the same with these weights.
+
+        The proof: the weights load strictly into the network that stock nnU-Net builds from the plans, and, where the
+        trainer's class is installed, its own network gives bit for bit the same logits on a random patch. The second
+        half finds what has no weights, such as another activation function.
+
+        Raises:
+            BadInput: unreadable, not stock, or not finite.
+        """
+        file = self.checkpoint_path(fold)
+        checkpoint = read_checkpoint(file, self.allow_pickle)
+        configuration_name, trainer_name = checkpoint["init_args"]["configuration"], checkpoint["trainer_name"]
+        configuration = self.configuration(configuration_name)
+        _refuse_foreign_classes(configuration)
+
+        stock = self._load(nnUNetTrainer, configuration, checkpoint["network_weights"], file)
+        trainer = _find_trainer(trainer_name)
+        network = stock
+        if trainer is not None and trainer.build_network_architecture is not nnUNetTrainer.build_network_architecture:
+            network = self._load(trainer, configuration, checkpoint["network_weights"], file)
+        patch = self.random_patch(configuration)
+        with torch.inference_mode():
+            logits = network(patch)
+            if not torch.equal(stock(patch), logits):
+                if not logits.isfinite().all():
+                    raise BadInput(f"{file} gives logits that are not finite: the training diverged, train it again")
+                raise BadInput(f"{trainer_name} computes something else than the stock network. {_NOT_STOCK}")
+
+        mirroring_axes = checkpoint.get("inference_allowed_mirroring_axes")
+        epochs = checkpoint.get("current_epoch")
+        return Fold(
+            name=fold,
+            file=file,
+            weights=checkpoint["network_weights"],
+            network=network,
+            configuration_name=str(configuration_name),
+            trainer_name=str(trainer_name),
+            trainer_found=trainer is not None,
+            mirroring_axes=None if mirroring_axes is None else [int(axis) for axis in mirroring_axes],
+            epochs=None if epochs is None else int(epochs),
+        )
+
+    def _load(self, trainer: type, configuration: ConfigurationManager, weights: dict, file: Path) -> nn.Module:
+        channels = self.num_input_channels(configuration), self.label_manager.num_segmentation_heads
+        build = trainer.build_network_architecture
+        if "plans_manager" in inspect.signature(build).parameters:
+            network = build(self.plans_manager, configuration, *channels, enable_deep_supervision=False)
+        else:  # the signature up to nnU-Net 2.7
+            network = build(
+                configuration.network_arch_class_name,
+                configuration.network_arch_init_kwargs,
+                configuration.network_arch_init_kwargs_req_import,
+                *channels,
+                enable_deep_supervision=False,
+            )
+        try:
+            network.load_state_dict(weights)
+        except (RuntimeError, TypeError, AttributeError) as error:
+            reason = "\n".join(str(error)[:600].splitlines()[:4])
+            raise BadInput(
+                f"the weights in {file} do not fit the network that {trainer.__name__} builds. {_NOT_STOCK}\n{reason}"
+            ) from error
+        return network.eval()
+
+
+_NOT_STOCK = (
+    "Only a network that stock nnU-Net builds from plans.json can be used without its trainer; install the trainer on "
+    "the other machine and take nnUNetv2_export_model_to_zip instead"
+)
+
+
+def _refuse_foreign_classes(configuration: ConfigurationManager) -> None:
+    """Plans name Python classes, and nnU-Net imports what they name: only what stock nnU-Net brings may be named."""
+    arguments = configuration.network_arch_init_kwargs
+    names = [arguments[key] for key in configuration.network_arch_init_kwargs_req_import if arguments[key] is not None]
+    foreign = [name for name in names if not re.match(r"(torch\.nn|dynamic_network_architectures)\.", name)]
+    if not configuration.network_arch_class_name.startswith("dynamic_network_architectures."):
+        foreign.append(configuration.network_arch_class_name)
+    if foreign:
+        raise BadInput(f"plans.json builds its network from {', '.join(foreign)}. {_NOT_STOCK}")
+
+
+def _find_trainer(name: str) -> type[nnUNetTrainer] | None:
+    """The trainer's class as nnU-Net finds it, or from this package's catalogue. None if it is not installed here."""
+    with contextlib.redirect_stdout(io.StringIO()):  # nnU-Net prints every module that it looks into
+        try:
+            return recursive_find_trainer_class_by_name(name)
+        except RuntimeError:
+            return trainer_classes().get(name)
