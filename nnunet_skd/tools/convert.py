@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def convert(
-    dataset: str, sources: list[Path], dataset_id: int, name: str | None = None, partial: bool = False, **options
+    dataset: str, sources: list[str | Path], dataset_id: int, name: str | None = None, partial: bool = False, **options
 ) -> Path:
     """Convert one of ``DATASETS``; ``options`` are those of its module's ``find``.
 
@@ -108,7 +108,10 @@ def convert(
     Raises:
         BadInput: with the names of all files concerned; then nothing was written.
     """
+    if dataset not in DATASETS:
+        raise BadInput(f"no data set {dataset!r}; there are {', '.join(DATASETS)}")
     module = _module(dataset)
+    sources = [Path(source) for source in sources]
     target = _target(dataset_id, module.NAME if name is None else name)
     for source in sources:
         if not source.exists():
@@ -120,9 +123,8 @@ def convert(
             if source.is_file():
                 root, top = work / f"unpacked{number}", source.name.split(".")[0]
                 unpack(source, root)
-            while any(path.startswith(f"{top}/") for path in files):  # two sources of one name
-                top += "'"
-            files |= {f"{top}/{path.relative_to(root).as_posix()}": path for path in _files_below(root)}
+            # the number keeps two sources of one name apart
+            files |= {f"{number}:{top}/{path.relative_to(root).as_posix()}": path for path in _files_below(root)}
         found = module.find(files, **options)
         _name_cases(found)
         if found.problems and not partial:
@@ -346,7 +348,7 @@ def _tell(found: Found, target: Path, splits: list[dict]) -> None:
     number = int(target.name[7:10])
     counts = {sub: len(list((target / sub).glob("*"))) for sub in ("labelsTr", "labelsTs")}
     print(f"\n{target}: {counts['labelsTr']} cases in imagesTr, {counts['labelsTs']} in imagesTs")
-    print(f"reference: {found.reference}\nlicence: {found.licence}")
+    print(f"{found.description}\nreference: {found.reference}\nlicence: {found.licence}")
     for note in found.notes:
         print(f"note: {note}")
     if found.problems:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from nnunet_skd.tools.errors import BadInput
 
-Files = dict[str, Path]  # path as the publisher names it, "Database_134_Angiograms/1.pgm" -> where it is on this disk
+Files = dict[str, Path]  # source and path inside it, "0:Database_134_Angiograms/1.pgm" -> where it is on this disk
 
 
 class BadCase(Exception):
@@ -70,7 +70,7 @@ def index(files: Files, pattern: str, problems: list[str]) -> dict:
     """
     found = {}
     for path in sorted(files):
-        match = re.search(f"(?:^|/){pattern}$", path)
+        match = re.search(f"(?:^|[:/]){pattern}$", path)
         if not match:
             continue
         key = match.groups() if len(match.groups()) > 1 else match.group(1)
@@ -89,9 +89,17 @@ def natural(key) -> list:
 
 def paired(images: dict, references: dict, problems: list[str]) -> list:
     """Keys that have both an image and a reference; every other file is a problem, by name."""
-    problems.extend(f"{images[key].name}: no reference for this image" for key in images if key not in references)
-    problems.extend(f"{references[key].name}: no image for this reference" for key in references if key not in images)
+    for key, path in (images | references).items():
+        if key not in references:
+            problems.append(f"{short(path)}: no reference for this image")
+        elif key not in images:
+            problems.append(f"{short(path)}: no image for this reference")
     return [key for key in images if key in references]
+
+
+def short(path: Path) -> str:
+    """The end of a path, with the folders that tell files of one name apart."""
+    return "/".join(path.parts[-3:])
 
 
 def require_any(cases: list, files: Files, layout: str) -> None:

@@ -45,6 +45,7 @@ def find(files: Files, threshold: int | None = None) -> Found:
     numbers = set(images) | set(masks)
     absent = [str(n) for n in range(1, PUBLISHED + 1) if str(n) not in numbers]
     problems.extend(f"{n}.pgm and {n}_gt.pgm: missing" for n in absent)
+    problems.extend(f"{key}.pgm: not one of the {PUBLISHED} published images" for key in keys if int(key) > PUBLISHED)
     cases = [
         Case(
             f"dca1_{int(key):03d}",
@@ -52,6 +53,7 @@ def find(files: Files, threshold: int | None = None) -> Found:
             partial(write_vessels, images[key], masks[key], threshold),
         )
         for key in keys
+        if int(key) <= PUBLISHED
     ]
     return Found(
         cases=cases,

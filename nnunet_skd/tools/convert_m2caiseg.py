@@ -34,6 +34,7 @@ from nnunet_skd.tools.convert_common import (
     paired,
     read_image,
     require_any,
+    short,
     write_png,
 )
 
@@ -92,7 +93,7 @@ def find(files: Files, nearest_colour: bool = False) -> Found:
             doubtful.add(name)
         for kind in (images, masks):
             if not filecmp.cmp(kind[first], kind[key], shallow=False):
-                problems.append(f"{kind[key].name}: two different files, in {first[0]} and in {folder}")
+                problems.append(f"{short(kind[key])}: not the file of this name in {first[0]}")
                 doubtful.add(name)
     cases = [
         Case(name, PARTS[key[0]], partial(_write, images[key], masks[key], nearest_colour))
