@@ -105,15 +105,13 @@ def run_demo(
 
     _say("Data")
     if not state.finished("data"):
-        state.set("dataset", _make_data(source, out / "nnUNet_raw"))
-    dataset = state.content["dataset"]
+        state.set("data", _make_data(source, out / "nnUNet_raw"))
+    dataset = state.content["data"]
     raw = out / "nnUNet_raw" / dataset
     dataset_json = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
     number = str(int(dataset[len("Dataset") :].split("_")[0]))
-    print(
-        f"{dataset}: {dataset_json['numTraining']} training cases, {len(_cases(raw, dataset_json))} test cases in {raw}"
-    )
-    state.set("data", True)
+    num_test = len(_cases(raw, dataset_json))
+    print(f"{dataset}: {dataset_json['numTraining']} training cases, {num_test} test cases in {raw}")
 
     print("\nThe commands below run with these variables (export them to repeat a command by hand):")
     for name in sorted(n for n in environment if n.startswith("nnUNet_")):
@@ -239,8 +237,7 @@ def _source(dim, data, images, masks):
 
 
 def _make_data(source, raw_folder):
-    """Returns the data set's name. What an interrupted attempt left is of this demo alone and goes first."""
-    shutil.rmtree(raw_folder, ignore_errors=True)
+    """Draw, link or pair the data; returns the data set's name."""
     if "data" in source:
         return link_dataset(source["data"], raw_folder).name
     if "images" in source:

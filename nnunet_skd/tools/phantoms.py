@@ -4,7 +4,7 @@ Two kinds, both from a seed, with the exact mask:
 
 * 2D, ``PhantomXA``: coronary angiograms. Attenuation is summed along the beam (body, heart, lung, ribs, diaphragm,
   spine, catheter, contrast medium in a tapering branching tree), blurred, and counted as photons (Beer-Lambert and
-  Poisson). The mask is where the beam's pixel centre meets a vessel.
+  Poisson). The mask is where the beam's pixel centre meets a vessel, within the field of view.
 * 3D, ``PhantomCT``: abdominal CT in Hounsfield units with anisotropic voxels. Liver and spleen differ by less than the
   noise, vessels branch off the aorta into both.
 
@@ -195,18 +195,9 @@ def _main_vessels(rng, unit):
         return np.asarray(points) + np.concatenate([np.zeros((1, 2)), rng.normal(0, amount, (len(points) - 1, 2))])
 
     if rng.random() < 0.45:
-        c = jitter(
-            [
-                (0.16, 0.60),
-                (0.11, 0.46),
-                (0.20, 0.29),
-                (0.42, 0.23),
-                (0.66, 0.26),
-                (0.77, 0.42),
-                (0.76, 0.62),
-                (0.83, 0.78),
-            ]
-        )
+        rows = [0.16, 0.11, 0.20, 0.42, 0.66, 0.77, 0.76, 0.83]
+        columns = [0.60, 0.46, 0.29, 0.23, 0.26, 0.42, 0.62, 0.78]
+        c = jitter(np.transpose([rows, columns]))
         lines, radii = [c], [(5.0, 1.5)]
     else:
         stem = jitter([(0.17, 0.14), (0.19, 0.22), (0.20, 0.31)], 0.01)
@@ -308,8 +299,9 @@ def draw_angiogram(rng: np.random.Generator, size: tuple[int, int]):
     low, high = np.quantile(shown, [0.01, 0.995])
     dark, bright = rng.uniform(20, 50), rng.uniform(175, 235)
     image = bright - (shown - low) / (high - low) * (bright - dark)
-    image = np.where(_field_of_view(rng, size), image, rng.uniform(8, 18))
-    return np.clip(np.round(image), 0, 255).astype(np.uint8), label, (1.0, 1.0)
+    seen = _field_of_view(rng, size)
+    image = np.where(seen, image, rng.uniform(8, 18))
+    return np.clip(np.round(image), 0, 255).astype(np.uint8), np.where(seen, label, 0).astype(np.uint8), (1.0, 1.0)
 
 
 def _field(rng, size, width):
