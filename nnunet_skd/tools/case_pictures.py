@@ -17,7 +17,8 @@ from tqdm import tqdm
 # Okabe and Ito's palette, told apart by every kind of colour vision and on grey tissue.
 TRUTH, FIRST, SECOND = "#F0E442", "#56B4E9", "#D55E00"
 PAPER_WIDTH = 7.0  # inches: two columns of a journal page
-ZOOM = 0.36  # edge of the enlarged square, as a share of the slice's shorter edge
+ZOOM = 0.36  # edges of the enlarged part, as a share of the slice's
+COARSE = 2  # an axis so many times coarser than the first one was the scanner's slice axis
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,9 @@ class CaseSlice:
 def read_slice(files: CaseFiles, dataset_json: dict) -> CaseSlice:
     """Read a case with nnU-Net's reader and take the slice where the two segmentations differ in most voxels.
 
-    The slices lie across the axis with the largest spacing (within them the image is finest); with equal spacing across
-    the first axis. A 2D image is its own only slice. Voxels with the ignore label do not count as different.
+    The slices lie across the first axis (axial in most files), or across another one if its spacing is at least twice
+    as large, for then the image is fine only within those slices. A 2D image is its own only slice. Voxels with the
+    ignore label do not count as different.
 
     Raises:
         ValueError: the files' shapes do not agree.
@@ -65,7 +67,7 @@ def read_slice(files: CaseFiles, dataset_json: dict) -> CaseSlice:
         differ &= truth != ignore
         truth = np.where(truth == ignore, 0, truth)
     spacing = [float(s) for s in properties["spacing"]]
-    axis = int(np.argmax(spacing))
+    axis = int(np.argmax(spacing)) if max(spacing) >= COARSE * spacing[0] else 0
     index = int(np.argmax(differ.sum(axis=tuple(a for a in range(3) if a != axis))))
     # Rows along the body axis are stored from the feet upwards; turned over, the head is on top.
     turn = slice(None, None, -1 if axis != 0 else 1)
@@ -103,7 +105,7 @@ def draw_cases(
     for files in tqdm(cases, desc=f"pictures of {second_name}", disable=len(cases) < 2):
         try:
             slices.append((files.title, read_slice(files, dataset_json)))
-        except (OSError, ValueError, RuntimeError) as error:
+        except Exception as error:  # every reader has its own, and one unreadable image must not cost the report
             problems.append(f"{files.title}: not drawn, {error}")
     if slices:
         with matplotlib.rc_context({"font.size": 8, "text.parse_math": False}):
@@ -129,13 +131,15 @@ def _draw(slices: list[tuple[str, CaseSlice]], path: Path, first_name: str, seco
     for row, (title, case) in zip(rows[1:], slices, strict=True):
         row.suptitle(title, x=0.01, ha="left", fontsize=8)
         plain, whole, zoom = row.subplots(1, 3)
-        top, left, height, width = _most_different_square(case)
+        top, left, height, width = _most_different_part(case)
         for axes in (plain, whole, zoom):
             axes.set_axis_off()
         _show(plain, case.image, case)
         _show(whole, case.image, case)
         _overlay(whole, case, linewidth=0.5)
-        whole.add_patch(Rectangle((left - 0.5, top - 0.5), width, height, fill=False, color="white", linewidth=0.8))
+        for colour, linewidth in (("black", 1.6), ("white", 0.8)):  # seen on bright and on dark images
+            corner = (left - 0.5, top - 0.5)
+            whole.add_patch(Rectangle(corner, width, height, fill=False, color=colour, linewidth=linewidth))
         # The enlarged part gets a grey scale of its own: soft tissue beside bone would otherwise be flat.
         _show(zoom, case.image, case, window=case.image[top : top + height, left : left + width])
         _overlay(zoom, case, linewidth=1.0)
@@ -169,11 +173,10 @@ def _overlay(axes, case: CaseSlice, linewidth: float) -> None:
         axes.add_collection(LineCollection(lines, colors=colour, linewidths=width), autolim=False)
 
 
-def _most_different_square(case: CaseSlice) -> tuple[int, int, int, int]:
-    """Top, left, height and width in pixels of the (in mm) square that holds most of the difference."""
+def _most_different_part(case: CaseSlice) -> tuple[int, int, int, int]:
+    """Top, left, height and width in pixels of the part that holds most of the difference."""
     shape = case.differ.shape
-    edge = ZOOM * min(n * s for n, s in zip(shape, case.spacing, strict=True))
-    size = [min(n, max(8, round(edge / s))) for n, s in zip(shape, case.spacing, strict=True)]
+    size = [max(1, round(ZOOM * n)) for n in shape]
     density = uniform_filter(case.differ.astype(np.float32), size, mode="constant")
     # Wide plateaus are common: the middle of the best places centres the difference.
     best = np.argwhere(density >= density.max() - 1e-6)

@@ -50,8 +50,9 @@ from nnunet_skd.tools.comparison_arms import (
     trained_comparison,
 )
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.metrics import METRICS
 from nnunet_skd.tools.paired_plot import Panel, draw_paired_boxes
-from nnunet_skd.tools.paired_table import TESTS, paired_table, paired_values
+from nnunet_skd.tools.paired_table import MEAN, TESTS, paired_table, paired_values
 
 MOST_PANELS = 24  # a picture with more would not fit a page
 
@@ -76,11 +77,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     predicted.add_argument(
         "--pred", nargs="+", metavar="DIR", help="prediction folders; the first one is the reference arm"
     )
-    predicted.add_argument("--ref", metavar="DIR", help="folder with the reference segmentations")
+    predicted.add_argument(
+        "--ref", metavar="DIR", help="folder with the reference segmentations of the predicted cases"
+    )
     predicted.add_argument("-djfile", metavar="FILE", help="dataset.json: labels, regions, file ending")
     both = parser.add_argument_group("both")
     both.add_argument("-o", required=True, metavar="DIR", help="folder for the results; it must not exist or be empty")
-    both.add_argument("--metric", nargs="+", default=["Dice"], metavar="NAME", help="one or more (default: Dice)")
+    both.add_argument(
+        "--metric",
+        nargs="+",
+        default=["Dice"],
+        metavar="NAME",
+        help=f"one or more of {', '.join(METRICS)} (default: Dice)",
+    )
     both.add_argument(
         "--test",
         choices=list(TESTS),
@@ -136,7 +145,7 @@ def write_comparison(
     Raises:
         BadInput: the folder is in use.
     """
-    output = Path(output)
+    output = Path(output).resolve()
     _check_free(output)
     table = paired_table(
         comparison.cases, {m: metric.higher_is_better for m, metric in comparison.metrics.items()}, test=test
@@ -171,7 +180,8 @@ def _report(comparison: Comparison, table: pd.DataFrame, test: str, pictures: li
         *(f"* {s}" for s in words.result_sentences(table, comparison.metrics)),
         "## Table",
         words.result_table(table, comparison.metrics),
-        f"'mean' is the mean over the classes of each case. Intervals: 95 % BCa bootstrap over cases. "
+        ("'mean' is a case's mean over its classes. " if MEAN in set(table["label"]) else "")
+        + "Intervals: 95 % BCa bootstrap over cases. "
         f"p: {words.TEST_WORDS[test]}; corrected after Holm over {int(table['p'].notna().sum())} test(s). "
         "A verdict needs a corrected p below 0.05 and an interval on one side of zero.",
         "## What these numbers cannot say",
@@ -201,15 +211,15 @@ def _draw_values(comparison: Comparison, table: pd.DataFrame, metric: str, folde
     elif len(arms) > 1:  # a row of panels per class, a column per arm
         rows = pd.concat([rows[rows["label"] == label] for label in rows["label"].unique()])
     labels = list(comparison.cases["label"].unique())
+    reference = comparison.arms[0].name
+    pairs = {arm: paired_values(comparison.cases, metric, reference, arm, labels) for arm in arms}
     panels = []
     for row in rows.itertuples():
-        first, second = (
-            frame[row.label] for frame in paired_values(comparison.cases, metric, row.reference, row.arm, labels)
-        )
+        first, second = (frame[row.label] for frame in pairs[row.arm])
         both = first.notna() & second.notna()
         panels.append(
             Panel(
-                title=f"{row.label}, p (Holm) {words.p_value(row.p_holm)}",
+                title=f"{row.label}\np (Holm) {words.p_value(row.p_holm)}",
                 unit=f"{metric}{comparison.metrics[metric].unit and f' ({comparison.metrics[metric].unit.strip()})'}",
                 names=(row.reference, row.arm),
                 first=first[both].to_numpy(),
@@ -227,7 +237,7 @@ def _draw_changed(
 ) -> tuple[tuple[str, str] | None, list[str]]:
     """Draw the most changed cases of one arm; returns (file name, text) or None, and remarks on what is missing."""
     reference, metric = comparison.arms[0], next(iter(comparison.metrics))
-    if comparison.images_dir is None or not comparison.images_dir.is_dir():
+    if comparison.images_dir is None:
         return None, [f"No pictures of cases: there are no images; {comparison.no_images}."]
     if comparison.reference_dir is None:
         return None, ["No pictures of cases: there is no folder with the reference segmentations."]

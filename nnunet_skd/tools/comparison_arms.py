@@ -97,7 +97,7 @@ def trained_comparison(
     Raises:
         BadInput: nothing to compare, missing results, different cases, labels or reference segmentations.
     """
-    metrics = _known_metrics(metrics)
+    metrics, images_dir = _known_metrics(metrics), _folder(images_dir)
     dataset, arms, dataset_json = trained_arms(
         dataset_name_or_id, trainers, configurations, plans, list(dict.fromkeys(map(str, folds)))
     )
@@ -122,7 +122,7 @@ def trained_comparison(
         metrics=_read_as(metrics, cases.attrs.get("distance_unit", "mm")),
         dataset_json=dataset_json,
         reference_dir=reference_dir,
-        images_dir=Path(images_dir) if images_dir else raw,
+        images_dir=images_dir or (raw if raw and raw.is_dir() else None),
         no_images="set nnUNet_raw to where this dataset lies, or give --images",
     )
 
@@ -149,7 +149,7 @@ def predicted_comparison(
     Raises:
         BadInput: missing folders or files, different cases.
     """
-    metrics = _known_metrics(metrics)
+    metrics, images_dir = _known_metrics(metrics), _folder(images_dir)
     arms = predicted_arms(prediction_dirs)
     reference_dir = Path(reference_dir)
     try:
@@ -167,7 +167,7 @@ def predicted_comparison(
         metrics=_read_as(metrics, cases.attrs.get("distance_unit", "mm")),
         dataset_json=dataset_json,
         reference_dir=reference_dir,
-        images_dir=Path(images_dir) if images_dir else None,
+        images_dir=images_dir,
         no_images="give --images",
     )
 
@@ -180,6 +180,7 @@ def image_files(images_dir: Path, case: str, dataset_json: dict) -> list[Path]:
         case: its name.
         dataset_json: for the file ending, and for data sets that list their files there.
     """
+    # A raw dataset whose dataset.json says where its files are, rather than a folder of images.
     if case in dataset_json.get("dataset", {}) and not list(images_dir.glob(f"*{dataset_json['file_ending']}")):
         files = get_filenames_of_train_images_and_targets(str(images_dir), copy.deepcopy(dataset_json))[case]["images"]
         return [Path(f) for f in files if Path(f).is_file()]
@@ -390,6 +391,12 @@ def _known_metrics(metrics: Sequence[str]) -> list[str]:
     if unknown:
         raise BadInput(f"--metric {' '.join(unknown)} is unknown; known are {', '.join(METRICS)}")
     return list(dict.fromkeys(metrics))
+
+
+def _folder(folder: str | Path | None) -> Path | None:
+    if folder is not None and not Path(folder).is_dir():
+        raise BadInput(f"--images {folder} is not a folder")
+    return None if folder is None else Path(folder)
 
 
 def _read_as(metrics: list[str], distance_unit: str) -> dict[str, Metric]:

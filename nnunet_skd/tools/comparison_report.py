@@ -77,7 +77,7 @@ def result_table(table: pd.DataFrame, metrics: dict) -> str:
                 row.verdict,
             ]
         )
-    columns = ["metric", "class", "arm", "cases", "reference", "arm's mean", "difference [95 %]"]
+    columns = ["metric", "class", "arm", "cases", "reference arm's mean", "arm's mean", "difference [95 %]"]
     return markdown_table([*columns, "better / worse / same", "p", "p (Holm)", "verdict"], rows)
 
 
@@ -94,6 +94,8 @@ def time_table(epoch_seconds: dict[str, list[float]]) -> str:
 
 def cautions(table: pd.DataFrame, *, folds: list[str], repeated: list[str]) -> list[str]:
     """What the numbers cannot say, in plain words.
+
+    On folds: Bengio and Grandvalet 2004, "No unbiased estimator of the variance of k-fold cross-validation".
 
     Args:
         table: from paired_table.

@@ -1,7 +1,10 @@
 """From one number per case, class and arm to the table that answers "did it help?"."""
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from nnunet_skd.tools.statistics import bootstrap_interval, holm, sign_flip_p, smallest_p, wilcoxon_p
 
@@ -65,14 +68,13 @@ def paired_table(
     reference, *arms = cases["arm"].unique()
     labels = list(cases["label"].unique())
     rows = []
-    for metric, higher in higher_is_better.items():
-        for arm in arms:
-            first, second = paired_values(cases, metric, reference, arm, labels)
-            for label in first.columns:
-                rows.append(
-                    {"metric": metric, "label": label, "arm": arm, "reference": reference}
-                    | _compare(first[label], second[label], higher, test, confidence)
-                )
+    for metric, arm in tqdm(list(product(higher_is_better, arms)), desc="statistics", delay=2):
+        first, second = paired_values(cases, metric, reference, arm, labels)
+        for label in tqdm(first.columns, desc=f"{metric} of {arm}", delay=2, leave=False):
+            rows.append(
+                {"metric": metric, "label": label, "arm": arm, "reference": reference}
+                | _compare(first[label], second[label], higher_is_better[metric], test, confidence)
+            )
     table = pd.DataFrame(rows)
     table["p_holm"] = holm(table["p"])
     # Holm multiplies the smallest p by the number of tests, so not even it can pass if this is above alpha.
