@@ -159,7 +159,7 @@ def add_compact_configuration(
             f"'{name}' cannot name a configuration: nnU-Net makes a folder of it and separates names by two"
             " underscores. Use letters, digits, '.', '-' and single underscores"
         )
-    path = _plans_file(dataset, plans_name)
+    path = plans_file(dataset, plans_name)
     plans = json.loads(path.read_text(encoding="utf-8"))
     entry = compact_configuration(plans, configuration, preset)
     existing = plans["configurations"].get(name)
@@ -210,6 +210,24 @@ def network_cost(plans: dict, dataset_json: dict, configuration: str) -> dict:
         "multiply_adds": counter.get_total_flops() // 2,
         "memory_gb": memory,
     }
+
+
+def plans_file(dataset: int | str, plans_name: str) -> Path:
+    """A dataset's plans file in nnUNet_preprocessed, links resolved.
+
+    Raises:
+        BadInput: nnUNet_preprocessed is not set, no such dataset, or no such plans.
+    """
+    if not nnUNet_preprocessed.is_set():
+        raise BadInput("nnUNet_preprocessed is not set. Export it as for nnUNetv2_plan_and_preprocess")
+    try:
+        folder = Path(nnUNet_preprocessed) / maybe_convert_to_dataset_name(dataset)
+    except (RuntimeError, ValueError) as error:
+        raise BadInput(str(error)) from error
+    path = folder / f"{plans_name}.json"
+    if not path.is_file():
+        raise BadInput(f"{path} does not exist. Run nnUNetv2_plan_and_preprocess -d {dataset} first, or name the plans")
+    return path.resolve()
 
 
 def _resolve(plans: dict, configuration: str) -> dict:
@@ -312,19 +330,6 @@ def _patch_size(base: dict, strides: list, wanted: list[int] | None) -> list[int
     return np.minimum(wanted, np.maximum(planned, padded_image)).tolist()
 
 
-def _plans_file(dataset: int | str, plans_name: str) -> Path:
-    if not nnUNet_preprocessed.is_set():
-        raise BadInput("nnUNet_preprocessed is not set. Export it as for nnUNetv2_plan_and_preprocess")
-    try:
-        folder = Path(nnUNet_preprocessed) / maybe_convert_to_dataset_name(dataset)
-    except (RuntimeError, ValueError) as error:
-        raise BadInput(str(error)) from error
-    path = folder / f"{plans_name}.json"
-    if not path.is_file():
-        raise BadInput(f"{path} does not exist. Run nnUNetv2_plan_and_preprocess -d {dataset} first, or name the plans")
-    return path.resolve()
-
-
 def _write_json(content: dict, path: Path) -> None:
     """Replace a file at once, keeping its permissions."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -374,7 +379,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     preset = load_preset(args.preset) if args.preset else width_preset(args.width)
     name = add_compact_configuration(args.d, args.c, preset, args.p, args.name)
-    path = _plans_file(args.d, args.p)
+    path = plans_file(args.d, args.p)
     plans = json.loads(path.read_text(encoding="utf-8"))
     dataset_json = json.loads((path.parent / "dataset.json").read_text(encoding="utf-8"))
     print(_report(plans, dataset_json, (args.c, name)))

@@ -1,0 +1,176 @@
+"""What each loss term costs against nnU-Net's Dice and cross-entropy, on random logits."""
+
+import os
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+
+import torch
+from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+from torch import Tensor, nn
+
+from nnunet_skd.deep_distribution_loss import DeepDistributionLoss
+from nnunet_skd.distillation_terms import temperature_divergence
+from nnunet_skd.self_distillation_loss import SelfDistillationLoss
+from nnunet_skd.tools.bench_measure import Stopwatch, alternate, paired_ratio, summary, tensor_memory
+
+REFERENCE = "Dice + CE"
+# Classes and edge of a cubic patch: a vessel, an abdomen and a whole body.
+SIZES = {2: 96, 14: 64, 105: 32}
+BATCH_SIZE = 2
+OUTPUTS = 4
+WARM_UP_CALLS = 2
+
+
+def bench_losses(device: torch.device, rounds: int, sizes: dict[int, int] = SIZES) -> list[dict]:
+    """Measure the terms, forward and backward pass, on all supervised outputs of a 3D patch.
+
+    The teacher's forward pass is not part of it, turning its logits into probabilities is. The backward pass ends at
+    the logits. On CUDA the logits are float16 under autocast, as in training.
+
+    Args:
+        device: `cpu` or `cuda`.
+        rounds: timed calls of each term.
+        sizes: edge of the patch for each number of classes.
+
+    Returns:
+        One dict per number of classes and term: `classes`, `edge`, `term`; `ms`, `ratio` with median, q1, q3; `kept`,
+        bytes kept from the forward for the backward pass, also in full-size buffers of float32 (`buffers`); `peak`,
+        bytes above the logits; `raw_ms`.
+    """
+    results = []
+    for classes, edge in sizes.items():
+        inputs = _Inputs(classes, edge, device)
+        terms = _terms(classes, device)
+        calls = [partial(inputs.time, forward) for forward in terms.values()]
+        for _ in range(WARM_UP_CALLS):
+            for call in calls:
+                call()
+        times = alternate(calls, rounds, f"{classes} classes")
+        for (term, forward), values in zip(terms.items(), times, strict=True):
+            kept, peak = inputs.memory(forward)
+            results.append(
+                {
+                    "classes": classes,
+                    "edge": edge,
+                    "term": term,
+                    "ms": summary(values),
+                    "ratio": paired_ratio(values, times[0]),
+                    "kept": kept,
+                    "buffers": kept / (4 * BATCH_SIZE * classes * edge**3),
+                    "peak": peak,
+                    "raw_ms": values,
+                }
+            )
+    return results
+
+
+class _Inputs:
+    """Logits of student and teacher, and targets, at each output's resolution."""
+
+    def __init__(self, classes: int, edge: int, device: torch.device):
+        self.device, self.watch = device, Stopwatch(device)
+        generator = torch.Generator().manual_seed(0)
+        dtype = torch.float16 if device.type == "cuda" else torch.float32
+        shapes = [(edge // 2**i,) * 3 for i in range(OUTPUTS)]
+
+        def logits() -> list[Tensor]:
+            drawn = [torch.randn(BATCH_SIZE, classes, *shape, generator=generator) for shape in shapes]
+            return [z.to(device, dtype) for z in drawn]
+
+        self.student = [z.requires_grad_() for z in logits()]
+        self.teacher = logits()
+        self.target = [
+            torch.randint(classes, (BATCH_SIZE, 1, *s), generator=generator, dtype=torch.int16).to(device)
+            for s in shapes
+        ]
+
+    def _forward(self, forward: Callable) -> Tensor:
+        with torch.autocast("cuda") if self.device.type == "cuda" else nullcontext():
+            return forward(self.student, self.teacher, self.target)
+
+    def _clear(self) -> None:
+        for z in self.student:
+            z.grad = None
+
+    def time(self, forward: Callable) -> float:
+        self._clear()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        start = self.watch.mark()
+        self._forward(forward).backward()
+        return self.watch.milliseconds(start, self.watch.mark())
+
+    def memory(self, forward: Callable) -> tuple[int, int]:
+        """Bytes kept for the backward pass, and at the peak of both passes."""
+        self._clear()
+        _, first = tensor_memory(lambda: None, lambda _: self._forward(forward), self.device)
+        self._clear()
+        _, both = tensor_memory(lambda: None, lambda _: self._forward(forward).backward(), self.device)
+        self._clear()
+        return first.end, both.peak
+
+
+def _terms(classes: int, device: torch.device) -> dict[str, Callable]:
+    """Functions of (student's logits, teacher's logits, targets), the reference first."""
+    dice_and_ce = _nnunet_loss(device)
+    tau = torch.tensor(2.0, device=device, requires_grad=True)
+    return {
+        REFERENCE: lambda student, teacher, target: dice_and_ce(student, target),
+        "DDL": _distillation(ddl_weight=1.0, psdl_weight=0.0),
+        "PSDL": _distillation(ddl_weight=0.0, psdl_weight=1.0),
+        "DDL + PSDL": _distillation(ddl_weight=1.0, psdl_weight=1.0),
+        "L_AT": lambda student, teacher, target: temperature_divergence(
+            student[0], teacher[0], tau, None, has_regions=False
+        ),
+    }
+
+
+def _weights() -> list[float]:
+    """nnU-Net's, halved from output to output, without the lowest."""
+    weights = [0.5**i for i in range(OUTPUTS - 1)]
+    return [w / sum(weights) for w in weights] + [0.0]
+
+
+def _nnunet_loss(device: torch.device) -> nn.Module:
+    """As nnUNetTrainer._build_loss builds it for labels in 3D, where only a trainer could be asked for it."""
+    loss = DC_and_CE_loss(
+        {"batch_dice": False, "smooth": 1e-5, "do_bg": False, "ddp": False}, {}, dice_class=MemoryEfficientSoftDiceLoss
+    )
+    if device.type == "cuda" and os.environ.get("nnUNet_compile", "t").lower() in ("true", "1", "t"):
+        loss.dc = torch.compile(loss.dc)
+    return DeepSupervisionWrapper(loss, _weights())
+
+
+class _NoSegmentationLoss(nn.Module):
+    """In the place of nnU-Net's loss, so that what remains is the distillation."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight_factors = _weights()
+        self.loss = nn.Module()
+        self.loss.ce = nn.Identity()
+
+    def forward(self, outputs: list[Tensor], target: list[Tensor]) -> Tensor:
+        return outputs[0].new_zeros(())
+
+
+def _distillation(ddl_weight: float, psdl_weight: float) -> Callable:
+    loss = SelfDistillationLoss(
+        _NoSegmentationLoss(),
+        has_regions=False,
+        ignore_label=None,
+        ddl=DeepDistributionLoss(has_regions=False),
+        ddl_weight=ddl_weight,
+        psdl_weight=psdl_weight,
+        cross_entropy_weight=1.0,
+    )
+    loss.alpha = 0.25
+
+    def forward(student: list[Tensor], teacher: list[Tensor], target: list[Tensor]) -> Tensor:
+        loss.teacher_outputs = list(teacher)
+        return loss(student, target)
+
+    return forward
