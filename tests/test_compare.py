@@ -426,6 +426,7 @@ def test_the_command_writes_everything(results, capsys):
     assert main([*command, "-o", str(output), "-k", "2"]) == 0
     report = (output / "report.md").read_text()
     assert report in capsys.readouterr().out
+    assert report.startswith(f"# {DATASET}, nnUNetPlans, 2d\n")
     assert "**nnUNetTrainerDSKD** is better in mean Dice over the classes" in report
     assert "8 of 8 cases better, 0 worse" in report
     assert "| nnUNetTrainerDSKD | 6                  | 15.0               | 1.36  |" in report
@@ -469,6 +470,16 @@ def test_a_case_without_files_is_named_and_the_others_are_drawn(predictions):
     write_comparison(comparison, predictions / "out", changed=2)
     assert "* case_7: not drawn, there is no images of case_7" in (predictions / "out" / "report.md").read_text()
     assert (predictions / "out" / "changed_skd.png").is_file()
+
+
+def test_a_metric_that_never_exists_has_no_picture(predictions):
+    for case in CASES:
+        io.imsave(predictions / "skd" / f"{case}.png", np.zeros((40, 48), np.uint8), check_contrast=False)
+    table = write_comparison(read_predictions(predictions, metrics=["HD95"]), predictions / "out")
+    assert set(table["cases"]) == {0}
+    assert set(table["only_reference"][1:]) == {8}
+    assert not list((predictions / "out").glob("*.png"))
+    assert "leaving such a case out favours the arm in error" in (predictions / "out" / "report.md").read_text()
 
 
 def test_nothing_stays_behind_when_writing_fails(predictions, monkeypatch):

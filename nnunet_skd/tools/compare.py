@@ -30,7 +30,7 @@ Exit status: 0 done, whatever the answer is; 2 unusable input.
 
 import argparse
 import re
-import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -153,7 +153,11 @@ def write_comparison(
     with _appearing(output) as folder:
         table.to_csv(folder / "comparison.csv", index=False)
         comparison.cases.to_csv(folder / "cases.csv", index=False)
-        pictures = [_draw_values(comparison, table, metric, folder) for metric in comparison.metrics]
+        pictures = [
+            _draw_values(comparison, table, metric, folder)
+            for metric in comparison.metrics
+            if (table.loc[table["metric"] == metric, "cases"] > 0).any()
+        ]
         notes = []
         for arm in comparison.arms[1:] if changed > 0 else []:
             picture, remarks = _draw_changed(comparison, arm, changed, folder)
@@ -287,13 +291,10 @@ def _check_free(output: Path) -> None:
 def _appearing(output: Path) -> Iterator[Path]:
     """A folder to write into that gets its name only when all is well, and vanishes otherwise."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        yield partial
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as staging:
+        folder = Path(staging, output.name)
+        folder.mkdir()
+        yield folder
         if output.is_dir():
-            output.rmdir()
-        partial.rename(output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            output.rmdir()  # empty, as checked
+        folder.rename(output)

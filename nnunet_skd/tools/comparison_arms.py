@@ -23,6 +23,7 @@ SUMMARY_METRICS = ("Dice", "IoU")  # what summary.json holds; its other entries 
 LOWER_IS_BETTER = ("HD95", "ASD", "b0_error")
 DISTANCES = ("HD95", "ASD")
 NO_FOLD = "-"
+_NAMED = 8  # cases that one message lists
 
 
 class Metric(NamedTuple):
@@ -31,9 +32,6 @@ class Metric(NamedTuple):
     higher_is_better: bool
     unit: str
     decimals: int
-
-
-_NAMED = 8  # cases that one message lists
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ def trained_comparison(
     else:
         cases = evaluated_values(arms, reference_dir, dataset_json, metrics, num_processes)
     return Comparison(
-        title=", ".join([dataset, " ".join(dict.fromkeys(configurations)), " ".join(dict.fromkeys(plans))]),
+        title=", ".join([dataset, *(names[0] for names in (trainers, plans, configurations) if len(set(names)) == 1)]),
         arms=arms,
         cases=cases,
         metrics=_read_as(metrics, cases.attrs.get("distance_unit", "mm")),
@@ -472,8 +470,8 @@ def _read_summary(arm: str, fold: str, path: Path, metrics: Sequence[str], datas
 
 def _check_same_reference(cases: pd.DataFrame) -> None:
     """The reference has as many voxels of a class in every arm, or somebody changed it between the validations."""
-    sizes = cases.pivot_table(index=["fold", "case", "label"], columns="arm", values="n_ref", dropna=False, sort=False)
-    changed = sizes.index[sizes.nunique(axis=1, dropna=False) > 1].get_level_values("case").unique()
+    sizes = cases.groupby(["fold", "case", "label"])["n_ref"].nunique(dropna=False)
+    changed = sizes.index[sizes > 1].get_level_values("case").unique()
     if len(changed):
         raise BadInput(
             f"the reference segmentation changed between the arms' validations, in {listed(changed)}; "
