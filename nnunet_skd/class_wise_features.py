@@ -126,7 +126,7 @@ def region_overlaps(labels: Tensor, valid: Tensor | None) -> Tensor:
 
 @torch.no_grad()
 def inter_class_similarity(class_features: Tensor, present: Tensor) -> Tensor:
-    """Mean cosine between the class-wise features of two different classes present in a patch: scalar, 0 if no pair.
+    """Mean cosine between the class-wise features of two different classes of a patch: scalar, nan if there is no pair.
 
     The paper's claim is that this falls; as a number to watch it is ours.
 
@@ -137,4 +137,4 @@ def inter_class_similarity(class_features: Tensor, present: Tensor) -> Tensor:
     directions = nn.functional.normalize(class_features, dim=2, eps=1e-6)
     pairs = present.unsqueeze(1) * present.unsqueeze(2)
     pairs = pairs - torch.diag_embed(pairs.diagonal(dim1=1, dim2=2))
-    return (directions @ directions.transpose(1, 2) * pairs).sum() / pairs.sum().clamp_min(1)
+    return (directions @ directions.transpose(1, 2) * pairs).sum() / pairs.sum()

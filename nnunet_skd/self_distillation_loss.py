@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from nnunet_skd.acw_skd import AdversarialClassWiseDistillation
 from nnunet_skd.deep_distribution_loss import DeepDistributionLoss, class_probabilities
+from nnunet_skd.feature_tap import FeatureTap
 from nnunet_skd.pixelwise_distillation import PixelwiseDistillationLoss
 from nnunet_skd.targets import split_target
 
@@ -12,15 +14,16 @@ UNSUPERVISED = 1e-5
 
 
 class SelfDistillationLoss(nn.Module):
-    r"""``L = L_nnU-Net + w_DDL * sum_i DDL_i + w_PSDL * w_CE * alpha * [CE(z_1, p_T) - CE(z_1, y)]``.
+    r"""``L = L_nnU-Net + w_DDL * sum_i DDL_i + w_PSDL * w_CE * alpha * [CE(z_1, p_T) - CE(z_1, y)] + L_ACW``.
 
     i runs over the supervised outputs, 1 is the full resolution and ``w_CE`` the weight of its cross-entropy in
-    nnU-Net's loss, so with ``psdl_weight = 1`` that cross-entropy is replaced by the paper's ``L_PSDL``
-    (arXiv 2509.03173; total loss with all weights 1; METHODS: deep supervision with hard labels stays, ours).
-    In evaluation mode, and before there is a teacher, it is nnU-Net's loss and nothing else.
+    nnU-Net's loss, so with ``psdl_weight = 1`` that cross-entropy is replaced by DSKD's ``L_PSDL``
+    (arXiv 2509.03173; total loss with all weights 1; that deep supervision with hard labels stays is ours).
+    ``L_ACW`` is the weighted sum of :class:`nnunet_skd.acw_skd.AdversarialClassWiseDistillation`'s terms, with z_2 as
+    the coarse auxiliary prediction. In evaluation mode it is nnU-Net's loss and nothing else.
 
     Args:
-        segmentation_loss: nnU-Net's deep-supervision loss; any callable with ``weight_factors``.
+        segmentation_loss: nnU-Net's deep-supervision loss: ``weight_factors``, and ``loss`` for one output.
         has_regions, ignore_label: as in :func:`nnunet_skd.targets.split_target`.
         ddl, ddl_weight: the deep distribution loss; weight 0 switches it off.
         psdl_weight: of the pixel-wise self-knowledge distillation; 0 switches it off.
@@ -50,11 +53,18 @@ class SelfDistillationLoss(nn.Module):
         self.supervised = [i for i, weight in enumerate(segmentation_loss.weight_factors) if weight > UNSUPERVISED]
         self.alpha = 0.0
         self.teacher_outputs: list[Tensor] | None = None
+        self.acw: AdversarialClassWiseDistillation | None = None
         self._sums: dict[str, Tensor] = {}
-        self._steps = 0
+        self._counts: dict[str, Tensor] = {}
         self._cross_entropies: list[Tensor] = []
         if psdl_weight:
             segmentation_loss.loss.ce.register_forward_hook(self._keep_cross_entropy)
+
+    def attach_acw(self, acw: AdversarialClassWiseDistillation, tap: FeatureTap, forward: nn.Module) -> None:
+        """Add ACW-SKD's terms. ``forward``: ``acw`` itself, or its wrapper for distributed training."""
+        self.acw = acw
+        self._tap = tap
+        self._acw_forward = (forward,)  # a tuple: the wrapper must not be registered a second time
 
     def extra_repr(self) -> str:
         return (
@@ -64,6 +74,7 @@ class SelfDistillationLoss(nn.Module):
 
     @property
     def needs_teacher(self) -> bool:
+        """Whether a term compares with the network's earlier state."""
         return self.ddl_weight != 0 or self.psdl_weight != 0
 
     def forward(self, outputs: list[Tensor], target: list[Tensor]) -> Tensor:
@@ -85,7 +96,11 @@ class SelfDistillationLoss(nn.Module):
         if teacher_outputs is not None:
             with torch.autocast(outputs[0].device.type, enabled=False):
                 terms |= self._dskd_terms(outputs, target, teacher_outputs)
-        self._record(terms, target[0])
+        self._record_terms(terms, target[0])
+        if self.acw is not None:
+            acw_terms = self._acw_terms(outputs, target)
+            self._record(acw_terms | self.acw.diagnostics())
+            terms |= acw_terms
         return sum(terms.values())
 
     def _dskd_terms(self, outputs: list[Tensor], target: list[Tensor], teacher_outputs: list[Tensor]) -> dict:
@@ -101,15 +116,18 @@ class SelfDistillationLoss(nn.Module):
                 psdl.append(weight * self.psdl(outputs[0], teacher, labels, valid))
         return {name: sum(values) for name, values in (("ddl", ddl), ("psdl", psdl)) if values}
 
+    def _acw_terms(self, outputs: list[Tensor], target: list[Tensor]) -> dict[str, Tensor]:
+        labels, valid = split_target(target[0], has_regions=self.has_regions, ignore_label=self.ignore_label)
+        terms = self._acw_forward[0](self._tap.pop(), outputs[0], outputs[1], target[0], labels, valid)
+        weights = self.acw.weights()
+        return {name: weights[name] * value for name, value in terms.items()}
+
     def _keep_cross_entropy(self, module: nn.Module, inputs: tuple, output: Tensor) -> None:
         self._cross_entropies.append(output.detach())
 
-    def _record(self, terms: dict[str, Tensor], target: Tensor) -> None:
-        """Add to the running sums, with the full-resolution cross-entropy counted as PSDL's, where it belongs.
-
-        The sums stay on the device: a step must not wait for them.
-        """
-        values = {name: value.detach().float() for name, value in terms.items()}
+    def _record_terms(self, terms: dict[str, Tensor], target: Tensor) -> None:
+        """Count the full-resolution cross-entropy as PSDL's, where it belongs."""
+        values = {name: value.detach() for name, value in terms.items()}
         if self._cross_entropies:
             cross_entropy = self._cross_entropies[0].float()
             if cross_entropy.ndim:  # regions with an ignore label: nnU-Net reduces outside its criterion
@@ -118,16 +136,23 @@ class SelfDistillationLoss(nn.Module):
             cross_entropy = self.cross_entropy_weight * cross_entropy
             values["segmentation"] = values["segmentation"] - cross_entropy
             values["psdl"] = values.get("psdl", 0) + cross_entropy
-        self._steps += 1
+        self._record(values)
+
+    def _record(self, values: dict[str, Tensor]) -> None:
+        """Running sums and counts of what is defined (not nan). They stay on the device: no step waits for them."""
         for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0) + value
+            value = value.detach().float()
+            undefined = value.isnan()
+            self._sums[name] = self._sums.get(name, 0) + torch.where(undefined, 0, value)
+            self._counts[name] = self._counts.get(name, 0) + ~undefined
 
     def pop_means(self) -> dict[str, float]:
-        """Mean per step since the last call of each term, weight included, so that they add up to the loss.
+        """Mean per step since the last call of each term, weight included, and of ACW-SKD's diagnostics. Synchronises.
 
-        ``psdl`` is the whole ``L_PSDL`` at full resolution, ``segmentation`` the rest of nnU-Net's loss. Synchronises.
+        The terms add up to the loss: ``psdl`` is the whole ``L_PSDL`` at full resolution, ``segmentation`` the rest of
+        nnU-Net's loss. nan: never defined.
         """
         names = list(self._sums)
-        means = (torch.stack([self._sums[name] for name in names]) / self._steps).tolist() if names else []
-        self._sums, self._steps = {}, 0
-        return dict(zip(names, means, strict=True))
+        means = [self._sums[name] / self._counts[name] for name in names]
+        self._sums, self._counts = {}, {}
+        return dict(zip(names, torch.stack(means).tolist(), strict=True)) if names else {}

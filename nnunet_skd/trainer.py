@@ -2,17 +2,25 @@
 
 import os
 
+import pandas as pd
 import torch
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.helpers import dummy_context
 from torch import distributed, nn
 from torch._dynamo import OptimizedModule
+from torch.nn.parallel import DistributedDataParallel
 
+from nnunet_skd.acw_skd import AdversarialClassWiseDistillation
 from nnunet_skd.deep_distribution_loss import DeepDistributionLoss
 from nnunet_skd.distillation_log import DistillationLog
+from nnunet_skd.feature_tap import FeatureTap
 from nnunet_skd.self_distillation_loss import SelfDistillationLoss
 from nnunet_skd.teacher import Teacher
+
+CHECKPOINT_KEY = "distillation"
+# what ACW-SKD distils, as opposed to what supervises its teacher
+DISTILLATION_TERMS = ("ddl", "adversarial", "class_wise", "class_wise_feature", "reconstruction")
 
 
 class SelfDistillationTrainer(nnUNetTrainer):
@@ -31,6 +39,16 @@ class SelfDistillationTrainer(nnUNetTrainer):
     # Pixel-wise self-knowledge distillation, see nnunet_skd.pixelwise_distillation; alpha rises linearly to psdl_alpha
     psdl_weight = 0.0
     psdl_alpha = 0.5
+    # Adversarial class-wise self-knowledge distillation, see nnunet_skd.acw_skd
+    teacher_weight = 0.0
+    token_weight = 0.0
+    adversarial_weight = 0.0
+    class_wise_weight = 0.0
+    class_wise_feature_weight = 0.0
+    reconstruction_weight = 0.0
+    feature_reconstruction = True
+    tau_min = 1.0
+    tau_range = 4.0
 
     def initialize(self):
         """nnU-Net's initialisation, then the loss and the teacher.
@@ -47,10 +65,12 @@ class SelfDistillationTrainer(nnUNetTrainer):
                 f"{type(self).__name__} distils from deep-supervision outputs, and {type(network).__name__} "
                 f"has none. Use a U-Net of nnU-Net's planners (plain or residual encoder)."
             )
-        self.loss = self._build_self_distillation_loss().to(self.device)
+        self.loss = self._build_self_distillation_loss()
         self.teacher = None
         if self.loss.needs_teacher:
             self.teacher = Teacher(network, compile_network=self._do_i_compile())
+        if self._uses_acw():
+            self._attach_acw(network)
 
     def _refuse_what_cannot_work(self):
         name = type(self).__name__
@@ -65,6 +85,12 @@ class SelfDistillationTrainer(nnUNetTrainer):
                 f"{name} needs at least two deep-supervision outputs, but configuration {self.configuration_name} of "
                 f"{self.plans_manager.plans_name} gives {outputs}: its network has {outputs + 1} stages. Use plans "
                 f"with three or more stages (larger patches, or a planner with more GPU memory)."
+            )
+        if self._uses_acw() and outputs < 3:
+            raise NotImplementedError(
+                f"{name} takes its coarse masks from the second deep-supervision output, and nnU-Net does not train "
+                f"the lowest of the {outputs} outputs of configuration {self.configuration_name}. Use plans with four "
+                f"or more stages."
             )
 
     def _build_self_distillation_loss(self) -> SelfDistillationLoss:
@@ -90,6 +116,43 @@ class SelfDistillationTrainer(nnUNetTrainer):
             cross_entropy_weight=getattr(base, "weight_ce", 0.0),
         )
 
+    def _acw_weights(self) -> dict[str, float]:
+        return {
+            "teacher_weight": self.teacher_weight,
+            "token_weight": self.token_weight,
+            "adversarial_weight": self.adversarial_weight,
+            "class_wise_weight": self.class_wise_weight,
+            "class_wise_feature_weight": self.class_wise_feature_weight,
+            "reconstruction_weight": self.reconstruction_weight,
+        }
+
+    def _uses_acw(self) -> bool:
+        return any(self._acw_weights().values())
+
+    def _attach_acw(self, network: nn.Module):
+        """ACW-SKD's module beside the network: its own parameter groups, gradient clipping and DDP wrapper."""
+        acw = AdversarialClassWiseDistillation(
+            network.decoder.seg_layers[-1],
+            has_regions=self.label_manager.has_regions,
+            segmentation_loss=self.loss.segmentation_loss.loss,
+            feature_reconstruction=self.feature_reconstruction,
+            tau_min=self.tau_min,
+            tau_range=self.tau_range,
+            **self._acw_weights(),
+        )
+        forward = acw
+        parameters = list(acw.parameters())
+        if parameters:
+            for group in acw.parameter_groups():
+                self.optimizer.add_param_group(group)
+            # nnU-Net clips the network's gradients to this norm; the hook runs after mixed precision's unscaling
+            self.optimizer.register_step_pre_hook(lambda *_: nn.utils.clip_grad_norm_(parameters, 12) and None)
+            if self.is_ddp:
+                forward = DistributedDataParallel(
+                    acw, device_ids=[self.local_rank] if self.device.type == "cuda" else None
+                )
+        self.loss.attach_acw(acw, FeatureTap(network.decoder.seg_layers[-1]), forward)
+
     def _plain_network(self) -> nn.Module:
         """The network without the wrappers of DDP and torch.compile."""
         network = self.network.module if self.is_ddp else self.network
@@ -105,6 +168,8 @@ class SelfDistillationTrainer(nnUNetTrainer):
         super().on_train_epoch_start()
         self.loss.train()
         self.loss.alpha = self.psdl_alpha * self.current_epoch / self.num_epochs
+        if self.loss.acw is not None:
+            self.loss.acw.set_epoch(self.current_epoch, self.num_epochs)
         if self.teacher is not None and self.current_epoch > 0:
             self.teacher.update(self._plain_network())
 
@@ -123,33 +188,56 @@ class SelfDistillationTrainer(nnUNetTrainer):
             return
         self.print_to_log_file("Distillation", ", ".join(f"{name} {value:.4g}" for name, value in row.items()))
         self.distillation_log.append({"epoch": self.current_epoch, **row})
+        for warning in self._warnings(row):
+            self.print_to_log_file("WARNING:", warning)
         for logger in self.logger.loggers:  # nnU-Net's external loggers (W&B), when the user switched them on
             for name, value in row.items():
                 logger.log(f"distillation/{name}", value, self.current_epoch)
 
     def _gather(self, means: dict[str, float]) -> dict[str, float]:
-        """Mean over the ranks of DDP."""
+        """Mean over the ranks of DDP, of those where a value is defined."""
         if not self.is_ddp:
             return means
         ranks = [None] * distributed.get_world_size()
         distributed.all_gather_object(ranks, means)
-        return {name: sum(rank[name] for rank in ranks) / len(ranks) for name in means}
+        return pd.DataFrame(ranks).mean().to_dict()
 
-    def _distillation_row(self, terms: dict[str, float]) -> dict[str, float]:
-        """The terms as added to the loss, their shares and the schedules of this epoch.
+    def _distillation_row(self, means: dict[str, float]) -> dict[str, float]:
+        """The terms as added to the loss, their shares of it, and the schedules of this epoch.
 
-        nnU-Net's Dice loss is minus the Dice, so its segmentation loss is counted from its minimum -1 for the shares.
+        A loss that holds nnU-Net's Dice, which is minus the Dice, is counted from its minimum for the shares.
         """
-        row = {name: terms.get(name, 0.0) for name in ("segmentation", *self._term_names())}
-        sizes = {name: abs(value + 1 if name == "segmentation" else value) for name, value in row.items()}
+        terms = {name: means.pop(name, 0.0) for name in self._term_names()}
+        minimum = {"segmentation": 1.0, "teacher": self.teacher_weight}
+        sizes = {name: abs(value + minimum.get(name, 0.0)) for name, value in terms.items()}
         total = sum(sizes.values()) or 1.0
-        row |= {f"share_{name}": size / total for name, size in sizes.items()}
+        row = terms | {f"share_{name}": size / total for name, size in sizes.items()}
         if self.psdl_weight:
             row["alpha"] = self.loss.alpha
-        return row
+        return row | means
 
     def _term_names(self) -> list[str]:
-        return [name for name, weight in (("ddl", self.ddl_weight), ("psdl", self.psdl_weight)) if weight]
+        names = ["segmentation"]
+        names += [name for name, weight in (("ddl", self.ddl_weight), ("psdl", self.psdl_weight)) if weight]
+        return names if self.loss.acw is None else [*names, *self.loss.acw.weights()]
+
+    def _warnings(self, row: dict[str, float]) -> list[str]:
+        """What a user should look at after this epoch."""
+        segmentation = row["share_segmentation"] + row.get("share_psdl", 0.0)
+        warnings = [
+            f"the {name} term is larger than the segmentation loss; lower its weight or look at distillation.png"
+            for name in DISTILLATION_TERMS
+            if row.get(f"share_{name}", 0.0) > segmentation
+        ]
+        last = self.distillation_log.rows[-5:]
+        margin = 0.02 * self.tau_range
+        for bound in (self.tau_min, self.tau_min + self.tau_range):
+            if "tau" in row and len(last) == 5 and all(abs(past["tau"] - bound) <= margin for past in last):
+                warnings.append(
+                    f"tau = {row['tau']:.3f} has been within 2 % of its bound {bound:g} for 5 epochs: the adversary "
+                    f"has saturated, the temperature is as good as fixed"
+                )
+        return warnings
 
     def on_validation_epoch_start(self):
         super().on_validation_epoch_start()
@@ -161,11 +249,46 @@ class SelfDistillationTrainer(nnUNetTrainer):
         super().on_epoch_end()
 
     def save_checkpoint(self, filename: str) -> None:
-        """Write beside the target and move into place: a kill at any moment leaves a loadable checkpoint."""
+        """Write beside the target and move into place: a kill at any moment leaves a loadable checkpoint.
+
+        ACW-SKD's tensors go under a key of their own, so that the rest stays an ordinary nnU-Net checkpoint.
+        """
         temporary = f"{filename}.tmp"
         super().save_checkpoint(temporary)
-        if self.local_rank == 0 and not self.disable_checkpointing:
-            os.replace(temporary, filename)
+        if self.local_rank != 0 or self.disable_checkpointing:
+            return
+        if self.loss.acw is not None:
+            checkpoint = torch.load(temporary, map_location="cpu", weights_only=False)
+            checkpoint[CHECKPOINT_KEY] = self.loss.acw.state_dict()
+            torch.save(checkpoint, temporary)
+        os.replace(temporary, filename)
+
+    def load_checkpoint(self, filename: str) -> None:
+        """Continue from a checkpoint; one without ACW-SKD's state (stock nnU-Net's, DSKD's) starts that part anew."""
+        if not self.was_initialized:
+            self.initialize()
+        acw = self.loss.acw
+        if acw is None:
+            super().load_checkpoint(filename)
+            return
+        checkpoint = torch.load(filename, map_location=self.device, weights_only=False)
+        state, trainer_name = checkpoint.get(CHECKPOINT_KEY, {}), checkpoint["trainer_name"]
+        del checkpoint
+        expected = {name: value.shape for name, value in acw.state_dict().items()}
+        if {name: value.shape for name, value in state.items()} == expected:
+            super().load_checkpoint(filename)
+            acw.load_state_dict(state)
+            return
+        added_groups = self.optimizer.param_groups[1:]
+        del self.optimizer.param_groups[1:]  # the checkpoint's optimizer knows the network only
+        super().load_checkpoint(filename)
+        for group in added_groups:
+            self.optimizer.add_param_group(group)
+        acw.copy_head(self._plain_network().decoder.seg_layers[-1])
+        self.print_to_log_file(
+            f"{filename} was written by {trainer_name} and holds no state of {type(self).__name__}'s reconstruction "
+            f"modules, teacher head and temperature: these start anew. Network, optimizer and epoch continue."
+        )
 
     def on_train_end(self):
         super().on_train_end()

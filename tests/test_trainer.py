@@ -1,6 +1,7 @@
 """The trainer around nnU-Net's: what it adds, and what it must leave alone."""
 
 import copy
+import math
 
 import pandas as pd
 import pytest
@@ -17,12 +18,16 @@ from nnunetv2.training.nnUNetTrainer.variants.network_architecture.nnUNetTrainer
 from toy import make_batch, make_trainer, run_epoch, start_epoch
 
 from nnunet_skd.catalogue import trainer_classes
+from nnunet_skd.trainers.nnUNetTrainerACWSKD import nnUNetTrainerACWSKD
 from nnunet_skd.trainers.nnUNetTrainerDSKD import (
     nnUNetTrainerDSKD,
     nnUNetTrainerDSKD_5epochs,
     nnUNetTrainerDSKD_noDDL,
     nnUNetTrainerDSKD_noPSDL,
 )
+from nnunet_skd.trainers.nnUNetTrainerDSKD_ACW import nnUNetTrainerDSKD_ACW, nnUNetTrainerDSKD_ACW_5epochs
+
+FAMILIES = (nnUNetTrainerDSKD, nnUNetTrainerACWSKD, nnUNetTrainerDSKD_ACW)
 
 pytestmark = pytest.mark.usefixtures("nnunet_env")
 
@@ -34,6 +39,12 @@ class nnUNetTrainerDSKD_weights0(nnUNetTrainerDSKD):
 
 def weights(trainer):
     return copy.deepcopy(trainer.network.state_dict())
+
+
+def everything(trainer):
+    """The network's weights and those of ACW-SKD's module."""
+    extras = {} if trainer.loss.acw is None else copy.deepcopy(trainer.loss.acw.state_dict())
+    return weights(trainer) | {f"acw.{name}": value for name, value in extras.items()}
 
 
 def assert_equal(a, b):
@@ -60,15 +71,18 @@ def test_all_weights_zero_is_nnunet_to_the_last_bit_after_20_steps(dim, regions)
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("regions", [False, True])
 @pytest.mark.parametrize("ignore", [False, True])
-def test_trains_every_kind_of_data_and_keeps_nnunets_state_dict(dim, residual, regions, ignore):
-    kind = {"dim": dim, "residual": residual, "regions": regions, "ignore": ignore, "patch": 16}
-    trainer = make_trainer(nnUNetTrainerDSKD, **kind)
+@pytest.mark.parametrize("trainer_class", FAMILIES)
+def test_trains_every_kind_of_data_and_keeps_nnunets_state_dict(dim, residual, regions, ignore, trainer_class):
+    kind = {"dim": dim, "residual": residual, "regions": regions, "ignore": ignore, "patch": 16, "stages": 4}
+    trainer = make_trainer(trainer_class, **kind)
     trainer.initialize()
-    for epoch in (0, 1):
+    for epoch in (0, 500):
         start_epoch(trainer, epoch)
         for seed in range(2):
             trainer.train_step(make_batch(trainer, seed))
-    assert trainer.loss.pop_means()["ddl"] > 0
+    means = trainer.loss.pop_means()
+    assert all(means[name] != 0 for name in trainer._term_names())
+    assert all(math.isfinite(value) for value in means.values())
     assert all(value.isfinite().all() for value in trainer.network.state_dict().values())
 
     stock = make_trainer(nnUNetTrainer, **kind)
@@ -78,14 +92,14 @@ def test_trains_every_kind_of_data_and_keeps_nnunets_state_dict(dim, residual, r
 
 def test_validation_loss_is_nnunets_own():
     losses = []
-    for trainer_class in (nnUNetTrainer, nnUNetTrainerDSKD):
-        trainer = make_trainer(trainer_class)
+    for trainer_class in (nnUNetTrainer, *FAMILIES):
+        trainer = make_trainer(trainer_class, stages=4)
         trainer.initialize()
         start_epoch(trainer, 3)
         trainer.on_validation_epoch_start()
         with torch.no_grad():
             losses.append(trainer.validation_step(make_batch(trainer))["loss"].item())
-    assert losses[0] == losses[1]
+    assert losses == [losses[0]] * 4
 
 
 def test_the_teacher_is_the_network_at_the_end_of_the_previous_epoch():
@@ -138,31 +152,34 @@ def save_as_of_this_epoch(trainer, file):
     trainer.current_epoch += 1
 
 
-@pytest.mark.parametrize("regions", [False, True])
-def test_a_continued_training_equals_the_uninterrupted_one(regions, tmp_path):
+@pytest.mark.parametrize(
+    ("trainer_class", "regions"),
+    [(nnUNetTrainerDSKD_5epochs, False), (nnUNetTrainerDSKD_5epochs, True), (nnUNetTrainerDSKD_ACW_5epochs, False)],
+)
+def test_a_continued_training_equals_the_uninterrupted_one(trainer_class, regions, tmp_path):
     """Stopped after epoch 1, then killed in the middle of epoch 2: both times the last checkpoint decides."""
-    whole = make_trainer(nnUNetTrainerDSKD_5epochs, regions=regions)
+    whole = make_trainer(trainer_class, stages=4, regions=regions)
     whole.initialize()
     for epoch in range(4):
         run_epoch(whole, epoch)
         if epoch == 1:
             save_as_of_this_epoch(whole, tmp_path / "checkpoint_latest.pth")
-    expected, rows = weights(whole), whole.distillation_log.rows
+    expected, rows = everything(whole), whole.distillation_log.rows
 
     for steps_before_the_kill in (0, 3):
-        continued = make_trainer(nnUNetTrainerDSKD_5epochs, regions=regions, seed=1)
+        continued = make_trainer(trainer_class, stages=4, regions=regions, seed=1)
         continued.load_checkpoint(str(tmp_path / "checkpoint_latest.pth"))
         assert continued.current_epoch == 2
         start_epoch(continued, 2)
         for seed in range(steps_before_the_kill):
             continued.train_step(make_batch(continued, seed))
 
-        continued = make_trainer(nnUNetTrainerDSKD_5epochs, regions=regions, seed=2)
+        continued = make_trainer(trainer_class, stages=4, regions=regions, seed=2)
         continued.load_checkpoint(str(tmp_path / "checkpoint_latest.pth"))
         for epoch in range(continued.current_epoch, 4):
             run_epoch(continued, epoch)
-        assert_equal(weights(continued), expected)
-        assert continued.distillation_log.rows == [pytest.approx(row, rel=1e-6) for row in rows]
+        assert_equal(everything(continued), expected)
+        assert continued.distillation_log.rows == [pytest.approx(row, rel=1e-6, nan_ok=True) for row in rows]
 
 
 def test_a_checkpoint_of_stock_nnunet_can_be_continued(tmp_path):
@@ -300,7 +317,7 @@ def test_combines_with_nnunets_variants_by_inheritance(partner):
 def test_catalogue_is_complete_and_defines_no_init():
     classes = trainer_classes()
     epochs = {"1epoch": 1} | {f"{n}epochs": n for n in (5, 10, 20, 50, 100, 250, 500)}
-    for family in ("nnUNetTrainerDSKD",):
+    for family in ("nnUNetTrainerDSKD", "nnUNetTrainerACWSKD", "nnUNetTrainerDSKD_ACW"):
         assert make_trainer(classes[family]).num_epochs == 1000
         for suffix, number in epochs.items():
             assert make_trainer(classes[f"{family}_{suffix}"]).num_epochs == number

@@ -1,0 +1,33 @@
+"""Reads a network's penultimate features without changing the network."""
+
+from torch import Tensor, nn
+
+
+class FeatureTap:
+    """Keeps what enters a layer during training until it is read: nothing in evaluation mode, nothing after the read.
+
+    Register before the network's first forward pass: torch.compile ignores hooks that come later.
+    """
+
+    def __init__(self, layer: nn.Module):
+        self._inputs: list[Tensor] = []
+        layer.register_forward_pre_hook(self._record)
+
+    def _record(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if module.training:
+            self._inputs.append(inputs[0])
+
+    def pop(self) -> Tensor:
+        """The features of the last forward pass, ``B, D, spatial``.
+
+        Raises:
+            RuntimeError: there was no forward pass in training mode since the last read.
+        """
+        if not self._inputs:
+            raise RuntimeError(
+                "the feature tap is empty: the network's last segmentation layer was not run in training mode, or "
+                "torch.compile traced the network before the tap was registered"
+            )
+        features = self._inputs[-1]
+        self._inputs.clear()
+        return features
