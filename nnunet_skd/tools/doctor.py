@@ -10,7 +10,6 @@ name resolves to, the device and torch.compile. The exit status is 0 only if a t
 import argparse
 import contextlib
 import importlib.metadata
-import inspect
 import io
 import os
 import platform
@@ -138,7 +137,7 @@ def _resolution(trainer: str) -> list[Finding]:
             "" if trainer in trainer_classes() else "Known to this package: " + ", ".join(sorted(trainer_classes()))
         )
         return [Finding("problem", f"-tr {trainer} is not found: {type(error).__name__}: {error}", remedy)]
-    source = Path(inspect.getfile(found)).resolve()
+    source = _source_file(found)
     way = ""
     if trainer in trainer_classes():
         way = ", found by the registration" if is_registered() else ", found by nnUNet_extTrainer"
@@ -147,6 +146,14 @@ def _resolution(trainer: str) -> list[Finding]:
         text = f"-tr {trainer} is not the trainer of this package in {trainers_folder()}"
         findings.append(Finding("problem", text, f"Rename or remove the class in {source}"))
     return findings
+
+
+def _source_file(found: type) -> Path:
+    """nnU-Net drops what it imported from nnUNet_extTrainer out of sys.modules, so Python cannot tell any more."""
+    if found.__module__ in sys.modules:
+        return Path(sys.modules[found.__module__].__file__).resolve()
+    module = Path(*found.__module__.split(".")).with_suffix(".py")
+    return next(folder / module for folder in folders_on_variable() if (folder / module).is_file())
 
 
 def _device(device: str | None) -> list[Finding]:

@@ -1,0 +1,70 @@
+"""Two gloo processes on the CPU. nnU-Net's own DDP is CUDA only, so the harness sets the device itself."""
+
+import json
+import os
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import distributed
+from toy import make_batch, make_trainer, run_epoch
+
+from nnunet_skd.catalogue import trainer_classes
+
+
+def rank_main(rank: int, world: int, name: str, file: str, folder: str):
+    torch.set_num_threads(1)
+    os.environ |= {"nnUNet_compile": "f", "nnUNet_n_proc_DA": "0"}
+    distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=world)
+    trainer_class = trainer_classes()[name]
+
+    class CPUTrainer(trainer_class):
+        """nnU-Net puts every DDP rank on its own CUDA device; this harness takes them back to the CPU."""
+
+        def initialize(self):
+            self.device, self.grad_scaler = torch.device("cpu"), None
+            real = torch.nn.parallel.DistributedDataParallel
+            import nnunetv2.training.nnUNetTrainer.nnUNetTrainer as module
+
+            module.DDP = lambda network, device_ids: real(network)
+            super().initialize()
+
+    trainer = make_trainer(CPUTrainer, patch=16, stages=4, batch_size=4, seed=rank)
+    trainer.initialize()
+
+    # rank 0 never sees class 2
+    batch_of = make_batch
+    import toy
+
+    def rank_batch(trainer, seed=0):
+        batch = batch_of(trainer, 2 * seed + rank)
+        if rank == 0:
+            batch["target"] = [t.clamp(max=1) for t in batch["target"]]
+        return batch
+
+    toy.make_batch = rank_batch
+    for epoch in range(3):
+        run_epoch(trainer, epoch)
+    state = dict(trainer.network.module.state_dict())
+    if trainer.loss.acw is not None:
+        state |= {f"acw.{key}": value for key, value in trainer.loss.acw.state_dict().items()}
+    torch.save(state, f"{folder}/rank{rank}.pth")
+    if rank == 0:
+        with open(f"{folder}/rows.json", "w") as target:
+            json.dump(trainer.distillation_log.rows, target)
+    means = [None, None]
+    distributed.all_gather_object(means, trainer.logger.get_value("train_losses", step=None))
+    assert means[0] == means[1]
+    distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["nnUNetTrainerDSKD", "nnUNetTrainerDSKD_ACW"])
+def test_two_ranks_stay_identical_and_gather_their_terms(nnunet_env, name):
+    mp.spawn(rank_main, args=(2, name, str(nnunet_env / "rendezvous"), str(nnunet_env)), nprocs=2)
+    first, second = (torch.load(nnunet_env / f"rank{rank}.pth") for rank in (0, 1))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    rows = json.loads((nnunet_env / "rows.json").read_text())
+    assert [row["epoch"] for row in rows] == [0, 1, 2]
+    assert rows[2]["ddl"] > 0

@@ -1,0 +1,124 @@
+"""register, path and doctor."""
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import nnunet_skd.trainers
+from nnunet_skd.catalogue import trainer_classes
+from nnunet_skd.tools import discovery, doctor, register
+from nnunet_skd.tools.cli import main
+from nnunet_skd.tools.errors import BadInput
+
+
+@pytest.fixture
+def empty_nnunet(tmp_path, monkeypatch):
+    """A folder tree like nnunetv2's, to write into."""
+    (tmp_path / "training" / "nnUNetTrainer").mkdir(parents=True)
+    monkeypatch.setattr(discovery, "nnunetv2", SimpleNamespace(__path__=[str(tmp_path)]))
+    return tmp_path / "training" / "nnUNetTrainer"
+
+
+def test_register_is_idempotent_and_remove_takes_everything_away(empty_nnunet, capsys):
+    assert register.register() is True
+    assert register.register() is False
+    assert sorted(p.name for p in (empty_nnunet / "zz_nnunet_skd").iterdir()) == [
+        "__init__.py",
+        "nnunet_skd_trainers.py",
+    ]
+    assert main(["register"]) == 0
+    assert "Already registered" in capsys.readouterr().out
+    assert register.remove() is True
+    assert register.remove() is False
+    assert list(empty_nnunet.iterdir()) == []
+
+
+def test_register_renews_the_shim_of_another_version(empty_nnunet):
+    register.register()
+    shim = empty_nnunet / "zz_nnunet_skd" / "nnunet_skd_trainers.py"
+    shim.write_text("older")
+    assert not discovery.is_registered()
+    assert register.register() is True
+    assert discovery.is_registered()
+
+
+def test_a_read_only_nnunet_is_refused_with_the_line_to_use_instead(empty_nnunet, monkeypatch, capsys):
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)  # root may write anywhere, so the refusal is made here
+    with pytest.raises(BadInput, match="Permission denied. Use the environment variable"):
+        register.register()
+    assert main(["register"]) == 2
+    assert f'export nnUNet_extTrainer="{discovery.trainers_folder()}${{nnUNet_extTrainer:+' in capsys.readouterr().err
+
+
+def test_the_shim_holds_every_trainer(empty_nnunet):
+    namespace = {}
+    exec(discovery.SHIM, namespace)  # noqa: S102 - the generated module itself
+    assert {name for name in namespace if name.startswith("nnUNetTrainer")} == set(trainer_classes())
+
+
+def test_path_prints_the_folder(capsys):
+    assert main(["path"]) == 0
+    assert capsys.readouterr().out.strip() == str(Path(nnunet_skd.trainers.__path__[0]).resolve())
+
+
+@pytest.fixture
+def ready(nnunet_env, monkeypatch):
+    monkeypatch.setenv("nnUNet_extTrainer", str(discovery.trainers_folder()))
+    monkeypatch.setenv("PATH", f"{Path(doctor.sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+
+
+def problems(*arguments):
+    return [f for f in doctor.examine(*arguments or ("nnUNetTrainerDSKD", "cpu")) if f.level == "problem"]
+
+
+def test_doctor_is_content_when_a_training_can_start(ready, capsys):
+    assert main(["doctor", "-device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert "-tr nnUNetTrainerDSKD is" in out and "found by nnUNet_extTrainer" in out
+    assert "A training can start." in out
+
+
+@pytest.mark.parametrize("name", ["nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"])
+def test_doctor_names_a_missing_folder(ready, monkeypatch, name):
+    monkeypatch.setenv(name, "/does/not/exist")
+    (finding,) = problems()
+    assert finding.text == f"{name}=/does/not/exist does not exist" and finding.remedy.startswith("mkdir")
+    monkeypatch.delenv(name)
+    (finding,) = problems()
+    assert finding.text == f"{name} is not set" and finding.remedy.startswith(f"export {name}=")
+
+
+def test_doctor_says_how_to_make_the_trainers_known(ready, monkeypatch, empty_nnunet):
+    monkeypatch.delenv("nnUNet_extTrainer")
+    finding = next(f for f in problems() if f.text == "nnU-Net cannot find the trainers")
+    assert finding.remedy.startswith("nnunet-skd register\nor: export nnUNet_extTrainer=")
+
+
+def test_doctor_knows_the_catalogue_when_a_name_is_wrong(ready):
+    (finding,) = problems("nnUNetTrainerDKSD", "cpu")
+    assert "nnUNetTrainerDKSD is not found" in finding.text
+    assert "nnUNetTrainerDSKD_250epochs" in finding.remedy
+
+
+def test_doctor_sees_a_trainer_of_the_same_name_elsewhere(ready, monkeypatch, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n"
+        "class nnUNetTrainerDSKD(nnUNetTrainer): pass\n"
+    )
+    monkeypatch.setenv("nnUNet_extTrainer", f"{tmp_path}{os.pathsep}{discovery.trainers_folder()}")
+    (finding,) = problems()
+    assert "is not the trainer of this package" in finding.text and "mine.py" in finding.remedy
+
+
+def test_doctor_refuses_a_device_that_is_not_there(ready):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    (finding,) = problems("nnUNetTrainerDSKD", "cuda")
+    assert finding.text == "no CUDA device" and "-device cpu" in finding.remedy

@@ -1,0 +1,161 @@
+"""nnU-Net's real commands with this package's trainers, on phantoms."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel
+import nnunetv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from commands import BIN, BY_VARIABLE, run, shrink_plans
+from skimage.io import imread
+
+from nnunet_skd.tools.phantoms import write_phantom_dataset
+
+pytestmark = pytest.mark.slow
+
+
+def prepare(dim, planner=(), plans_name="nnUNetPlans", **phantoms) -> Path:
+    dataset = write_phantom_dataset(
+        os.environ["nnUNet_raw"], 900, dim=dim, num_train=5, num_test=2, size=(64,) * 2 if dim == 2 else (32,) * 3,
+        **phantoms,
+    )  # fmt: skip
+    configuration = "2d" if dim == 2 else "3d_fullres"
+    run("nnUNetv2_plan_and_preprocess", "-d", 900, "-c", configuration, "-np", 1, "-npfp", 1, *planner)
+    shrink_plans(dataset, plans_name, patch=32 if dim == 2 else 16)
+    return dataset
+
+
+def fold_folder(dataset: Path, trainer: str, configuration: str, plans_name="nnUNetPlans") -> Path:
+    folder = f"{trainer}__{plans_name}__{configuration}"
+    return Path(os.environ["nnUNet_results"], dataset.name, folder, "fold_0")
+
+
+def predicted_labels(folder: Path) -> set:
+    values = set()
+    for file in sorted(folder.iterdir()):
+        if file.suffix == ".png":
+            values |= set(np.unique(imread(file)).tolist())
+        elif file.name.endswith(".nii.gz"):
+            values |= set(np.unique(np.asarray(nibabel.load(file).dataobj)).astype(int).tolist())
+    return values
+
+
+@pytest.fixture
+def clone_of_nnunet(tmp_path, monkeypatch):
+    """An nnunetv2 of the test's own, as an editable clone would be, so that registering leaves yours alone."""
+    clone = tmp_path / "clone"
+    shutil.copytree(nnunetv2.__path__[0], clone / "nnunetv2", ignore=shutil.ignore_patterns("__pycache__", "zz_*"))
+    monkeypatch.setenv("PYTHONPATH", str(clone))
+    return clone
+
+
+def test_2d_registered_then_by_variable(nnunet_env, clone_of_nnunet):
+    """Register, doctor, train and predict; then the same prediction in a process that uses the variable instead."""
+    dataset = prepare(2)
+    assert "Registered in" in run("nnunet-skd", "register")
+    assert str(clone_of_nnunet) in run("nnunet-skd", "doctor", PATH=f"{BIN}{os.pathsep}{os.environ['PATH']}")
+
+    printed = run("nnUNetv2_train", 900, "2d", 0, "-tr", "nnUNetTrainerDSKD_1epoch", "-device", "cpu")
+    fold = fold_folder(dataset, "nnUNetTrainerDSKD_1epoch", "2d")
+    command = next(line for line in printed.splitlines() if line.startswith("nnUNetv2_predict"))
+    assert (fold / "distillation.csv").is_file() and (fold / "distillation.png").is_file()
+
+    predictions = []
+    for way in ({}, BY_VARIABLE):
+        if way:
+            assert "Removed" in run("nnunet-skd", "register", "--remove")
+        output = nnunet_env / f"predicted{len(predictions)}"
+        words = command.replace("INPUT_FOLDER", str(dataset / "imagesTs")).replace("OUTPUT_FOLDER", str(output)).split()
+        run(*words, "--disable_tta", **way)
+        predictions.append({file.name: imread(file) for file in output.glob("*.png")})
+    assert len(predictions[0]) == 2
+    assert all(np.array_equal(predictions[0][name], predictions[1][name]) for name in predictions[0])
+
+    done = subprocess.run(
+        [BIN / words[0], *words[1:]], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+    )  # found by neither way
+    assert done.returncode != 0 and "Unable to locate trainer class" in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize("trainer", ["nnUNetTrainerDSKD_ACW_1epoch"])
+def test_3d_regions_and_ignore_label(nnunet_env, trainer):
+    dataset = prepare(3, regions=True, ignore_label=True)
+    run("nnUNetv2_train", 900, "3d_fullres", 0, "-tr", trainer, "-device", "cpu", **BY_VARIABLE)
+    fold = fold_folder(dataset, trainer, "3d_fullres")
+    row = pd.read_csv(fold / "distillation.csv").iloc[-1]
+    assert np.isfinite(row).all()
+    output = nnunet_env / "predicted"
+    run("nnUNetv2_predict", "-i", dataset / "imagesTs", "-o", output, "-d", 900, "-c", "3d_fullres", "-tr", trainer,
+        "-f", 0, "-device", "cpu", "--disable_tta", **BY_VARIABLE)  # fmt: skip
+    assert len(list(output.glob("*.nii.gz"))) == 2 and predicted_labels(output)
+
+
+def test_residual_encoder_plans(nnunet_env):
+    plans = "nnUNetResEncUNetMPlans"
+    dataset = prepare(2, planner=("-pl", "nnUNetPlannerResEncM"), plans_name=plans)
+    trainer = "nnUNetTrainerDSKD_ACW_1epoch"
+    run("nnUNetv2_train", 900, "2d", 0, "-tr", trainer, "-p", plans, "-device", "cpu", **BY_VARIABLE)
+    checkpoint = torch.load(
+        fold_folder(dataset, trainer, "2d", plans) / "checkpoint_final.pth", map_location="cpu", weights_only=False
+    )
+    assert any("encoder.stages.0.blocks" in name for name in checkpoint["network_weights"])
+    assert not any("reconstruction" in name for name in checkpoint["network_weights"])
+    assert any("reconstruction" in name for name in checkpoint["distillation"])
+
+
+def test_a_killed_training_continues(nnunet_env):
+    """kill -9 in the middle of an epoch, then --c: the epochs that were saved are not repeated, and the run ends."""
+    dataset = prepare(2)
+    trainer = "nnUNetTrainerDSKD_5epochs"
+    command = ("nnUNetv2_train", "900", "2d", "0", "-tr", trainer, "-device", "cpu")
+    fold = fold_folder(dataset, trainer, "2d")
+    process = subprocess.Popen(
+        [BIN / command[0], *command[1:]], env=os.environ | BY_VARIABLE | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.time() + 300
+    while not ((fold / "checkpoint_best.pth").is_file() and len(rows(fold)) >= 2):
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    saved = torch.load(fold / "checkpoint_best.pth", map_location="cpu", weights_only=False)["current_epoch"]
+    before = rows(fold)
+
+    printed = run(*command, "--c", **BY_VARIABLE)
+    assert f"Epoch {saved} \n" in printed and f"Epoch {saved - 1} \n" not in printed
+    after = rows(fold)
+    assert after["epoch"].tolist() == [0, 1, 2, 3, 4]
+    assert after["alpha"].tolist() == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+    pd.testing.assert_frame_equal(after[:saved], before[:saved])
+    assert (after["ddl"][1:] > 0).all()
+    assert (fold / "checkpoint_final.pth").is_file() and not list(fold.glob("*.tmp"))
+
+
+def rows(fold: Path) -> pd.DataFrame:
+    return pd.read_csv(fold / "distillation.csv") if (fold / "distillation.csv").is_file() else pd.DataFrame()
+
+
+def test_a_stock_trainer_never_imports_the_shim_and_uninstalling_us_breaks_nothing(clone_of_nnunet, tmp_path):
+    run("nnunet-skd", "register")
+    look_up = (
+        "import sys; from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find;"
+        "find('nnUNetTrainer_8000epochs'); find('nnUNetTrainer');"
+        "assert not any('zz_nnunet_skd' in name for name in sys.modules);"
+    )
+    subprocess.run([sys.executable, "-c", look_up], check=True)
+    without_us = (
+        "import sys; sys.modules['nnunet_skd'] = None;" + look_up + "\n"
+        "try: find('nnUNetTrainerDSKD')\n"
+        "except RuntimeError as error: assert 'Could not find requested nnunet trainer' in str(error)\n"
+        "else: raise SystemExit('found without us')"
+    )
+    subprocess.run([sys.executable, "-c", without_us], check=True)
