@@ -16,15 +16,18 @@ come from dataset.json, as in nnU-Net. Metrics of a class (or region):
   clDice      Dice of the centrelines; made for vessels and other tubes
   b0_error    |components of the prediction - components of the reference|, 8 neighbours in 2D, 26 in 3D
 
-Distances use the spacing in the files. Images without one (png, bmp, 2D tif) count 1 pixel as 1 mm: read pixels.
+Distances use the spacing in the files. Images without one (png, bmp, 2D tif) count 1 pixel as 1 mm: read pixels. They
+are measured between meshes, where most tools count voxels: HD95 hardly differs, but ASD and NSD do if errors are as
+small as a voxel. Evaluate both sides of a comparison with the same tool.
 
 Conventions. A class that neither file holds is left out (nan) of all but specificity and accuracy. If only one file
 holds it, Dice, IoU, NSD and clDice are 0, and HD95 and ASD do not exist (nan): the column n tells in how many cases a
 metric exists, so look at it before you praise a mean distance. Voxels with the ignore label in the reference do not
 count; surface and topology take them as background in both, which is of little use if the reference is a scribble.
 
-The summary has mean, standard deviation (n - 1) and 95 % bootstrap interval over cases per class. 'foreground' is the
-mean of the class means, as in nnU-Net's summary.json; its standard deviation and n are those of the cases' means.
+The summary has mean, standard deviation (n - 1) and 95 % bootstrap interval over cases per class. 'foreground mean'
+is the mean of the class means, as in nnU-Net's summary.json; its standard deviation and n are those of each case's mean
+over its classes.
 
 Writes into -o:
   evaluation_cases.csv      one row per case and class
@@ -60,7 +63,7 @@ from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.metrics import METRICS, mask_metrics
 from nnunet_skd.tools.statistics import RESAMPLES, bootstrap_interval
 
-FOREGROUND = "foreground"
+FOREGROUND = "foreground mean"
 TOLERANCE = 1.0
 CASES_CSV = "evaluation_cases.csv"
 SUMMARY_CSV = "evaluation_summary.csv"
@@ -191,21 +194,23 @@ def summarize(frame: pd.DataFrame) -> pd.DataFrame:
         frame: of ``evaluate_folders``.
 
     Returns:
-        One row per class and metric, the classes in their order and ``foreground`` last (left out if there is one class
-        only): ``label, metric, mean, std, low, high, n``. n counts the cases in which the metric exists.
+        One row per class and metric, the classes in their order and ``foreground mean`` last (left out if there is
+        only one class): ``label, metric, mean, std, low, high, n``. n counts the cases in which the metric exists.
     """
     metrics = [name for name in frame.columns if name not in ("case", "label")]
     labels = list(frame["label"].unique())
-    groups = labels + [FOREGROUND] * (len(labels) > 1)
+    groups = {label: [label] for label in labels}
+    if len(labels) > 1:
+        groups[FOREGROUND] = labels
     rows = []
     # delay: a bar for thousands of cases, none for a few.
-    for label, metric in tqdm(list(product(groups, metrics)), desc="bootstrap", delay=2, leave=False):
-        table = frame.pivot(index="case", columns="label", values=metric)[labels if label is FOREGROUND else [label]]
+    for group, metric in tqdm(list(product(groups, metrics)), desc="bootstrap", delay=2, leave=False):
+        table = frame.pivot(index="case", columns="label", values=metric)[groups[group]]
         of_case = table.mean(axis=1)
         low, high = _interval(table)
         rows.append(
             {
-                "label": label,
+                "label": group,
                 "metric": metric,
                 "mean": table.mean().mean(),
                 "std": of_case.std(),
