@@ -167,7 +167,7 @@ def _skeleton(mask):
 
     Thinning in 3D deletes some small symmetric blobs whole (a cube of 2 x 2 x 2): such a blob keeps its deepest voxel.
     """
-    skeleton = skeletonize(mask)
+    skeleton = skeletonize(mask).astype(bool)  # older scikit-image returns 0 and 255 in 3D
     components, count = _components(mask)
     lost = np.setdiff1d(np.arange(1, count + 1), components[skeleton])
     if lost.size:
