@@ -2,6 +2,7 @@
 
 import json
 import os
+from datetime import timedelta
 
 import pytest
 import torch
@@ -11,11 +12,13 @@ from toy import make_batch, make_trainer, run_epoch
 
 from nnunet_skd.catalogue import trainer_classes
 
+TIMEOUT = timedelta(seconds=120)  # a rank that waits for ever is a failure, not a hanging test
+
 
 def rank_main(rank: int, world: int, name: str, file: str, folder: str):
     torch.set_num_threads(1)
     os.environ |= {"nnUNet_compile": "f", "nnUNet_n_proc_DA": "0"}
-    distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=world)
+    distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=world, timeout=TIMEOUT)
     trainer_class = trainer_classes()[name]
 
     class CPUTrainer(trainer_class):

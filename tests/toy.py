@@ -120,8 +120,8 @@ def start_epoch(trainer, epoch: int):
 
 def run_epoch(trainer, epoch: int, steps: int = 3):
     """One whole epoch with nnU-Net's own hooks in the order of run_training, on toy batches."""
-    if not hasattr(trainer, "distillation_log"):
-        trainer.get_dataloaders = lambda: (None, None)
+    if trainer.dataloader_train is None:
+        trainer.get_dataloaders = lambda: ("none needed", None)
         trainer.logger.plot_progress_png = lambda folder: None  # slow, and nnU-Net's own
         trainer.dataset_class.unpack_dataset = lambda *args, **kwargs: None
         trainer.on_train_start()
