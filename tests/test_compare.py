@@ -205,6 +205,7 @@ def test_cautions_name_folds_and_seeds():
         " ".join(cautions(table, folds=folds, repeated=[])) for folds in (["0"], ["0", "1"], ["all"])
     )
     assert all("one seed says nothing about training noise" in text for text in (one, several, everything))
+    assert "Intervals of fewer than 30 cases are too narrow" in one
     assert "folds are not independent" in several and "folds are not independent" not in one
     assert "validates on its own training cases" in everything
     assert "3 case(s) were validated by more than one fold" in " ".join(cautions(table, folds=[], repeated=list("xyz")))

@@ -19,7 +19,7 @@ VERDICT_WORDS = {
     "too few cases": "cannot be judged: too few cases",
     "shifted, mean unclear": "changes most cases in one way, but the mean could still lie on either side of zero",
 }
-FEW_FOR_BOOTSTRAP = 10
+FEW_FOR_BOOTSTRAP = 30
 
 
 def number(value: float, decimals: int, *, signed: bool = False) -> str:
@@ -115,7 +115,10 @@ def cautions(table: pd.DataFrame, *, folds: list[str], repeated: list[str]) -> l
             "add folds or cases."
         )
     if table["cases"].min() < FEW_FOR_BOOTSTRAP:
-        words.append(f"Bootstrap intervals of fewer than {FEW_FOR_BOOTSTRAP} cases are too narrow.")
+        words.append(
+            f"Intervals of fewer than {FEW_FOR_BOOTSTRAP} cases are too narrow: of those with 10 cases about nine in "
+            "ten, not 95 %, hold the true mean."
+        )
     words.append(
         "**A p-value on one seed says nothing about training noise.** It asks whether other cases would agree, not "
         "whether another training run would: the same trainer run twice can differ as much. Before you believe a small "
