@@ -1,11 +1,17 @@
 """``distillation.csv`` and ``distillation.png``: one row per epoch of what the self-distillation did."""
 
+import itertools
 import os
 import time
 from pathlib import Path
 
+import matplotlib.style
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+SCHEDULES = ("alpha", "ramp", "lambda")  # between 0 and 1: one panel
+STYLES = ("-", "--", ":", "-.")  # terms that lie on each other stay visible
 
 
 class DistillationLog:
@@ -41,22 +47,28 @@ class DistillationLog:
     def plot(self) -> None:
         """The terms' values, their shares of the loss, and everything else that was logged, over the epochs."""
         table = self.table().set_index("epoch")
-        shares = table.filter(regex="^share_")
-        terms = table[[name.removeprefix("share_") for name in shares]]
-        others = table.drop(columns=[*shares, *terms])
-        panels = [("terms of the loss", terms), ("share of the loss", shares.rename(columns=lambda n: n[6:]))]
-        panels += [(name, others[[name]]) for name in others]
-        figure = Figure(figsize=(9, 2.6 * len(panels)), layout="constrained")
-        axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-        for axis, (title, values) in zip(axes, panels, strict=True):
-            for name in values:
-                axis.plot(values.index, values[name], marker="." if len(values) < 40 else None, label=name)
-            axis.set_ylabel(title)
-            axis.grid(alpha=0.3)
-            if len(values.columns) > 1:
-                axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
-        axes[1].set_yscale("symlog", linthresh=1e-3)
-        axes[-1].set_xlabel("epoch")
-        temporary = self.png.with_suffix(".tmp.png")
-        figure.savefig(temporary, dpi=100)
+        shares = table.filter(regex="^share_").rename(columns=lambda name: name.removeprefix("share_"))
+        schedules = table.filter(items=SCHEDULES)
+        others = table.drop(columns=[*table.filter(regex="^share_"), *shares, *schedules])
+        panels = [("terms of the loss", table[shares.columns]), ("share of the loss", shares), ("schedules", schedules)]
+        panels += [(name.replace("_", " "), others[[name]]) for name in others]
+        panels = [(title, values) for title, values in panels if len(values.columns)]
+        # nnU-Net's own plot changes matplotlib's settings for the whole process
+        with matplotlib.style.context("default", after_reset=True):
+            figure = Figure(figsize=(9, 2.4 * len(panels)), layout="constrained")
+            axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+            for axis, (title, values) in zip(axes, panels, strict=True):
+                for name, style in zip(values, itertools.cycle(STYLES)):  # noqa: B905 - the styles never end
+                    marker = "." if len(values) < 40 else None
+                    axis.plot(values.index, values[name], style, marker=marker, label=name.replace("_", " "))
+                axis.set_title(title, fontsize="medium", loc="left")
+                axis.grid(alpha=0.3)
+                if len(values.columns) > 1:
+                    axis.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
+            axes[1].set_yscale("symlog", linthresh=1e-3)
+            axes[1].set_ylim(0, 1)
+            axes[-1].set_xlabel("epoch")
+            axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+            temporary = self.png.with_suffix(".tmp.png")
+            figure.savefig(temporary, dpi=120)
         temporary.replace(self.png)
