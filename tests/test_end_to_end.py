@@ -28,7 +28,8 @@ def prepare(dim, planner=(), plans_name="nnUNetPlans", **phantoms) -> Path:
         **phantoms,
     )  # fmt: skip
     configuration = "2d" if dim == 2 else "3d_fullres"
-    run("nnUNetv2_plan_and_preprocess", "-d", 900, "-c", configuration, "-np", 1, "-npfp", 1, *planner)
+    command = ("nnUNetv2_plan_and_preprocess", "-d", 900, "-c", configuration, "-np", 1, "-npfp", 1, *planner)
+    run(*command, nnUNet_n_proc_DA="1")  # the planner takes it for a number of threads, which 0 is not
     shrink_plans(dataset, plans_name, patch=32 if dim == 2 else 16)
     return dataset
 
@@ -82,7 +83,7 @@ def test_2d_registered_then_by_variable(nnunet_env, clone_of_nnunet):
     done = subprocess.run(
         [BIN / words[0], *words[1:]], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
     )  # found by neither way
-    assert done.returncode != 0 and "Unable to locate trainer class" in done.stderr + done.stdout
+    assert done.returncode != 0 and "Could not find requested nnunet trainer" in done.stderr + done.stdout
 
 
 @pytest.mark.parametrize("trainer", ["nnUNetTrainerDSKD_ACW_1epoch"])

@@ -6,6 +6,7 @@ import math
 import pandas as pd
 import pytest
 import torch
+from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerDA5 import nnUNetTrainerDA5
 from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerNoMirroring import (
@@ -194,6 +195,23 @@ def test_a_checkpoint_of_stock_nnunet_can_be_continued(tmp_path):
     run_epoch(trainer, 1)
     assert trainer.distillation_log.rows[0]["epoch"] == 1
     assert trainer.distillation_log.rows[0]["ddl"] > 0
+
+
+def test_a_checkpoint_of_stock_nnunet_serves_as_pretrained_weights(tmp_path):
+    stock = make_trainer(nnUNetTrainer)
+    stock.initialize()
+    stock.save_checkpoint(str(tmp_path / "stock.pth"))
+
+    trainer = make_trainer(nnUNetTrainerDSKD, seed=1)
+    trainer.initialize()
+    load_pretrained_weights(trainer.network, str(tmp_path / "stock.pth"))
+    ours, theirs = weights(trainer), weights(stock)
+    assert all(
+        torch.equal(ours[name], theirs[name]) == (".seg_layers." not in name) for name in ours if "weight" in name
+    )
+    for epoch in range(2):
+        run_epoch(trainer, epoch)
+    assert trainer.distillation_log.rows[1]["ddl"] > 0
 
 
 def test_a_kill_while_saving_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
