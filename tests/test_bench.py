@@ -284,6 +284,7 @@ def test_command_prints_the_table_and_writes_three_files(nnunet_env, monkeypatch
     assert (output / "bench.txt").read_text().splitlines() == lines[:6]
 
 
+@pytest.mark.slow
 def test_loss_terms_keep_as_many_buffers_as_the_mathematics_needs(tmp_path):
     results = bench_losses(CPU, rounds=1, sizes={2: 32})
     kept = {r["term"]: r["buffers"] for r in results}

@@ -216,6 +216,8 @@ def test_a_patch_that_does_not_fit_the_strides_names_the_nearest_one_that_does(p
         ({"max_stages": 2}, "deep supervision needs two outputs"),
         ({"width": 0}, "width is 0"),
         ({"width": 1.5}, "at most at 1"),
+        (width_preset(float("nan")), "width is nan"),
+        ({"2d": [0.5]}, "has to be an object"),
         ({"widht": 0.5}, "unknown keys in the preset: widht"),
         ({"width": 0.5, "features_max": 64}, "keep one of the two ways"),
         ({"batch_size": 2.5}, "batch_size is 2.5"),
@@ -273,7 +275,7 @@ def test_adding_twice_writes_once_and_a_different_one_is_refused(dataset):
 
 
 def test_permissions_and_links_of_the_plans_file_survive(dataset):
-    target = dataset.with_name("elsewhere.json")
+    target = dataset.parent.parent / "elsewhere.json"
     dataset.rename(target)
     dataset.symlink_to(target)
     target.chmod(0o664)
@@ -281,6 +283,7 @@ def test_permissions_and_links_of_the_plans_file_survive(dataset):
     assert dataset.is_symlink()
     assert target.stat().st_mode & 0o777 == 0o664
     assert "2d_w050" in json.loads(target.read_text())["configurations"]
+    assert cli.main(["compact", "-d", "80", "-c", "2d", "--width", "0.5"]) == 0
 
 
 def test_names_and_files_that_cannot_work_are_refused(dataset, tmp_path, monkeypatch):

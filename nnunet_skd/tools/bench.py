@@ -13,7 +13,8 @@ The table, in multiples of the first trainer's median step where no unit is give
   MiB        peak memory of a step: the trainer's own tensors. On CUDA by PyTorch's allocator; on the CPU by its
              profiler, the same in every run, but without what oneDNN takes for itself. The data loader is not in it
   img/s      training patches per second (2D), or Mvox/s, million voxels per second (3D)
-  s/case     prediction of a case of the plans' median shape by nnUNetv2_predict's sliding window with mirroring
+  s/case     prediction of a case of the plans' median shape by nnUNetv2_predict's sliding window with mirroring;
+             minutes for a 3D case on the CPU, so --cases 0 leaves it out
 
 The same trainer twice (-tr nnUNetTrainer nnUNetTrainer) shows how far the ratios can be trusted. If only one trainer
 is named, nnUNetTrainer comes first. With --losses, the loss terms alone are measured against nnU-Net's Dice and
@@ -90,7 +91,7 @@ def bench(
     _check_trainers(trainers, path, configuration)
     try:
         results = bench_trainers(trainers, path, configuration, torch_device, steps, cases)
-    except torch.OutOfMemoryError as error:
+    except torch.cuda.OutOfMemoryError as error:
         raise BadInput(
             f"{_device_name(torch_device)} has too little memory for {len(trainers)} trainers at once. Compare fewer,"
             " or a smaller configuration (nnunet-skd compact)"

@@ -100,7 +100,7 @@ class _Arm:
     def __init__(self, name: str, plans_file: Path, configuration: str, device: torch.device):
         self.name, self.device = name, device
         self.watch = Stopwatch(device)
-        self.intervals: dict[str, list[tuple[Any, Any]]] = {}
+        self.intervals: dict[str, list[list[Any]]] = {}
         dataset, plans_name = plans_file.parent.name, plans_file.stem
         with redirect_stdout(io.StringIO()):
             self.trainer = get_trainer_from_args(dataset, configuration, 0, name, plans_name, device=device)
@@ -132,7 +132,7 @@ class _Arm:
         Autograd runs the youngest nodes first, so that all of the loss comes before any of the network.
         """
         interval = [self.watch.mark(), None]
-        self.intervals["losses"] = [interval]
+        self.intervals["losses"].append(interval)
 
         def network_begins(gradient: Tensor) -> None:
             if interval[1] is None:
@@ -151,7 +151,10 @@ class _Arm:
         start = self.watch.mark()
         self.trainer.train_step(dict(self.batch))
         end = self.watch.mark()
-        times = {part: sum(self.watch.milliseconds(*i) for i in both) for part, both in self.intervals.items()}
+        times = {
+            part: sum(self.watch.milliseconds(*interval) for interval in intervals if interval[1] is not None)
+            for part, intervals in self.intervals.items()
+        }
         times["step"] = self.watch.milliseconds(start, end)
         times["rest"] = times["step"] - times["teacher"] - times["losses"]
         return times
@@ -180,7 +183,7 @@ class _Marked:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         start = self._arm.watch.mark()
         result = self._call(*args, **kwargs)
-        self._arm.intervals["teacher"].append((start, self._arm.watch.mark()))
+        self._arm.intervals["teacher"].append([start, self._arm.watch.mark()])
         return result
 
 
@@ -247,7 +250,9 @@ def _predict(arms: list[_Arm], cases: int) -> list[list[float]]:
         return arm.watch.milliseconds(start, arm.watch.mark()) / 1000
 
     calls = [partial(predict, arm, predictor) for arm, predictor in zip(arms, predictors, strict=True)]
-    return [times[1:] for times in alternate(calls, 1 + cases, "predictions")]
+    # the first case lets cuDNN choose its algorithms; the CPU would only lose time, minutes with large 3D cases
+    warm_up = int(arms[0].device.type == "cuda")
+    return [times[warm_up:] for times in alternate(calls, warm_up + cases, "predictions")]
 
 
 def _result(arm: _Arm, times: list[dict], predictions: list[float], reference: tuple) -> dict:

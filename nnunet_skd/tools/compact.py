@@ -94,7 +94,7 @@ def load_preset(name_or_path: str) -> dict:
 
 def width_preset(width: float) -> dict:
     """The preset that only scales the channels: 0.5 becomes {"name": "w050", "width": 0.5}."""
-    return {"name": f"w{round(100 * width):03d}", "width": width}
+    return {"name": f"w{100 * width:03.0f}", "width": width}
 
 
 def compact_configuration(plans: dict, configuration: str, preset: dict) -> dict:
@@ -213,10 +213,10 @@ def network_cost(plans: dict, dataset_json: dict, configuration: str) -> dict:
 
 
 def plans_file(dataset: int | str, plans_name: str) -> Path:
-    """A dataset's plans file in nnUNet_preprocessed, links resolved.
+    """A dataset's plans file in nnUNet_preprocessed, beside its dataset.json.
 
     Raises:
-        BadInput: nnUNet_preprocessed is not set, no such dataset, or no such plans.
+        BadInput: nnUNet_preprocessed is not set, no such dataset, or one of the two files is missing.
     """
     if not nnUNet_preprocessed.is_set():
         raise BadInput("nnUNet_preprocessed is not set. Export it as for nnUNetv2_plan_and_preprocess")
@@ -225,9 +225,12 @@ def plans_file(dataset: int | str, plans_name: str) -> Path:
     except (RuntimeError, ValueError) as error:
         raise BadInput(str(error)) from error
     path = folder / f"{plans_name}.json"
-    if not path.is_file():
-        raise BadInput(f"{path} does not exist. Run nnUNetv2_plan_and_preprocess -d {dataset} first, or name the plans")
-    return path.resolve()
+    for file in (path, folder / "dataset.json"):
+        if not file.is_file():
+            raise BadInput(
+                f"{file} does not exist. Run nnUNetv2_plan_and_preprocess -d {dataset} first, or name the plans with -p"
+            )
+    return path
 
 
 def _resolve(plans: dict, configuration: str) -> dict:
@@ -239,8 +242,11 @@ def _resolve(plans: dict, configuration: str) -> dict:
 
 def _options(preset: dict, dimension: int) -> dict:
     """The preset's settings for 2D or 3D, checked."""
+    section = preset.get(f"{dimension}d", {})
+    if not isinstance(section, dict):
+        raise BadInput(f"the preset's '{dimension}d' is {section!r}, but has to be an object with settings")
     common = {k: v for k, v in preset.items() if k not in ("name", "description", "2d", "3d")}
-    options = common | preset.get(f"{dimension}d", {})
+    options = common | section
     if unknown := sorted(set(options) - PRESET_KEYS):
         raise BadInput(f"unknown keys in the preset: {', '.join(unknown)}. Known: {', '.join(sorted(PRESET_KEYS))}")
     if not options:
@@ -331,7 +337,8 @@ def _patch_size(base: dict, strides: list, wanted: list[int] | None) -> list[int
 
 
 def _write_json(content: dict, path: Path) -> None:
-    """Replace a file at once, keeping its permissions."""
+    """Replace a file, or what a link points to, at once, keeping its permissions."""
+    path = path.resolve()
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_text(json.dumps(content, indent=4), encoding="utf-8")
