@@ -22,6 +22,7 @@ from nnunet_skd.distillation_terms import (
     token_loss,
 )
 from nnunet_skd.feature_reconstruction import ClassWiseReconstruction, PenultimateReconstruction
+from nnunet_skd.precision import without_autocast
 
 RAMPED_TERMS = ("adversarial", "class_wise", "class_wise_feature", "reconstruction")
 
@@ -222,7 +223,7 @@ class AdversarialClassWiseDistillation(nn.Module):
             cells, voxels = coarse_features(features, valid, tuple(coarse_logits.shape[2:]))
         if self.class_wise:
             # products of thousands of voxels overflow in half precision
-            with torch.autocast(features.device.type, enabled=False):
+            with without_autocast(features):
                 masks = prediction_masks(coarse_logits, voxels, has_regions=self.has_regions)
                 class_features = class_wise_pooling(cells.to(voxels.dtype), masks, voxels)
                 context = self._class_wise_terms(terms, class_features, masks, labels, valid, tau)

@@ -7,6 +7,7 @@ from nnunet_skd.acw_skd import AdversarialClassWiseDistillation
 from nnunet_skd.deep_distribution_loss import DeepDistributionLoss, class_probabilities
 from nnunet_skd.feature_tap import FeatureTap
 from nnunet_skd.pixelwise_distillation import PixelwiseDistillationLoss
+from nnunet_skd.precision import without_autocast
 from nnunet_skd.targets import split_target
 
 # nnU-Net gives the lowest output the weight 0, or 1e-6 under DDP: its head learns nothing, so it teaches nothing.
@@ -56,7 +57,7 @@ class SelfDistillationLoss(nn.Module):
         self.acw: AdversarialClassWiseDistillation | None = None
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, Tensor] = {}
-        self._cross_entropies: list[Tensor] = []
+        self._cross_entropy: Tensor | None = None
         if psdl_weight:
             segmentation_loss.loss.ce.register_forward_hook(self._keep_cross_entropy)
 
@@ -87,20 +88,21 @@ class SelfDistillationLoss(nn.Module):
         Returns:
             Scalar.
         """
-        self._cross_entropies.clear()
         segmentation = self.segmentation_loss(outputs, target)
         if not self.training:
             return segmentation
         terms = {"segmentation": segmentation}
         teacher_outputs, self.teacher_outputs = self.teacher_outputs, None
         if teacher_outputs is not None:
-            with torch.autocast(outputs[0].device.type, enabled=False):
+            with without_autocast(outputs[0]):
                 terms |= self._dskd_terms(outputs, target, teacher_outputs)
         self._record_terms(terms, target[0])
         if self.acw is not None:
             acw_terms = self._acw_terms(outputs, target)
-            self._record(acw_terms | self.acw.diagnostics())
+            self._record(acw_terms)
+            self._record(self.acw.diagnostics(), skip_undefined=True)
             terms |= acw_terms
+        self._cross_entropy = None
         return sum(terms.values())
 
     def _dskd_terms(self, outputs: list[Tensor], target: list[Tensor], teacher_outputs: list[Tensor]) -> dict:
@@ -123,13 +125,15 @@ class SelfDistillationLoss(nn.Module):
         return {name: weights[name] * value for name, value in terms.items()}
 
     def _keep_cross_entropy(self, module: nn.Module, inputs: tuple, output: Tensor) -> None:
-        self._cross_entropies.append(output.detach())
+        """Of a step's first call only, which is the full resolution's."""
+        if self.training and self._cross_entropy is None:
+            self._cross_entropy = output.detach()
 
     def _record_terms(self, terms: dict[str, Tensor], target: Tensor) -> None:
         """Count the full-resolution cross-entropy as PSDL's, where it belongs."""
         values = {name: value.detach() for name, value in terms.items()}
-        if self._cross_entropies:
-            cross_entropy = self._cross_entropies[0].float()
+        if self._cross_entropy is not None:
+            cross_entropy = self._cross_entropy.float()
             if cross_entropy.ndim:  # regions with an ignore label: nnU-Net reduces outside its criterion
                 _, valid = split_target(target, has_regions=True, ignore_label=self.ignore_label)
                 cross_entropy = (cross_entropy * valid).sum() / valid.sum().clamp_min(1)
@@ -138,13 +142,13 @@ class SelfDistillationLoss(nn.Module):
             values["psdl"] = values.get("psdl", 0) + cross_entropy
         self._record(values)
 
-    def _record(self, values: dict[str, Tensor]) -> None:
-        """Running sums and counts of what is defined (not nan). They stay on the device: no step waits for them."""
+    def _record(self, values: dict[str, Tensor], *, skip_undefined: bool = False) -> None:
+        """Running sums and counts stay on the device: no step waits for them. A nan of a term must be seen."""
         for name, value in values.items():
             value = value.detach().float()
-            undefined = value.isnan()
-            self._sums[name] = self._sums.get(name, 0) + torch.where(undefined, 0, value)
-            self._counts[name] = self._counts.get(name, 0) + ~undefined
+            counted = ~value.isnan() if skip_undefined else torch.ones_like(value)
+            self._sums[name] = self._sums.get(name, 0) + (torch.where(counted, value, 0) if skip_undefined else value)
+            self._counts[name] = self._counts.get(name, 0) + counted
 
     def pop_means(self) -> dict[str, float]:
         """Mean per step since the last call of each term, weight included, and of ACW-SKD's diagnostics. Synchronises.

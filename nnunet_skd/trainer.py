@@ -1,5 +1,6 @@
 """The trainer that attaches self-knowledge distillation to nnU-Net."""
 
+import math
 import os
 
 import pandas as pd
@@ -19,7 +20,7 @@ from nnunet_skd.self_distillation_loss import SelfDistillationLoss
 from nnunet_skd.teacher import Teacher
 
 CHECKPOINT_KEY = "distillation"
-# what ACW-SKD distils, as opposed to what supervises its teacher
+# the terms that compare with a teacher, as opposed to those that supervise
 DISTILLATION_TERMS = ("ddl", "adversarial", "class_wise", "class_wise_feature", "reconstruction")
 
 
@@ -95,10 +96,11 @@ class SelfDistillationTrainer(nnUNetTrainer):
 
     def _build_self_distillation_loss(self) -> SelfDistillationLoss:
         base = self.loss.loss
-        if self.psdl_weight and not isinstance(base, (DC_and_CE_loss, DC_and_BCE_loss)):
+        if self.psdl_weight and not _has_plain_cross_entropy(base):
             raise NotImplementedError(
                 f"{type(self).__name__} softens the targets of nnU-Net's cross-entropy, but the loss "
-                f"{type(base).__name__} is not nnU-Net's Dice and cross-entropy. Set psdl_weight = 0 in your trainer."
+                f"{type(base).__name__} is not nnU-Net's Dice and cross-entropy, without class weights or label "
+                f"smoothing. Set psdl_weight = 0 in your trainer."
             )
         return SelfDistillationLoss(
             self.loss,
@@ -140,13 +142,18 @@ class SelfDistillationTrainer(nnUNetTrainer):
             tau_range=self.tau_range,
             **self._acw_weights(),
         )
+        if acw.temperature is not None and not isinstance(self.optimizer, torch.optim.SGD):
+            raise NotImplementedError(
+                f"the adversarial temperature moves by plain gradient steps, and {type(self.optimizer).__name__} makes "
+                f"others of them: it would run to its bound. Use a trainer with SGD, or set adversarial_weight = 0 and "
+                f"class_wise_weight = 0."
+            )
         forward = acw
         parameters = list(acw.parameters())
         if parameters:
             for group in acw.parameter_groups():
                 self.optimizer.add_param_group(group)
-            # nnU-Net clips the network's gradients to this norm; the hook runs after mixed precision's unscaling
-            self.optimizer.register_step_pre_hook(lambda *_: nn.utils.clip_grad_norm_(parameters, 12) and None)
+            self.optimizer.register_step_pre_hook(lambda *_: _clip(parameters))
             if self.is_ddp:
                 forward = DistributedDataParallel(
                     acw, device_ids=[self.local_rank] if self.device.type == "cuda" else None
@@ -205,11 +212,12 @@ class SelfDistillationTrainer(nnUNetTrainer):
     def _distillation_row(self, means: dict[str, float]) -> dict[str, float]:
         """The terms as added to the loss, their shares of it, and the schedules of this epoch.
 
-        A loss that holds nnU-Net's Dice, which is minus the Dice, is counted from its minimum for the shares.
+        nnU-Net's Dice loss is minus the Dice, so what holds it is counted from its minimum for the shares.
         """
         terms = {name: means.pop(name, 0.0) for name in self._term_names()}
-        minimum = {"segmentation": 1.0, "teacher": self.teacher_weight}
-        sizes = {name: abs(value + minimum.get(name, 0.0)) for name, value in terms.items()}
+        dice_weight = getattr(self.loss.segmentation_loss.loss, "weight_dice", 0.0)
+        dice = {"segmentation": dice_weight, "teacher": self.teacher_weight * dice_weight}
+        sizes = {name: abs(value + dice.get(name, 0.0)) for name, value in terms.items()}
         total = sum(sizes.values()) or 1.0
         row = terms | {f"share_{name}": size / total for name, size in sizes.items()}
         if self.psdl_weight:
@@ -232,7 +240,11 @@ class SelfDistillationTrainer(nnUNetTrainer):
         last = self.distillation_log.rows[-5:]
         margin = 0.02 * self.tau_range
         for bound in (self.tau_min, self.tau_min + self.tau_range):
-            if "tau" in row and len(last) == 5 and all(abs(past["tau"] - bound) <= margin for past in last):
+            if (
+                "tau" in row
+                and len(last) == 5
+                and all(abs(past.get("tau", math.nan) - bound) <= margin for past in last)
+            ):
                 warnings.append(
                     f"tau = {row['tau']:.3f} has been within 2 % of its bound {bound:g} for 5 epochs: the adversary "
                     f"has saturated, the temperature is as good as fixed"
@@ -264,27 +276,38 @@ class SelfDistillationTrainer(nnUNetTrainer):
         os.replace(temporary, filename)
 
     def load_checkpoint(self, filename: str) -> None:
-        """Continue from a checkpoint; one without ACW-SKD's state (stock nnU-Net's, DSKD's) starts that part anew."""
+        """Continue from a checkpoint; one without ACW-SKD's state (stock nnU-Net's, DSKD's) starts that part anew.
+
+        Raises:
+            RuntimeError: the checkpoint holds the state of other ACW-SKD modules than this trainer has.
+        """
         if not self.was_initialized:
             self.initialize()
         acw = self.loss.acw
-        if acw is None:
-            super().load_checkpoint(filename)
-            return
         checkpoint = torch.load(filename, map_location=self.device, weights_only=False)
-        state, trainer_name = checkpoint.get(CHECKPOINT_KEY, {}), checkpoint["trainer_name"]
+        state, trainer_name = checkpoint.get(CHECKPOINT_KEY), checkpoint["trainer_name"]
         del checkpoint
-        expected = {name: value.shape for name, value in acw.state_dict().items()}
-        if {name: value.shape for name, value in state.items()} == expected:
-            super().load_checkpoint(filename)
-            acw.load_state_dict(state)
+        if state is None and acw is not None:
+            self._load_without_acw_state(filename, trainer_name)
             return
+        expected = {} if acw is None else {name: value.shape for name, value in acw.state_dict().items()}
+        if {name: value.shape for name, value in (state or {}).items()} != expected:
+            raise RuntimeError(
+                f"{filename} was written by {trainer_name} and holds modules of ACW-SKD that {type(self).__name__} "
+                f"does not have in this form. Continue it with {trainer_name} and its version, or start anew "
+                f"from its network with -pretrained_weights."
+            )
+        super().load_checkpoint(filename)
+        if acw is not None:
+            acw.load_state_dict(state)
+
+    def _load_without_acw_state(self, filename: str, trainer_name: str) -> None:
         added_groups = self.optimizer.param_groups[1:]
         del self.optimizer.param_groups[1:]  # the checkpoint's optimizer knows the network only
         super().load_checkpoint(filename)
         for group in added_groups:
             self.optimizer.add_param_group(group)
-        acw.copy_head(self._plain_network().decoder.seg_layers[-1])
+        self.loss.acw.copy_head(self._plain_network().decoder.seg_layers[-1])
         self.print_to_log_file(
             f"{filename} was written by {trainer_name} and holds no state of {type(self).__name__}'s reconstruction "
             f"modules, teacher head and temperature: these start anew. Network, optimizer and epoch continue."
@@ -301,3 +324,15 @@ class SelfDistillationTrainer(nnUNetTrainer):
             f"-f {self.fold}{previous_stage}{device}",
             add_timestamp=False,
         )
+
+
+def _has_plain_cross_entropy(loss: nn.Module) -> bool:
+    """PSDL completes an unweighted, unsmoothed cross-entropy."""
+    if isinstance(loss, DC_and_CE_loss):
+        return loss.ce.weight is None and loss.ce.label_smoothing == 0
+    return isinstance(loss, DC_and_BCE_loss) and loss.ce.weight is None and loss.ce.pos_weight is None
+
+
+def _clip(parameters: list[nn.Parameter]) -> None:
+    """To the norm that nnU-Net clips the network's gradients to; called after mixed precision's unscaling."""
+    nn.utils.clip_grad_norm_(parameters, 12)

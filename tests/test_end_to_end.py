@@ -86,24 +86,48 @@ def test_2d_registered_then_by_variable(nnunet_env, clone_of_nnunet):
     assert done.returncode != 0 and "Could not find requested nnunet trainer" in done.stderr + done.stdout
 
 
-@pytest.mark.parametrize("trainer", ["nnUNetTrainerDSKD_ACW_1epoch"])
-def test_3d_regions_and_ignore_label(nnunet_env, trainer):
-    dataset = prepare(3, regions=True, ignore_label=True)
-    run("nnUNetv2_train", 900, "3d_fullres", 0, "-tr", trainer, "-device", "cpu", **BY_VARIABLE)
-    fold = fold_folder(dataset, trainer, "3d_fullres")
-    row = pd.read_csv(fold / "distillation.csv").iloc[-1]
-    assert np.isfinite(row).all()
+OWN_VARIANT = """
+from nnunet_skd.trainers.nnUNetTrainerDSKD_ACW import nnUNetTrainerDSKD_ACW
+
+class nnUNetTrainerDSKD_ACW_brief(nnUNetTrainerDSKD_ACW):
+    def initialize(self):
+        self.num_epochs, self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = 2, 20, 2
+        super().initialize()
+"""
+
+
+@pytest.fixture
+def own_variant(tmp_path) -> dict[str, str]:
+    """A user's own trainer in a folder of his, beside ours: two epochs, so that there is a teacher and a ramp."""
+    folder = tmp_path / "my_trainers"
+    folder.mkdir()
+    (folder / "my_variant.py").write_text(OWN_VARIANT)
+    return {"nnUNet_extTrainer": f"{folder}{os.pathsep}{BY_VARIABLE['nnUNet_extTrainer']}"}
+
+
+def assert_everything_was_distilled(fold: Path) -> None:
+    table = pd.read_csv(fold / "distillation.csv")
+    assert len(table) == 2 and np.isfinite(table).all(axis=None)
+    terms = ["ddl", "psdl", "adversarial", "class_wise", "class_wise_feature", "reconstruction"]
+    assert (table[terms].iloc[1] > 0).all()
+
+
+def test_3d_regions_and_ignore_label(nnunet_env, own_variant):
+    dataset, trainer = prepare(3, regions=True, ignore_label=True), "nnUNetTrainerDSKD_ACW_brief"
+    run("nnUNetv2_train", 900, "3d_fullres", 0, "-tr", trainer, "-device", "cpu", **own_variant)
+    assert_everything_was_distilled(fold_folder(dataset, trainer, "3d_fullres"))
     output = nnunet_env / "predicted"
     run("nnUNetv2_predict", "-i", dataset / "imagesTs", "-o", output, "-d", 900, "-c", "3d_fullres", "-tr", trainer,
-        "-f", 0, "-device", "cpu", "--disable_tta", **BY_VARIABLE)  # fmt: skip
+        "-f", 0, "-device", "cpu", "--disable_tta", **own_variant)  # fmt: skip
     assert len(list(output.glob("*.nii.gz"))) == 2 and predicted_labels(output)
 
 
-def test_residual_encoder_plans(nnunet_env):
+def test_residual_encoder_plans(nnunet_env, own_variant):
     plans = "nnUNetResEncUNetMPlans"
     dataset = prepare(2, planner=("-pl", "nnUNetPlannerResEncM"), plans_name=plans)
-    trainer = "nnUNetTrainerDSKD_ACW_1epoch"
-    run("nnUNetv2_train", 900, "2d", 0, "-tr", trainer, "-p", plans, "-device", "cpu", **BY_VARIABLE)
+    trainer = "nnUNetTrainerDSKD_ACW_brief"
+    run("nnUNetv2_train", 900, "2d", 0, "-tr", trainer, "-p", plans, "-device", "cpu", **own_variant)
+    assert_everything_was_distilled(fold_folder(dataset, trainer, "2d", plans))
     checkpoint = torch.load(
         fold_folder(dataset, trainer, "2d", plans) / "checkpoint_final.pth", map_location="cpu", weights_only=False
     )

@@ -23,6 +23,7 @@ TORCH_ONLY = (
     "feature_reconstruction",
     "feature_tap",
     "pixelwise_distillation",
+    "precision",
     "self_distillation_loss",
     "targets",
     "teacher",

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
@@ -112,6 +114,15 @@ def test_means_add_up_to_the_loss_and_psdl_is_the_soft_cross_entropy(has_regions
             mixed = 0.25 * teacher[0].softmax(1) + 0.75 * labels
             soft -= (mixed * student[0].log_softmax(1)).sum(1).mean().item() * (2 / 3) / 3
         assert means["psdl"] == pytest.approx(soft, rel=1e-5)
+
+
+def test_a_nan_shows_in_the_means():
+    loss = build()
+    student, _, target = step()
+    loss(student, target)
+    student[0][0, 0, 0, 0] = math.nan
+    loss(student, target)
+    assert all(math.isnan(value) for value in loss.pop_means().values())
 
 
 @pytest.mark.parametrize("has_regions", [False, True])

@@ -91,6 +91,35 @@ def test_trains_every_kind_of_data_and_keeps_nnunets_state_dict(dim, residual, r
     stock.network.load_state_dict(trainer.network.state_dict(), strict=True)
 
 
+@pytest.mark.parametrize("trainer_class", FAMILIES)
+def test_trains_the_second_stage_of_a_cascade(trainer_class):
+    trainer = make_trainer(trainer_class, dim=3, cascade=True, patch=16, stages=4)
+    trainer.initialize()
+    assert trainer.is_cascaded and trainer.num_input_channels == 3
+    for epoch in (0, 500):
+        start_epoch(trainer, epoch)
+        trainer.train_step(make_batch(trainer))
+        trainer.train_step(make_batch(trainer, 1))
+    assert all(trainer.loss.pop_means()[name] != 0 for name in trainer._term_names()[:1])
+
+
+@pytest.mark.parametrize("regions", [False, True])
+@pytest.mark.parametrize("trainer_class", FAMILIES)
+def test_a_batch_that_is_ignored_everywhere_is_survived(trainer_class, regions):
+    trainer = make_trainer(trainer_class, regions=regions, ignore=True, stages=4)
+    trainer.initialize()
+    start_epoch(trainer, 500)
+    batch = make_batch(trainer)
+    for target in batch["target"]:
+        if regions:
+            target[:, -1] = True
+        else:
+            target.fill_(3)
+    assert math.isfinite(trainer.train_step(batch)["loss"])
+    trainer.train_step(make_batch(trainer))
+    assert all(value.isfinite().all() for value in everything(trainer).values())
+
+
 def test_validation_loss_is_nnunets_own():
     losses = []
     for trainer_class in (nnUNetTrainer, *FAMILIES):
@@ -316,6 +345,17 @@ def test_refuses_a_loss_without_cross_entropy_for_the_pixelwise_term():
 
     with pytest.raises(NotImplementedError, match="not nnU-Net's Dice and cross-entropy.*psdl_weight = 0"):
         make_trainer(nnUNetTrainerDSKD_DiceLoss).initialize()
+
+
+def test_refuses_label_smoothing_where_the_pixelwise_term_would_not_complete_it():
+    class nnUNetTrainerDSKD_Smooth(nnUNetTrainerDSKD):
+        def _build_loss(self):
+            loss = super()._build_loss()
+            loss.loss.ce.label_smoothing = 0.1
+            return loss
+
+    with pytest.raises(NotImplementedError, match="without class weights or label smoothing"):
+        make_trainer(nnUNetTrainerDSKD_Smooth).initialize()
 
 
 @pytest.mark.parametrize("partner", [nnUNetTrainerNoMirroring, nnUNetTrainerDA5])

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.training.nnUNetTrainer.variants.optimizer.nnUNetTrainerAdam import nnUNetTrainerAdam
 from toy import make_batch, make_trainer, run_epoch, start_epoch
 
 from nnunet_skd.trainers.nnUNetTrainerACWSKD import (
@@ -137,6 +138,22 @@ def test_a_checkpoint_without_the_extras_is_continued_and_said_so(other, tmp_pat
     trainer.train_step(make_batch(trainer))
 
 
+@pytest.mark.parametrize("other", [nnUNetTrainerACWSKD_noAT, nnUNetTrainerDSKD])
+def test_refuses_the_state_of_other_modules(other, tmp_path):
+    file = saved(initialized(nnUNetTrainerACWSKD), tmp_path / "checkpoint_latest.pth")
+    trainer = initialized(other)
+    with pytest.raises(RuntimeError, match="was written by nnUNetTrainerACWSKD .*-pretrained_weights"):
+        trainer.load_checkpoint(file)
+
+
+def test_refuses_an_optimizer_that_would_run_the_temperature_to_its_bound():
+    class nnUNetTrainerACWSKD_Adam(nnUNetTrainerACWSKD, nnUNetTrainerAdam):
+        pass
+
+    with pytest.raises(NotImplementedError, match="plain gradient steps, and AdamW? makes others"):
+        initialized(nnUNetTrainerACWSKD_Adam)
+
+
 def test_refuses_a_coarse_head_that_nnunet_does_not_train():
     with pytest.raises(NotImplementedError, match="coarse masks.*lowest of the 2 outputs.*four or more stages"):
         make_trainer(nnUNetTrainerACWSKD, stages=3).initialize()
@@ -150,6 +167,8 @@ def test_warns_of_a_saturated_temperature_and_of_a_term_that_outgrows_the_segmen
     trainer.distillation_log.rows = [row | {"tau": 4.95}] * 5
     (warning,) = trainer._warnings(row | {"tau": 4.95})
     assert "tau = 4.950 has been within 2 % of its bound 5 for 5 epochs" in warning
+    trainer.distillation_log.rows = [{"epoch": 0, "alpha": 0.0}] * 4 + [row]  # continued from DSKD: no tau before
+    assert trainer._warnings(row) == []
     trainer.distillation_log.rows = [row] * 5
     (warning,) = trainer._warnings(row | {"share_reconstruction": 0.6, "share_segmentation": 0.2})
     assert "the reconstruction term is larger than the segmentation loss" in warning

@@ -76,7 +76,14 @@ def toy_dataset_json(*, regions: bool = False, ignore: bool = False) -> dict:
 
 
 def make_trainer(
-    trainer_class: type, *, dim: int = 2, regions: bool = False, ignore: bool = False, seed: int = 0, **plans
+    trainer_class: type,
+    *,
+    dim: int = 2,
+    regions: bool = False,
+    ignore: bool = False,
+    cascade: bool = False,
+    seed: int = 0,
+    **plans,
 ):
     """A trainer on the CPU, not yet initialised. Needs the fixture ``nnunet_env``."""
     plans = toy_plans(dim, **plans) | {"continue_training": False}
@@ -87,6 +94,10 @@ def make_trainer(
     (folder / "dataset_fingerprint.json").write_text(json.dumps({}))
     torch.manual_seed(seed)
     configuration = "2d" if dim == 2 else "3d_fullres"
+    if cascade:
+        plans["configurations"]["3d_lowres"] = {"inherits_from": "3d_fullres", "next_stage": "3d_cascade_fullres"}
+        plans["configurations"]["3d_cascade_fullres"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
+        configuration = "3d_cascade_fullres"
     dataset_json = toy_dataset_json(regions=regions, ignore=ignore)
     return trainer_class(plans, configuration, 0, dataset_json, torch.device("cpu"))
 
@@ -98,7 +109,7 @@ def make_batch(trainer, seed: int = 0) -> dict:
     manager = trainer.label_manager
     labels = 4 if manager.ignore_label is not None else 3
     label_map = torch.randint(0, labels, (trainer.batch_size, 1, *size), generator=generator)
-    data = torch.randn(trainer.batch_size, 1, *size, generator=generator) + label_map
+    data = torch.randn(trainer.batch_size, trainer.num_input_channels, *size, generator=generator) + label_map
     if manager.has_regions:
         regions = [torch.isin(label_map, torch.tensor(region)) for region in ([1, 2], [2])]
         if manager.ignore_label is not None:
