@@ -151,6 +151,16 @@ def test_checkpoint_is_plain_and_names_the_original_trainer_once(nnunet_env):
     assert not [p for p in (nnunet_env / "model").glob("*.json") if "DSKD" in p.read_text()]
 
 
+def test_exporting_the_export_keeps_the_origin(nnunet_env):
+    first = export_nnunet(trained_model(), nnunet_env / "first", [0])
+    second = export_nnunet(nnunet_env / "first", nnunet_env / "second", [0])
+    written = torch.load(nnunet_env / "second" / "fold_0" / "checkpoint_final.pth", weights_only=True)
+    assert written["trainer_name"] == "nnUNetTrainer"
+    assert written["nnunet_skd"]["trainer_name"] == second.trainer_name == "nnUNetTrainerDSKD"
+    assert written["nnunet_skd"]["epochs"] == 1
+    assert second.weights_sha256 == first.weights_sha256
+
+
 def test_package_serves_as_pretrained_weights(nnunet_env):
     export_nnunet(trained_model(), nnunet_env / "model", [0])
     file = nnunet_env / "model" / "fold_0" / "checkpoint_final.pth"
@@ -247,6 +257,8 @@ def test_missing_parts_are_named_with_what_is_there(nnunet_env):
     refused(nnunet_env, source.parent / "typo", "Trained there: nnUNetTrainerDSKD__nnUNetPlans__2d")
     refused(nnunet_env, source, "two underscores in a row", plans_name="a__b")
     refused(nnunet_env, source, "cannot be part of a model's folder name", plans_name="../a")
+    (source / "dataset.json").write_text("{")
+    refused(nnunet_env, source, "dataset.json is not JSON")
     (source / "dataset.json").unlink()
     refused(nnunet_env, source, "dataset.json is missing")
 

@@ -38,18 +38,18 @@ def stock_logits(source, image: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("dim", [2, 3])
 @pytest.mark.parametrize("residual", [False, True])
 def test_dynamic_model_equals_pytorch_for_any_batch_and_patch(nnunet_env, dim, residual):
-    source = trained_model(nnUNetTrainer, dim=dim, residual=residual, stages=2, patch=16)
+    source = trained_model(nnUNetTrainer, dim=dim, residual=residual, patch=16)
     result = export_onnx(source, nnunet_env / "model.onnx", 0, dynamic=True)
-    assert result.shapes_tried == [(1, 1, *[16] * dim), (2, 1, *[4] * dim)]
+    assert result.shapes_tried == [(1, 1, *[16] * dim), (2, 1, *[8] * dim)]
     assert result.max_abs_difference < 1e-4
-    for batch, size in ((1, [16] * dim), (3, [12, 18, 6][:dim])):
+    for batch, size in ((1, [16] * dim), (3, [12, 20, 8][:dim])):
         image = np.random.default_rng(0).normal(size=(batch, 1, *size)).astype(np.float32)
         expected = stock_logits(source, image)
         assert expected.shape == (batch, 3, *size)
         assert np.abs(run_onnx(nnunet_env / "model.onnx", image) - expected).max() < 1e-4
         assert expected.std() > 0.01
     description = json.loads((nnunet_env / "model.json").read_text())
-    assert description["onnx"]["input"]["shape"] == ["any", 1] + ["multiple of 2, at least 4"] * dim
+    assert description["onnx"]["input"]["shape"] == ["any", 1] + ["multiple of 4, at least 8"] * dim
 
 
 def test_fixed_model_is_one_file_and_takes_its_patch_only(nnunet_env, capsys):
@@ -109,6 +109,16 @@ def test_difference_is_the_largest_over_shapes(nnunet_env):
         network.decoder.seg_layers[-1].bias[1] += 0.25
     difference = module.max_abs_difference(nnunet_env / "a.onnx", network, [(1, 1, 16, 16)])
     assert difference == pytest.approx(0.25, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_network_without_strides_has_a_dynamic_batch_only(tmp_path):
+    network = torch.nn.Conv2d(1, 3, 3, padding=1).eval()
+    module._write_onnx(network, tmp_path / "a.onnx", (1, 1, 16, 16), True, None)
+    sizes = [(1, 1, 16, 16), (3, 1, *module._another_size([16, 16], None))]
+    assert module.max_abs_difference(tmp_path / "a.onnx", network, sizes) < 1e-5
+    with pytest.raises(Exception, match="Got invalid dimensions"):
+        run_onnx(tmp_path / "a.onnx", np.zeros((1, 1, 32, 32), np.float32))
 
 
 def test_missing_extra_names_the_command(nnunet_env, monkeypatch):

@@ -169,4 +169,5 @@ def _report_trainer(name: str, found: bool) -> None:
 
 
 def _shrinkage(before: int, after: int) -> str:
-    return f"{before / 1e6:.1f} MB -> {after / 1e6:.1f} MB ({1 - after / before:.0%} smaller than the checkpoints)"
+    smaller = f" ({1 - after / before:.0%} smaller than the source's checkpoints)" if after < before else ""
+    return f"{before / 1e6:.1f} MB -> {after / 1e6:.1f} MB{smaller}"

@@ -7,6 +7,7 @@ import re
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -48,7 +49,7 @@ class Package:
 def export_nnunet(
     model_folder: str | Path,
     output: str | Path,
-    folds=(0, 1, 2, 3, 4),
+    folds: Iterable[int | str] = (0, 1, 2, 3, 4),
     checkpoint_name: str = "checkpoint_final.pth",
     *,
     plans_name: str | None = None,
@@ -67,7 +68,7 @@ def export_nnunet(
         model_folder: ``TRAINER__PLANS__CONFIGURATION`` with its fold folders.
         output: a name that ends in ``.zip`` gives nnU-Net's installable archive, any other a model folder for
             ``nnUNetv2_predict_from_modelfolder``. Must not exist.
-        folds: the folds to pack, or ``("all",)``.
+        folds: ``0``, ``"0"`` or ``"all"``, one or several.
         checkpoint_name: the file in each fold folder; it keeps this name.
         plans_name: another plans identifier inside the package, so that it installs beside a model of the same name.
         allow_pickle: see `read_checkpoint`.
@@ -193,6 +194,7 @@ def _stock_checkpoint(model: TrainedModel, plans: dict, fold: Fold, sha256: str)
 
 
 def _check_against_source(written: Path, checkpoint_name: str, fold: Fold, model: TrainedModel) -> None:
+    # nnU-Net's predictor would also load what is not plain
     torch.load(written / f"fold_{fold.name}" / checkpoint_name, map_location="cpu", weights_only=True)
     with contextlib.redirect_stdout(io.StringIO()):  # remarks about GPUs
         predictor = nnUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False, allow_tqdm=False)

@@ -186,7 +186,9 @@ def describe(model: TrainedModel, fold: Fold, configuration: ConfigurationManage
                 "transpose the spatial axes, and the spacing with them, by transpose_forward",
                 "nonzero mask: voxels that differ from 0 in some channel, holes filled; crop to its bounding box",
                 "normalize each channel",
-                "resample to spacing (mm, in the transposed order; a 2d model keeps its first axis as it is)",
+                "resample to spacing (mm, in the transposed order; a 2d model keeps its first axis as it is) by "
+                "splines of the given order; where the largest spacing is over 3 times the smallest, its axis apart "
+                "with order_z",
             ],
             "transpose_forward": plans.transpose_forward,
             "spacing": configuration.spacing,
@@ -271,7 +273,7 @@ def _tensor(name: str, channels: int, configuration: ConfigurationManager, dynam
     description = {
         "name": name,
         "dtype": "float32",
-        "axes": ["batch", "channel", *"zyx"[-len(configuration.patch_size) :]],
+        "axes": ["batch", "channel", *(f"spatial_{axis}" for axis in range(len(configuration.patch_size)))],
         "shape": ["any" if dynamic else 1, channels, *configuration.patch_size],
     }
     if factors is not None:

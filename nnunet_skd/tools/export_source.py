@@ -8,6 +8,7 @@ import json
 import math
 import pickle
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,7 +125,13 @@ class TrainedModel:
         BadInput: something is missing; found before any checkpoint is read.
     """
 
-    def __init__(self, folder, folds, checkpoint_name="checkpoint_final.pth", allow_pickle=False):
+    def __init__(
+        self,
+        folder: str | Path,
+        folds: Iterable[int | str],
+        checkpoint_name: str = "checkpoint_final.pth",
+        allow_pickle: bool = False,
+    ):
         self.folder = Path(folder)
         self.folds = list(dict.fromkeys(str(fold) for fold in folds))
         self.checkpoint_name = checkpoint_name
@@ -147,8 +154,8 @@ class TrainedModel:
                 f"no {checkpoint_name} for fold {', '.join(missing)} in {self.folder}. "
                 + (f"Folds that have it: -f {' '.join(present)}" if present else "No fold has it: see -chk")
             )
-        self.plans = json.loads((self.folder / "plans.json").read_text())
-        self.dataset_json = json.loads((self.folder / "dataset.json").read_text())
+        self.plans = _read_json(self.folder / "plans.json")
+        self.dataset_json = _read_json(self.folder / "dataset.json")
         self.plans_manager = PlansManager(self.plans)
         self.label_manager = self.plans_manager.get_label_manager(self.dataset_json)
 
@@ -205,14 +212,15 @@ class TrainedModel:
                 raise BadInput(f"{trainer_name} computes something else than the stock network. {_NOT_STOCK}")
 
         mirroring_axes = checkpoint.get("inference_allowed_mirroring_axes")
-        epochs = checkpoint.get("current_epoch")
+        origin = checkpoint.get("nnunet_skd", {})  # an exported model that is exported again keeps its first origin
+        epochs = origin.get("epochs", checkpoint.get("current_epoch"))
         return Fold(
             name=fold,
             file=file,
             weights=checkpoint["network_weights"],
             network=network,
             configuration_name=str(configuration_name),
-            trainer_name=str(trainer_name),
+            trainer_name=str(origin.get("trainer_name", trainer_name)),
             trainer_found=trainer is not None,
             mirroring_axes=None if mirroring_axes is None else [int(axis) for axis in mirroring_axes],
             epochs=None if epochs is None else int(epochs),
@@ -239,6 +247,13 @@ class TrainedModel:
                 f"the weights in {file} do not fit the network that {trainer.__name__} builds. {_NOT_STOCK}\n{reason}"
             ) from error
         return network.eval()
+
+
+def _read_json(file: Path) -> dict:
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise BadInput(f"{file} is not JSON ({error}): copy it again from its origin") from error
 
 
 _NOT_STOCK = (
