@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         raise BadInput("an ONNX file holds one fold: name it, such as -f 0 (and average the logits of several files)")
     folder = _model_folder(args)
     if args.allow_pickle:
-        print("--allow_pickle: code in these checkpoints will be executed if they contain any", file=sys.stderr)
+        print("--allow_pickle: code will be executed if a checkpoint cannot be read without", file=sys.stderr)
     try:
         if args.onnx:
             _report_onnx(

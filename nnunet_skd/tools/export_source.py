@@ -47,25 +47,25 @@ def read_checkpoint(path: Path, allow_pickle: bool = False) -> dict:
     Raises:
         BadInput: the file is damaged, is no nnU-Net checkpoint, or needs ``allow_pickle``.
     """
-    if torch.__version__ < (2, 6) and not allow_pickle:
-        raise BadInput(
-            f"torch {torch.__version__} cannot read {path} without executing code stored in it: "
-            "install torch 2.6 or newer, or add --allow_pickle if you trust where the file comes from"
-        )
-    try:
-        if allow_pickle:
-            checkpoint = torch.load(path, map_location="cpu", weights_only=False)
-        else:
+    code = None
+    if torch.__version__ < (2, 6):
+        code = "whatever it contains, with a torch older than 2.6"
+    else:
+        try:
             with torch.serialization.safe_globals(_HARMLESS):
                 checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file fails in as many ways as it can be damaged
-        code = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
-        if code is None:
-            raise BadInput(f"{path} is damaged or no checkpoint ({type(error).__name__}): copy it again") from error
-        raise BadInput(
-            f"{path} was not read: to read it, Python would have to execute '{code[1]}', and code in a checkpoint "
-            "can do anything. If you know why it is there and trust where the file comes from, add --allow_pickle"
-        ) from error
+        except Exception as error:  # a damaged file fails in as many ways as it can be damaged
+            found = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
+            if found is None:
+                raise BadInput(f"{path} is damaged or no checkpoint ({type(error).__name__}): copy it again") from error
+            code = f"'{found[1]}'"
+    if code is not None:
+        if not allow_pickle:
+            raise BadInput(
+                f"{path} was not read: to read it, Python would have to execute {code}, and code in a checkpoint can "
+                "do anything. If you know why it is there and trust where the file comes from, add --allow_pickle"
+            )
+        checkpoint = torch.load(path, map_location="cpu", weights_only=False)
     try:
         checkpoint["network_weights"], checkpoint["trainer_name"], checkpoint["init_args"]["configuration"]
     except (KeyError, TypeError) as error:
