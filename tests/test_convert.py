@@ -612,17 +612,28 @@ def test_a_converted_data_set_trains_an_epoch_on_the_published_split(nnunet_env,
     configuration = plans["configurations"]["2d"]
     configuration |= {"patch_size": [32, 32], "batch_size": 2}
     configuration["architecture"]["arch_kwargs"] |= {
-        "n_stages": 2,
-        "features_per_stage": [4, 4],
-        "kernel_sizes": [[3, 3], [3, 3]],
-        "strides": [[1, 1], [2, 2]],
-        "n_conv_per_stage": [1, 1],
-        "n_conv_per_stage_decoder": [1],
+        "n_stages": 3,  # with two, nnU-Net's deep supervision has one output, of weight 0: the loss is not a number
+        "features_per_stage": [4, 4, 4],
+        "kernel_sizes": [[3, 3]] * 3,
+        "strides": [[1, 1], [2, 2], [2, 2]],
+        "n_conv_per_stage": [1, 1, 1],
+        "n_conv_per_stage_decoder": [1, 1],
     }
     path.write_text(json.dumps(plans))
-    train[train.index("nnUNetTrainerDSKD")] = "nnUNetTrainer_1epoch"  # the stock one: this test is about the data
-    said = call(*train, "-device", "cpu")
+    # the stock trainer, in a hurry: this test is about the data
+    train[train.index("nnUNetTrainerDSKD")] = "nnUNetTrainerShort"
+    (tmp_path / "trainers").mkdir()
+    (tmp_path / "trainers" / "short.py").write_text(
+        "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n"
+        "class nnUNetTrainerShort(nnUNetTrainer):\n"
+        "    def initialize(self):\n"
+        "        super().initialize()\n"
+        "        self.num_epochs, self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = 1, 20, 5\n"
+    )
+    said = call(*train, "-device", "cpu", nnUNet_extTrainer=str(tmp_path / "trainers"))
     assert "This split has 3 training and 2 validation cases." in said
-    folder = nnunet_env / "nnUNet_results" / "Dataset082_DCA1" / "nnUNetTrainer_1epoch__nnUNetPlans__2d" / "fold_0"
+    losses = [float(line.split()[-1]) for line in said.splitlines() if " train_loss " in line or " val_loss " in line]
+    assert len(losses) == 2 and np.isfinite(losses).all()
+    folder = nnunet_env / "nnUNet_results" / "Dataset082_DCA1" / "nnUNetTrainerShort__nnUNetPlans__2d" / "fold_0"
     assert (folder / "checkpoint_final.pth").exists()
     assert sorted(p.stem for p in (folder / "validation").glob("*.png")) == ["dca1_101", "dca1_102"]
