@@ -86,8 +86,16 @@ def test_2d_registered_then_by_variable(nnunet_env, clone_of_nnunet):
     assert done.returncode != 0 and "Could not find requested nnunet trainer" in done.stderr + done.stdout
 
 
-OWN_VARIANT = """
+OWN_VARIANTS = """
+from nnunet_skd.trainers.nnUNetTrainerDSKD import nnUNetTrainerDSKD_5epochs
 from nnunet_skd.trainers.nnUNetTrainerDSKD_ACW import nnUNetTrainerDSKD_ACW
+
+
+class nnUNetTrainerDSKD_5epochs_brief(nnUNetTrainerDSKD_5epochs):
+    def initialize(self):
+        self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = 40, 2
+        super().initialize()
+
 
 class nnUNetTrainerDSKD_ACW_brief(nnUNetTrainerDSKD_ACW):
     def initialize(self):
@@ -97,11 +105,11 @@ class nnUNetTrainerDSKD_ACW_brief(nnUNetTrainerDSKD_ACW):
 
 
 @pytest.fixture
-def own_variant(tmp_path) -> dict[str, str]:
-    """A user's own trainer in a folder of his, beside ours: two epochs, so that there is a teacher and a ramp."""
+def own_variants(tmp_path) -> dict[str, str]:
+    """A user's own trainers in a folder of their own, beside ours: short, but with a teacher and a ramp."""
     folder = tmp_path / "my_trainers"
     folder.mkdir()
-    (folder / "my_variant.py").write_text(OWN_VARIANT)
+    (folder / "my_variant.py").write_text(OWN_VARIANTS)
     return {"nnUNet_extTrainer": f"{folder}{os.pathsep}{BY_VARIABLE['nnUNet_extTrainer']}"}
 
 
@@ -112,21 +120,21 @@ def assert_everything_was_distilled(fold: Path) -> None:
     assert (table[terms].iloc[1] > 0).all()
 
 
-def test_3d_regions_and_ignore_label(nnunet_env, own_variant):
+def test_3d_regions_and_ignore_label(nnunet_env, own_variants):
     dataset, trainer = prepare(3, regions=True, ignore_label=True), "nnUNetTrainerDSKD_ACW_brief"
-    run("nnUNetv2_train", 900, "3d_fullres", 0, "-tr", trainer, "-device", "cpu", **own_variant)
+    run("nnUNetv2_train", 900, "3d_fullres", 0, "-tr", trainer, "-device", "cpu", **own_variants)
     assert_everything_was_distilled(fold_folder(dataset, trainer, "3d_fullres"))
     output = nnunet_env / "predicted"
     run("nnUNetv2_predict", "-i", dataset / "imagesTs", "-o", output, "-d", 900, "-c", "3d_fullres", "-tr", trainer,
-        "-f", 0, "-device", "cpu", "--disable_tta", **own_variant)  # fmt: skip
+        "-f", 0, "-device", "cpu", "--disable_tta", **own_variants)  # fmt: skip
     assert len(list(output.glob("*.nii.gz"))) == 2 and predicted_labels(output)
 
 
-def test_residual_encoder_plans(nnunet_env, own_variant):
+def test_residual_encoder_plans(nnunet_env, own_variants):
     plans = "nnUNetResEncUNetMPlans"
     dataset = prepare(2, planner=("-pl", "nnUNetPlannerResEncM"), plans_name=plans)
     trainer = "nnUNetTrainerDSKD_ACW_brief"
-    run("nnUNetv2_train", 900, "2d", 0, "-tr", trainer, "-p", plans, "-device", "cpu", **own_variant)
+    run("nnUNetv2_train", 900, "2d", 0, "-tr", trainer, "-p", plans, "-device", "cpu", **own_variants)
     assert_everything_was_distilled(fold_folder(dataset, trainer, "2d", plans))
     checkpoint = torch.load(
         fold_folder(dataset, trainer, "2d", plans) / "checkpoint_final.pth", map_location="cpu", weights_only=False
@@ -136,14 +144,14 @@ def test_residual_encoder_plans(nnunet_env, own_variant):
     assert any("reconstruction" in name for name in checkpoint["distillation"])
 
 
-def test_a_killed_training_continues(nnunet_env):
+def test_a_killed_training_continues(nnunet_env, own_variants):
     """kill -9 in the middle of an epoch, then --c: the epochs that were saved are not repeated, and the run ends."""
     dataset = prepare(2)
-    trainer = "nnUNetTrainerDSKD_5epochs"
+    trainer = "nnUNetTrainerDSKD_5epochs_brief"
     command = ("nnUNetv2_train", "900", "2d", "0", "-tr", trainer, "-device", "cpu")
     fold = fold_folder(dataset, trainer, "2d")
     process = subprocess.Popen(
-        [BIN / command[0], *command[1:]], env=os.environ | BY_VARIABLE | {"OMP_NUM_THREADS": "1"},
+        [BIN / command[0], *command[1:]], env=os.environ | own_variants | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     try:
@@ -156,7 +164,7 @@ def test_a_killed_training_continues(nnunet_env):
     saved = torch.load(fold / "checkpoint_best.pth", map_location="cpu", weights_only=False)["current_epoch"]
     before = rows(fold)
 
-    printed = run(*command, "--c", **BY_VARIABLE)
+    printed = run(*command, "--c", **own_variants)
     assert f"Epoch {saved} \n" in printed and f"Epoch {saved - 1} \n" not in printed
     after = rows(fold)
     assert after["epoch"].tolist() == [0, 1, 2, 3, 4]
