@@ -142,11 +142,11 @@ class SelfDistillationTrainer(nnUNetTrainer):
             tau_range=self.tau_range,
             **self._acw_weights(),
         )
-        if acw.temperature is not None and not isinstance(self.optimizer, torch.optim.SGD):
+        adversary = [] if acw.temperature is None else list(acw.temperature.parameters())
+        if adversary and not isinstance(self.optimizer, torch.optim.SGD):
             raise NotImplementedError(
                 f"the adversarial temperature moves by plain gradient steps, and {type(self.optimizer).__name__} makes "
-                f"others of them: it would run to its bound. Use a trainer with SGD, or set adversarial_weight = 0 and "
-                f"class_wise_weight = 0."
+                f"others of them: it would run to its bound. Use a trainer with SGD, or set adversarial_weight = 0."
             )
         forward = acw
         parameters = list(acw.parameters())

@@ -153,6 +153,11 @@ def test_refuses_an_optimizer_that_would_run_the_temperature_to_its_bound():
     with pytest.raises(NotImplementedError, match="plain gradient steps, and AdamW? makes others"):
         initialized(nnUNetTrainerACWSKD_Adam)
 
+    class nnUNetTrainerACWSKD_noAT_Adam(nnUNetTrainerACWSKD_noAT, nnUNetTrainerAdam):
+        pass
+
+    initialized(nnUNetTrainerACWSKD_noAT_Adam)
+
 
 def test_refuses_a_coarse_head_that_nnunet_does_not_train():
     with pytest.raises(NotImplementedError, match="coarse masks.*lowest of the 2 outputs.*four or more stages"):
