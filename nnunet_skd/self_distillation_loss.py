@@ -92,35 +92,48 @@ class SelfDistillationLoss(nn.Module):
         if not self.training:
             return segmentation
         terms = {"segmentation": segmentation}
+        labels, valid = self._split(target[0])
         teacher_outputs, self.teacher_outputs = self.teacher_outputs, None
         if teacher_outputs is not None:
             with without_autocast(outputs[0]):
-                terms |= self._dskd_terms(outputs, target, teacher_outputs)
-        self._record_terms(terms, target[0])
+                terms |= self._dskd_terms(outputs, target, teacher_outputs, labels, valid)
+        self._record_terms(terms, valid)
         if self.acw is not None:
-            acw_terms = self._acw_terms(outputs, target)
+            acw_terms = self._acw_terms(outputs, target[0], labels, valid)
             self._record(acw_terms)
             self._record(self.acw.diagnostics(), skip_undefined=True)
             terms |= acw_terms
         self._cross_entropy = None
         return sum(terms.values())
 
-    def _dskd_terms(self, outputs: list[Tensor], target: list[Tensor], teacher_outputs: list[Tensor]) -> dict:
+    def _split(self, target: Tensor) -> tuple[Tensor, Tensor | None]:
+        return split_target(target, has_regions=self.has_regions, ignore_label=self.ignore_label)
+
+    def _dskd_terms(
+        self,
+        outputs: list[Tensor],
+        target: list[Tensor],
+        teacher_outputs: list[Tensor],
+        labels: Tensor,
+        valid: Tensor | None,
+    ) -> dict[str, Tensor]:
+        """``labels`` and ``valid``: of the full resolution; the other outputs' are split here."""
         full_size = tuple(outputs[0].shape[2:])
         ddl, psdl = [], []
         for i in self.supervised if self.ddl_weight else [0]:
-            labels, valid = split_target(target[i], has_regions=self.has_regions, ignore_label=self.ignore_label)
             teacher = class_probabilities(teacher_outputs[i], has_regions=self.has_regions)
             if self.ddl_weight:
-                ddl.append(self.ddl_weight * self.ddl(outputs[i], teacher, valid, full_size))
+                valid_here = valid if i == 0 else self._split(target[i])[1]
+                ddl.append(self.ddl_weight * self.ddl(outputs[i], teacher, valid_here, full_size))
             if i == 0 and self.psdl_weight and self.alpha:
                 weight = self.psdl_weight * self.cross_entropy_weight * self.alpha
                 psdl.append(weight * self.psdl(outputs[0], teacher, labels, valid))
         return {name: sum(values) for name, values in (("ddl", ddl), ("psdl", psdl)) if values}
 
-    def _acw_terms(self, outputs: list[Tensor], target: list[Tensor]) -> dict[str, Tensor]:
-        labels, valid = split_target(target[0], has_regions=self.has_regions, ignore_label=self.ignore_label)
-        terms = self._acw_forward[0](self._tap.pop(), outputs[0], outputs[1], target[0], labels, valid)
+    def _acw_terms(
+        self, outputs: list[Tensor], target: Tensor, labels: Tensor, valid: Tensor | None
+    ) -> dict[str, Tensor]:
+        terms = self._acw_forward[0](self._tap.pop(), outputs[0], outputs[1], target, labels, valid)
         weights = self.acw.weights()
         return {name: weights[name] * value for name, value in terms.items()}
 
@@ -129,13 +142,12 @@ class SelfDistillationLoss(nn.Module):
         if self.training and self._cross_entropy is None:
             self._cross_entropy = output.detach()
 
-    def _record_terms(self, terms: dict[str, Tensor], target: Tensor) -> None:
+    def _record_terms(self, terms: dict[str, Tensor], valid: Tensor | None) -> None:
         """Count the full-resolution cross-entropy as PSDL's, where it belongs."""
         values = {name: value.detach() for name, value in terms.items()}
         if self._cross_entropy is not None:
             cross_entropy = self._cross_entropy.float()
             if cross_entropy.ndim:  # regions with an ignore label: nnU-Net reduces outside its criterion
-                _, valid = split_target(target, has_regions=True, ignore_label=self.ignore_label)
                 cross_entropy = (cross_entropy * valid).sum() / valid.sum().clamp_min(1)
             cross_entropy = self.cross_entropy_weight * cross_entropy
             values["segmentation"] = values["segmentation"] - cross_entropy

@@ -177,11 +177,15 @@ class SelfDistillationTrainer(nnUNetTrainer):
         self.loss.alpha = self.psdl_alpha * self.current_epoch / self.num_epochs
         if self.loss.acw is not None:
             self.loss.acw.set_epoch(self.current_epoch, self.num_epochs)
-        if self.teacher is not None and self.current_epoch > 0:
+        if self._has_teacher():
             self.teacher.update(self._plain_network())
 
+    def _has_teacher(self) -> bool:
+        """From the second epoch on, where a term needs one."""
+        return self.teacher is not None and self.current_epoch > 0
+
     def train_step(self, batch: dict) -> dict:
-        if self.teacher is not None and self.current_epoch > 0:
+        if self._has_teacher():
             batch["data"] = batch["data"].to(self.device, non_blocking=True)
             # as nnU-Net: mixed precision on CUDA only
             with torch.autocast(self.device.type) if self.device.type == "cuda" else dummy_context():

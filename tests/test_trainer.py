@@ -393,7 +393,9 @@ def test_fp16_extremes_do_not_break_a_step():
     for x in outputs:
         x[:, 0] = 1e4
         x.requires_grad_()
-    terms = trainer.loss._dskd_terms(outputs, batch["target"], [-x.detach() for x in outputs])
+    terms = trainer.loss._dskd_terms(
+        outputs, batch["target"], [-x.detach() for x in outputs], *trainer.loss._split(batch["target"][0])
+    )
     sum(terms.values()).backward()
     assert set(terms) == {"ddl", "psdl"} and all(x.isfinite() for x in terms.values())
     assert outputs[0].grad.isfinite().all()
