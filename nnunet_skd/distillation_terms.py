@@ -36,34 +36,25 @@ class _TemperatureDivergence(torch.autograd.Function):
     def forward(ctx, logits, teacher_logits, tau, weight, has_regions):
         dtype = torch.promote_types(logits.dtype, torch.float32)
         scale = tau.detach().to(dtype)
-        student, teacher = logits.to(dtype) / scale, teacher_logits.to(dtype) / scale
-        if has_regions:
-            p, q = teacher.sigmoid(), student.sigmoid()
-            log = nn.functional.logsigmoid
-            kl = p * (log(teacher) - log(student)) + (1 - p) * (log(-teacher) - log(-student))
-            along = teacher * p * (1 - p) * (teacher - student) + student * (q - p)
-            channels = logits.shape[1]
-        else:
-            log_p, log_q = teacher.log_softmax(1), student.log_softmax(1)
-            p, q = log_p.exp(), log_q.exp()
-            ratio = log_p - log_q
-            kl = (p * ratio).sum(1, keepdim=True)
-            # a and b may be shifted by a constant: log p and log q do the same with less rounding
-            along = p * log_p * (ratio - kl) + log_q * (q - p)
-            channels = 1
-        gap = q - p
+        sum_kl = sum_along = torch.zeros((), dtype=dtype, device=logits.device)
+        gap = torch.empty_like(logits)
+        # a sample at a time: the maps that only live in here would be the peak of the step's memory
+        for b in range(logits.shape[0]):
+            student, teacher = logits[b].to(dtype), teacher_logits[b].to(dtype)
+            if weight is not None:  # where nothing counts both are equal, and every summand is 0
+                student, teacher = (torch.where(weight[b] > 0, z, 0) for z in (student, teacher))
+            one_sample = _bernoulli if has_regions else _categorical
+            kl, along, gap[b] = one_sample(student, teacher, scale)
+            sum_kl, sum_along = sum_kl + kl, sum_along + along
         if weight is None:
             positions = logits[:, 0].numel()
         else:
-            counts = weight > 0
-            positions = counts.sum().clamp_min(1)
-            kl, along, gap = torch.where(counts, kl, 0), torch.where(counts, along, 0), torch.where(counts, gap, 0)
-        mean_kl = kl.sum() / (positions * channels)
-        mean_along = along.sum() / (positions * channels)
-        d_tau = 2 * scale * mean_kl - scale * mean_along
+            positions = (weight > 0).sum().clamp_min(1)
+        norm = positions * (logits.shape[1] if has_regions else 1)
+        d_tau = (2 * scale * sum_kl - scale * sum_along) / norm
         # gap stays in [-1, 1] and is scaled in float32 later: 1e-6 of it would be lost in float16
-        ctx.save_for_backward(gap.to(logits.dtype), scale / (positions * channels), d_tau.to(tau.dtype))
-        return scale.square() * mean_kl
+        ctx.save_for_backward(gap, scale / norm, d_tau.to(tau.dtype))
+        return scale.square() * sum_kl / norm
 
     @staticmethod
     @once_differentiable
@@ -71,6 +62,31 @@ class _TemperatureDivergence(torch.autograd.Function):
         gap, scale, d_tau = ctx.saved_tensors
         d_logits = (gap * (gradient * scale).reshape((1,) * gap.dim())).to(gap.dtype)
         return d_logits, None, gradient * d_tau, None, None
+
+
+def _categorical(student: Tensor, teacher: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of one sample's logits, ``K, positions...``: sum of KL, sum of a dKL/da + b dKL/db, and the map q - p.
+
+    In place where it can be: five maps at the most.
+    """
+    log_p, log_q = (teacher / scale).log_softmax(0), (student / scale).log_softmax(0)
+    p, ratio = log_p.exp(), log_p - log_q
+    kl = (p * ratio).sum(0, keepdim=True)
+    gap = log_q.exp().sub_(p)
+    # a and b may be shifted by a constant: log p and log q do the same with less rounding
+    along = p.mul_(log_p).mul_(ratio.sub_(kl)).sum() + log_q.mul_(gap).sum()
+    return kl.sum(), along, gap
+
+
+def _bernoulli(student: Tensor, teacher: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same for one binary distribution per channel."""
+    student, teacher = student / scale, teacher / scale
+    p, q = teacher.sigmoid(), student.sigmoid()
+    log = nn.functional.logsigmoid
+    kl = p * (log(teacher) - log(student)) + (1 - p) * (log(-teacher) - log(-student))
+    gap = q - p
+    along = teacher * p * (1 - p) * (teacher - student) + student * gap
+    return kl.sum(), along.sum(), gap
 
 
 def token_loss(tokens: Tensor, present: Tensor, overlaps: Tensor | None) -> Tensor:
