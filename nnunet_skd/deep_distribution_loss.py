@@ -76,35 +76,38 @@ class DeepDistributionLoss(nn.Module):
         )
 
     def forward(
-        self, logits: Tensor, teacher_probabilities: Tensor, valid: Tensor | None, full_size: tuple[int, ...]
+        self, probabilities: Tensor, target_fractions: Tensor, valid: Tensor | None, full_size: tuple[int, ...]
     ) -> Tensor:
         """One side output.
 
         Args:
-            logits: the student's, ``B, K, spatial``.
-            teacher_probabilities: from :func:`class_probabilities`, same shape, no gradient.
+            probabilities: the student's, ``B, K, spatial``, from :func:`class_probabilities`.
+            target_fractions: :meth:`fractions` of what the student is compared with, no gradient.
             valid: ``B, 1, spatial`` (bool), or None where every voxel counts.
             full_size: spatial size of the full-resolution output; sets the grid and ``N`` for all side outputs.
 
         Returns:
             Scalar; 0 and connected to the graph where no voxel is valid.
         """
-        grid = self.patch_grid(full_size)
-        voxels_per_patch = math.prod(full_size) / math.prod(grid)
-        probabilities = class_probabilities(logits, has_regions=self.has_regions)
-        weight = None
-        if valid is not None:
-            valid = valid.to(probabilities.dtype)
-            weight = _pool(valid, grid)
-        student = self._log_distribution(_fractions(probabilities, valid, weight, grid), voxels_per_patch)
-        teacher = self._log_distribution(_fractions(teacher_probabilities, valid, weight, grid), voxels_per_patch)
+        voxels_per_patch = math.prod(full_size) / math.prod(self.patch_grid(full_size))
+        student = self._log_distribution(self.fractions(probabilities, valid, full_size), voxels_per_patch)
+        teacher = self._log_distribution(target_fractions, voxels_per_patch)
         if self.direction == "teacher_student":
             student, teacher = teacher, student
         divergence = (student.exp() * (student - teacher)).sum(-1)
-        if weight is None:
+        if valid is None:
             return divergence.mean()
+        weight = _pool(valid.to(divergence.dtype), self.patch_grid(full_size))
         weight = (weight > 0).to(divergence.dtype).expand_as(divergence)
         return (divergence * weight).sum() / weight.sum().clamp_min(1)
+
+    def fractions(self, values: Tensor, valid: Tensor | None, full_size: tuple[int, ...]) -> Tensor:
+        """Mean over the valid voxels of each patch: ``B, K, spatial`` -> ``B, K, grid``; 0 where none is valid."""
+        grid = self.patch_grid(full_size)
+        if valid is None:
+            return _pool(values, grid)
+        valid = valid.to(values.dtype)
+        return _pool(values * valid, grid) / _pool(valid, grid).clamp_min(torch.finfo(values.dtype).tiny)
 
     def _log_distribution(self, fractions: Tensor, voxels_per_patch: float) -> Tensor:
         """``B, K, grid`` -> log q: ``B, 1, grid, K`` (labels) or ``B, R, grid, 2`` (regions)."""
@@ -119,12 +122,6 @@ class DeepDistributionLoss(nn.Module):
         else:
             energy = fractions
         return (energy / self.temperature).log_softmax(-1)
-
-
-def _fractions(probabilities: Tensor, valid: Tensor | None, weight: Tensor | None, grid: tuple[int, ...]) -> Tensor:
-    if valid is None:
-        return _pool(probabilities, grid)
-    return _pool(probabilities * valid, grid) / weight.clamp_min(torch.finfo(weight.dtype).tiny)
 
 
 def _pool(values: Tensor, grid: tuple[int, ...]) -> Tensor:

@@ -4,6 +4,29 @@ import torch
 from torch import Tensor, nn
 
 
+def teacher_minus_truth(
+    teacher_probabilities: Tensor, target: Tensor, valid: Tensor | None, *, has_regions: bool
+) -> Tensor:
+    """``p_T - y``, 0 where a voxel is not valid.
+
+    Args:
+        teacher_probabilities: ``B, K, spatial``, no gradient. **Overwritten**: its memory becomes the result's.
+        target: without ignore label (:func:`nnunet_skd.targets.split_target`): labels ``B, 1, spatial`` or regions
+            ``B, R, spatial``.
+        valid: ``B, 1, spatial`` (bool), or None where every voxel counts.
+
+    Returns:
+        ``B, K, spatial``.
+    """
+    difference = teacher_probabilities
+    if has_regions:
+        difference.sub_(target.to(difference.dtype))
+    else:
+        minus_one = torch.full((), -1.0, dtype=difference.dtype, device=difference.device).expand(target.shape)
+        difference.scatter_add_(1, target.long(), minus_one)
+    return difference if valid is None else difference.mul_(valid)
+
+
 class PixelwiseDistillationLoss(nn.Module):
     r"""What the teacher's probabilities change in the cross-entropy: ``CE(z, p_T) - CE(z, y)``.
 
@@ -25,15 +48,12 @@ class PixelwiseDistillationLoss(nn.Module):
     def extra_repr(self) -> str:
         return f"has_regions={self.has_regions}"
 
-    def forward(self, logits: Tensor, teacher_probabilities: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
-        """The full-resolution output.
+    def forward(self, logits: Tensor, difference: Tensor, valid: Tensor | None) -> Tensor:
+        """One output.
 
         Args:
             logits: the student's, ``B, K, spatial``.
-            teacher_probabilities: ``B, K, spatial``, no gradient. **Overwritten**: the buffer becomes ``p_T - y``, the
-                one full-size tensor kept for the backward pass.
-            target: without ignore label (:func:`nnunet_skd.targets.split_target`): labels ``B, 1, spatial`` or regions
-                ``B, R, spatial``.
+            difference: :func:`teacher_minus_truth`, same shape; the one full-size tensor kept for the backward pass.
             valid: ``B, 1, spatial`` (bool), or None where every voxel counts.
 
         Returns:
@@ -41,16 +61,9 @@ class PixelwiseDistillationLoss(nn.Module):
         """
         if logits.dtype != torch.float64:
             logits = logits.float()
-        difference = teacher_probabilities
-        if self.has_regions:
-            difference.sub_(target.to(difference.dtype))
-        else:
-            minus_one = torch.full((), -1.0, dtype=difference.dtype, device=difference.device).expand(target.shape)
-            difference.scatter_add_(1, target.long(), minus_one)
-        if valid is None:
-            count = target.numel()
-        else:
-            difference.mul_(valid)
+        if valid is not None:
             count = valid.sum().clamp_min(1)
+        else:
+            count = logits.numel() if self.has_regions else logits[:, 0].numel()
         # a dot product writes no full-size temporary, a product and its sum would
         return -torch.dot(difference.flatten(), logits.flatten()) / count

@@ -6,8 +6,9 @@ from torch import Tensor, nn
 from nnunet_skd.acw_skd import AdversarialClassWiseDistillation
 from nnunet_skd.deep_distribution_loss import DeepDistributionLoss, class_probabilities
 from nnunet_skd.feature_tap import FeatureTap
-from nnunet_skd.pixelwise_distillation import PixelwiseDistillationLoss
+from nnunet_skd.pixelwise_distillation import PixelwiseDistillationLoss, teacher_minus_truth
 from nnunet_skd.precision import without_autocast
+from nnunet_skd.shared_probabilities import SharedProbabilities
 from nnunet_skd.targets import split_target
 
 # nnU-Net gives the lowest output the weight 0, or 1e-6 under DDP: its head learns nothing, so it teaches nothing.
@@ -20,13 +21,17 @@ class SelfDistillationLoss(nn.Module):
     i runs over the supervised outputs, 1 is the full resolution and ``w_CE`` the weight of its cross-entropy in
     nnU-Net's loss, so with ``psdl_weight = 1`` that cross-entropy is replaced by DSKD's ``L_PSDL``
     (arXiv 2509.03173; total loss with all weights 1; that deep supervision with hard labels stays is ours).
+
+    DDL's target are the teacher's patch fractions ``f_T``, or with ``ddl_mixed`` those of PSDL's soft labels,
+    ``alpha * f_T + (1 - alpha) * f_y`` (ours): a class that the teacher does not know yet is not held back.
+
     ``L_ACW`` is the weighted sum of :class:`nnunet_skd.acw_skd.AdversarialClassWiseDistillation`'s terms, with z_2 as
     the coarse auxiliary prediction. In evaluation mode it is nnU-Net's loss and nothing else.
 
     Args:
         segmentation_loss: nnU-Net's deep-supervision loss: ``weight_factors``, and ``loss`` for one output.
         has_regions, ignore_label: as in :func:`nnunet_skd.targets.split_target`.
-        ddl, ddl_weight: the deep distribution loss; weight 0 switches it off.
+        ddl, ddl_weight, ddl_mixed: the deep distribution loss; weight 0 switches it off.
         psdl_weight: of the pixel-wise self-knowledge distillation; 0 switches it off.
         cross_entropy_weight: weight of the cross-entropy within nnU-Net's loss of one output.
     """
@@ -39,6 +44,7 @@ class SelfDistillationLoss(nn.Module):
         ignore_label: int | None,
         ddl: DeepDistributionLoss,
         ddl_weight: float,
+        ddl_mixed: bool,
         psdl_weight: float,
         cross_entropy_weight: float,
     ):
@@ -48,6 +54,7 @@ class SelfDistillationLoss(nn.Module):
         self.ignore_label = ignore_label
         self.ddl = ddl
         self.ddl_weight = ddl_weight
+        self.ddl_mixed = ddl_mixed
         self.psdl = PixelwiseDistillationLoss(has_regions=has_regions)
         self.psdl_weight = psdl_weight
         self.cross_entropy_weight = segmentation_loss.weight_factors[0] * cross_entropy_weight
@@ -60,6 +67,14 @@ class SelfDistillationLoss(nn.Module):
         self._cross_entropy: Tensor | None = None
         if psdl_weight:
             segmentation_loss.loss.ce.register_forward_hook(self._keep_cross_entropy)
+        self._shared: SharedProbabilities | None = None
+
+    def share_probabilities(self, dice: nn.Module) -> None:
+        """Take the student's probabilities from nnU-Net's Dice instead of computing them a second time.
+
+        ``dice``: not compiled, its ``apply_nonlin`` the softmax, or for regions the sigmoid, that the terms stand on.
+        """
+        dice.apply_nonlin = self._shared = SharedProbabilities(dice.apply_nonlin)
 
     def attach_acw(self, acw: AdversarialClassWiseDistillation, tap: FeatureTap, forward: nn.Module) -> None:
         """Add ACW-SKD's terms. ``forward``: ``acw`` itself, or its wrapper for distributed training."""
@@ -88,15 +103,22 @@ class SelfDistillationLoss(nn.Module):
         Returns:
             Scalar.
         """
-        segmentation = self.segmentation_loss(outputs, target)
         if not self.training:
-            return segmentation
-        terms = {"segmentation": segmentation}
-        labels, valid = self._split(target[0])
+            return self.segmentation_loss(outputs, target)
+        return sum(self.terms(outputs, target).values())
+
+    def terms(self, outputs: list[Tensor], target: list[Tensor]) -> dict[str, Tensor]:
+        """The summands of a training step's loss, weights included, of which the means are kept for the log."""
         teacher_outputs, self.teacher_outputs = self.teacher_outputs, None
+        if self._shared is not None:
+            self._shared.keep = teacher_outputs is not None and self.ddl_weight != 0
+        terms = {"segmentation": self.segmentation_loss(outputs, target)}
+        labels, valid = self._split(target[0])
         if teacher_outputs is not None:
             with without_autocast(outputs[0]):
                 terms |= self._dskd_terms(outputs, target, teacher_outputs, labels, valid)
+        if self._shared is not None:
+            self._shared.clear()
         self._record_terms(terms, valid)
         if self.acw is not None:
             acw_terms = self._acw_terms(outputs, target[0], labels, valid)
@@ -104,7 +126,7 @@ class SelfDistillationLoss(nn.Module):
             self._record(self.acw.diagnostics(), skip_undefined=True)
             terms |= acw_terms
         self._cross_entropy = None
-        return sum(terms.values())
+        return terms
 
     def _split(self, target: Tensor) -> tuple[Tensor, Tensor | None]:
         return split_target(target, has_regions=self.has_regions, ignore_label=self.ignore_label)
@@ -121,14 +143,30 @@ class SelfDistillationLoss(nn.Module):
         full_size = tuple(outputs[0].shape[2:])
         ddl, psdl = [], []
         for i in self.supervised if self.ddl_weight else [0]:
+            if i > 0:
+                labels, valid = self._split(target[i])
             teacher = class_probabilities(teacher_outputs[i], has_regions=self.has_regions)
+            distils_pixels = i == 0 and self.psdl_weight != 0 and self.alpha > 0
             if self.ddl_weight:
-                valid_here = valid if i == 0 else self._split(target[i])[1]
-                ddl.append(self.ddl_weight * self.ddl(outputs[i], teacher, valid_here, full_size))
-            if i == 0 and self.psdl_weight and self.alpha:
+                fractions = self.ddl.fractions(teacher, valid, full_size)
+            if distils_pixels or (self.ddl_weight and self.ddl_mixed):
+                difference = teacher_minus_truth(teacher, labels, valid, has_regions=self.has_regions)
+            if self.ddl_weight:
+                if self.ddl_mixed:  # f_T - (1 - alpha) * (f_T - f_y), from a buffer that is there anyway
+                    fractions = fractions - (1 - self.alpha) * self.ddl.fractions(difference, valid, full_size)
+                student = self._student_probabilities(outputs[i])
+                ddl.append(self.ddl_weight * self.ddl(student, fractions, valid, full_size))
+            if distils_pixels:
                 weight = self.psdl_weight * self.cross_entropy_weight * self.alpha
-                psdl.append(weight * self.psdl(outputs[0], teacher, labels, valid))
+                psdl.append(weight * self.psdl(outputs[0], difference, valid))
         return {name: sum(values) for name, values in (("ddl", ddl), ("psdl", psdl)) if values}
+
+    def _student_probabilities(self, logits: Tensor) -> Tensor:
+        shared = None if self._shared is None else self._shared.of(logits)
+        # autocast leaves a sigmoid in half precision
+        if shared is not None and shared.dtype == torch.promote_types(shared.dtype, torch.float32):
+            return shared
+        return class_probabilities(logits, has_regions=self.has_regions)
 
     def _acw_terms(
         self, outputs: list[Tensor], target: Tensor, labels: Tensor, valid: Tensor | None

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.helpers import dummy_context
+from nnunetv2.utilities.helpers import dummy_context, softmax_helper_dim1
 from torch import distributed, nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
@@ -20,6 +20,7 @@ from nnunet_skd.self_distillation_loss import SelfDistillationLoss
 from nnunet_skd.teacher import Teacher
 
 CHECKPOINT_KEY = "distillation"
+DDL_TARGETS = ("teacher", "mixed")
 # the terms that compare with a teacher, as opposed to those that supervise
 DISTILLATION_TERMS = ("ddl", "adversarial", "class_wise", "class_wise_feature", "reconstruction")
 
@@ -31,12 +32,14 @@ class SelfDistillationTrainer(nnUNetTrainer):
     attributes below; a trainer for ``-tr`` is a subclass that sets some of them (see ``trainers/``).
     """
 
-    # Deep distribution loss, see nnunet_skd.deep_distribution_loss
+    # Deep distribution loss, see nnunet_skd.deep_distribution_loss; its target: the teacher's patch distribution, or
+    # "mixed" with the truth's by PSDL's alpha
     ddl_weight = 0.0
     ddl_patches_per_axis = 4
     ddl_temperature = 3.0
     ddl_counts = "log"
     ddl_direction = "student_teacher"
+    ddl_target = "teacher"
     # Pixel-wise self-knowledge distillation, see nnunet_skd.pixelwise_distillation; alpha rises linearly to psdl_alpha
     psdl_weight = 0.0
     psdl_alpha = 0.5
@@ -96,13 +99,15 @@ class SelfDistillationTrainer(nnUNetTrainer):
 
     def _build_self_distillation_loss(self) -> SelfDistillationLoss:
         base = self.loss.loss
+        if self.ddl_target not in DDL_TARGETS:
+            raise ValueError(f"ddl_target must be one of {DDL_TARGETS}, got {self.ddl_target!r}")
         if self.psdl_weight and not _has_plain_cross_entropy(base):
             raise NotImplementedError(
                 f"{type(self).__name__} softens the targets of nnU-Net's cross-entropy, but the loss "
                 f"{type(base).__name__} is not nnU-Net's Dice and cross-entropy, without class weights or label "
                 f"smoothing. Set psdl_weight = 0 in your trainer."
             )
-        return SelfDistillationLoss(
+        loss = SelfDistillationLoss(
             self.loss,
             has_regions=self.label_manager.has_regions,
             ignore_label=self.label_manager.ignore_label,
@@ -114,9 +119,16 @@ class SelfDistillationTrainer(nnUNetTrainer):
                 direction=self.ddl_direction,
             ),
             ddl_weight=self.ddl_weight,
+            ddl_mixed=self.ddl_target == "mixed",
             psdl_weight=self.psdl_weight,
             cross_entropy_weight=getattr(base, "weight_ce", 0.0),
         )
+        dice = getattr(base, "dc", None)
+        nonlinearity = torch.sigmoid if self.label_manager.has_regions else softmax_helper_dim1
+        # a compiled Dice fuses its softmax away, there is nothing to share
+        if getattr(dice, "apply_nonlin", None) is nonlinearity and not isinstance(dice, OptimizedModule):
+            loss.share_probabilities(dice)
+        return loss
 
     def _acw_weights(self) -> dict[str, float]:
         return {
@@ -224,7 +236,7 @@ class SelfDistillationTrainer(nnUNetTrainer):
         sizes = {name: abs(value + dice.get(name, 0.0)) for name, value in terms.items()}
         total = sum(sizes.values()) or 1.0
         row = terms | {f"share_{name}": size / total for name, size in sizes.items()}
-        if self.psdl_weight:
+        if self.psdl_weight or self.loss.ddl_mixed:
             row["alpha"] = self.loss.alpha
         return row | means
 

@@ -49,6 +49,11 @@ def case(dim, has_regions, dtype=torch.float64, size=8, classes=3, batch=2, seed
     return student, class_probabilities(teacher, has_regions=has_regions), (size,) * dim
 
 
+def of_logits(loss, logits, teacher, valid, full_size):
+    student = class_probabilities(logits, has_regions=loss.has_regions)
+    return loss(student, loss.fractions(teacher, valid, full_size), valid, full_size)
+
+
 @pytest.mark.parametrize("dim", [2, 3])
 @pytest.mark.parametrize("has_regions", [False, True])
 @pytest.mark.parametrize("counts", ["log", "raw", "fraction"])
@@ -71,7 +76,7 @@ def test_equals_plain_loops_in_value_and_gradient(dim, has_regions, counts, dire
         )  # fmt: skip
 
     logits.requires_grad_()
-    value = loss(logits, teacher, valid if ignore else None, full_size)
+    value = of_logits(loss, logits, teacher, valid if ignore else None, full_size)
     assert value.item() == pytest.approx(plain(logits.detach()), rel=1e-9)
 
     value.backward()
@@ -88,7 +93,7 @@ def test_known_value_of_one_patch():
     teacher = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, 2, 2)
     loss = DeepDistributionLoss(has_regions=False, patches_per_axis=1, temperature=1.0)
     expected = 0.5 * math.log(0.5 / (5 / 6)) + 0.5 * math.log(0.5 / (1 / 6))
-    assert loss(logits, teacher, None, (2, 2)).item() == pytest.approx(expected, rel=1e-6)
+    assert of_logits(loss, logits, teacher, None, (2, 2)).item() == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("has_regions", [False, True])
@@ -96,7 +101,7 @@ def test_student_equal_to_teacher_gives_zero_and_no_gradient(has_regions):
     logits, _, size = case(2, has_regions, size=32)
     teacher = class_probabilities(logits, has_regions=has_regions)
     logits.requires_grad_()
-    value = DeepDistributionLoss(has_regions=has_regions)(logits, teacher, None, size)
+    value = of_logits(DeepDistributionLoss(has_regions=has_regions), logits, teacher, None, size)
     value.backward()
     assert value.item() == pytest.approx(0, abs=1e-14)
     assert logits.grad.abs().max() < 1e-14
@@ -107,9 +112,9 @@ def test_log_form_does_not_feel_the_image_size_and_the_raw_form_does():
 
     def values(counts):
         loss = DeepDistributionLoss(has_regions=False, counts=counts)
-        small = loss(logits, teacher, None, (32, 32))
+        small = of_logits(loss, logits, teacher, None, (32, 32))
         twice = [x.repeat_interleave(2, 2).repeat_interleave(2, 3) for x in (logits, teacher)]
-        return small, loss(*twice, None, (64, 64))
+        return small, of_logits(loss, *twice, None, (64, 64))
 
     small, large = values("log")
     assert large.item() == pytest.approx(small.item(), rel=0.15)
@@ -121,7 +126,9 @@ def test_permuting_the_classes_changes_nothing():
     logits, teacher, size = case(3, False)
     loss = DeepDistributionLoss(has_regions=False)
     order = [2, 0, 1]
-    assert torch.allclose(loss(logits, teacher, None, size), loss(logits[:, order], teacher[:, order], None, size))
+    assert torch.allclose(
+        of_logits(loss, logits, teacher, None, size), of_logits(loss, logits[:, order], teacher[:, order], None, size)
+    )
 
 
 @pytest.mark.parametrize("dim", [2, 3])
@@ -132,7 +139,7 @@ def test_gradcheck(dim, has_regions):
     valid[0, 0, 0] = False
     loss = DeepDistributionLoss(has_regions=has_regions)
     assert torch.autograd.gradcheck(
-        lambda x: loss(x, teacher, valid, (16,) * dim), logits.requires_grad_(), atol=1e-7, rtol=1e-4
+        lambda x: of_logits(loss, x, teacher, valid, (16,) * dim), logits.requires_grad_(), atol=1e-7, rtol=1e-4
     )
 
 
@@ -142,7 +149,7 @@ def test_outputs_that_the_grid_does_not_divide_or_that_are_smaller(size):
     probabilities = torch.tensor([0.25, 0.75]).view(1, 2, 1, 1).expand(1, 2, *size)
     logits = probabilities.log().clone().requires_grad_()
     teacher = torch.tensor([0.5, 0.5]).view(1, 2, 1, 1).expand(1, 2, *size)
-    value = DeepDistributionLoss(has_regions=False, temperature=1.0)(logits, teacher, None, (64, 64))
+    value = of_logits(DeepDistributionLoss(has_regions=False, temperature=1.0), logits, teacher, None, (64, 64))
     n = 256
     p = np.array([0.25 + 1 / n, 0.75 + 1 / n]) / (1 + 2 / n)
     assert value.item() == pytest.approx(float((p * np.log(p / 0.5)).sum()), rel=1e-4)
@@ -151,8 +158,8 @@ def test_outputs_that_the_grid_does_not_divide_or_that_are_smaller(size):
 def test_a_3d_map_of_depth_one_is_the_2d_map():
     logits, teacher, size = case(2, False, size=32)
     loss = DeepDistributionLoss(has_regions=False)
-    flat = loss(logits, teacher, None, size)
-    deep = loss(logits[:, :, None], teacher[:, :, None], None, (1, *size))
+    flat = of_logits(loss, logits, teacher, None, size)
+    deep = of_logits(loss, logits[:, :, None], teacher[:, :, None], None, (1, *size))
     assert torch.allclose(flat, deep)
 
 
@@ -173,7 +180,8 @@ def test_half_precision_extremes_stay_finite(counts, has_regions, dtype):
     teacher = class_probabilities(-logits, has_regions=has_regions)
     logits.requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        value = DeepDistributionLoss(has_regions=has_regions, counts=counts)(logits, teacher, None, (320, 320))
+        loss = DeepDistributionLoss(has_regions=has_regions, counts=counts)
+        value = of_logits(loss, logits, teacher, None, (320, 320))
     value.backward()
     assert value.dtype == torch.float32 and value.isfinite() and logits.grad.isfinite().all()
 
@@ -185,8 +193,8 @@ def test_ignored_voxels_change_nothing():
     loss = DeepDistributionLoss(has_regions=False)
     noise = torch.where(valid, 0.0, 5.0).double() * torch.randn_like(logits)
     student = (logits + noise).requires_grad_()
-    other = loss(student, class_probabilities(teacher.log() - noise, has_regions=False), valid, size)
-    assert torch.allclose(loss(logits, teacher, valid, size), other)
+    other = of_logits(loss, student, class_probabilities(teacher.log() - noise, has_regions=False), valid, size)
+    assert torch.allclose(of_logits(loss, logits, teacher, valid, size), other)
     other.backward()
     assert (student.grad * ~valid).abs().max() == 0 < student.grad.abs().max()
 
@@ -194,7 +202,8 @@ def test_ignored_voxels_change_nothing():
 def test_nothing_valid_gives_a_connected_zero():
     logits, teacher, size = case(2, False, size=32)
     logits.requires_grad_()
-    value = DeepDistributionLoss(has_regions=False)(logits, teacher, torch.zeros(2, 1, 32, 32, dtype=torch.bool), size)
+    nothing = torch.zeros(2, 1, 32, 32, dtype=torch.bool)
+    value = of_logits(DeepDistributionLoss(has_regions=False), logits, teacher, nothing, size)
     value.backward()
     assert value.item() == 0 and logits.grad.abs().max() == 0
 

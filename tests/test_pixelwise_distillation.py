@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional as F
 
 from nnunet_skd.deep_distribution_loss import class_probabilities
-from nnunet_skd.pixelwise_distillation import PixelwiseDistillationLoss
+from nnunet_skd.pixelwise_distillation import PixelwiseDistillationLoss, teacher_minus_truth
 
 
 def case(dim, has_regions, size=4, classes=3, batch=2, dtype=torch.float64):
@@ -16,6 +16,11 @@ def case(dim, has_regions, size=4, classes=3, batch=2, dtype=torch.float64):
     else:
         target = torch.randint(0, classes, (batch, 1, *[size] * dim), generator=generator)
     return logits, class_probabilities(teacher, has_regions=has_regions), target, valid
+
+
+def psdl(logits, teacher, target, valid, has_regions=False):
+    difference = teacher_minus_truth(teacher, target, valid, has_regions=has_regions)
+    return PixelwiseDistillationLoss(has_regions=has_regions)(logits, difference, valid)
 
 
 def soft_cross_entropy(logits, soft, valid, has_regions):
@@ -42,9 +47,7 @@ def test_completes_the_cross_entropy_to_the_papers_loss(dim, has_regions, ignore
     (expected,) = torch.autograd.grad(paper, logits)
 
     plain = scale * soft_cross_entropy(logits, hard, valid, has_regions)
-    ours = PixelwiseDistillationLoss(has_regions=has_regions)(
-        logits, teacher.clone(), target, valid if ignore else None
-    )
+    ours = psdl(logits, teacher.clone(), target, valid if ignore else None, has_regions)
     value = plain + alpha * ours
     (gradient,) = torch.autograd.grad(value, logits)
     assert torch.allclose(value, paper, rtol=1e-10)
@@ -56,14 +59,14 @@ def test_known_value():
     logits = torch.tensor([2.0, 0.0]).view(1, 2, 1, 1)
     teacher = torch.full((1, 2, 1, 1), 0.5)
     target = torch.zeros(1, 1, 1, 1)
-    assert PixelwiseDistillationLoss(has_regions=False)(logits, teacher, target, None).item() == 1.0
+    assert psdl(logits, teacher, target, None).item() == 1.0
 
 
 def test_a_teacher_that_says_the_truth_changes_nothing():
     logits, _, target, _ = case(2, False)
     logits.requires_grad_()
     teacher = F.one_hot(target[:, 0], 3).movedim(-1, 1).double().contiguous()
-    value = PixelwiseDistillationLoss(has_regions=False)(logits, teacher, target, None)
+    value = psdl(logits, teacher, target, None)
     value.backward()
     assert value.item() == 0 and logits.grad.abs().max() == 0
 
@@ -72,8 +75,9 @@ def test_a_teacher_that_says_the_truth_changes_nothing():
 @pytest.mark.parametrize("has_regions", [False, True])
 def test_gradcheck(dim, has_regions):
     logits, teacher, target, valid = case(dim, has_regions, size=3, batch=1)
-    loss = PixelwiseDistillationLoss(has_regions=has_regions)
-    assert torch.autograd.gradcheck(lambda x: loss(x, teacher.clone(), target, valid), logits.requires_grad_())
+    assert torch.autograd.gradcheck(
+        lambda x: psdl(x, teacher.clone(), target, valid, has_regions), logits.requires_grad_()
+    )
 
 
 @pytest.mark.parametrize("has_regions", [False, True])
@@ -85,7 +89,7 @@ def test_half_precision_extremes_stay_finite(has_regions, dtype):
     target = torch.zeros(1, 2 if has_regions else 1, 320, 320)
     logits.requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        value = PixelwiseDistillationLoss(has_regions=has_regions)(logits, teacher, target, None)
+        value = psdl(logits, teacher, target, None, has_regions)
     value.backward()
     assert value.dtype == torch.float32 and value.isfinite() and logits.grad.isfinite().all()
 
@@ -93,11 +97,10 @@ def test_half_precision_extremes_stay_finite(has_regions, dtype):
 @pytest.mark.parametrize("has_regions", [False, True])
 def test_ignored_voxels_change_nothing(has_regions):
     logits, teacher, target, valid = case(2, has_regions)
-    loss = PixelwiseDistillationLoss(has_regions=has_regions)
     noise = (~valid).double()
     student = (logits + 3 * noise).requires_grad_()
-    other = loss(student, (teacher + noise).clone(), torch.where(valid, target, 0), valid)
-    assert torch.allclose(loss(logits, teacher, torch.where(valid, target, 0), valid), other)
+    other = psdl(student, teacher + noise, torch.where(valid, target, 0), valid, has_regions)
+    assert torch.allclose(psdl(logits, teacher, torch.where(valid, target, 0), valid, has_regions), other)
     other.backward()
     assert (student.grad * ~valid).abs().max() == 0 < student.grad.abs().max()
 
@@ -105,7 +108,7 @@ def test_ignored_voxels_change_nothing(has_regions):
 def test_nothing_valid_gives_a_connected_zero():
     logits, teacher, target, valid = case(2, False)
     logits.requires_grad_()
-    value = PixelwiseDistillationLoss(has_regions=False)(logits, teacher, target, torch.zeros_like(valid))
+    value = psdl(logits, teacher, target, torch.zeros_like(valid))
     value.backward()
     assert value.item() == 0 and logits.grad.abs().max() == 0
 
@@ -116,7 +119,7 @@ def test_keeps_one_full_size_tensor_for_the_backward_pass():
     logits.requires_grad_()
     pack = lambda x: saved.setdefault(x.untyped_storage().data_ptr(), x)  # noqa: E731
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        PixelwiseDistillationLoss(has_regions=False)(logits, teacher, target, None)
+        psdl(logits, teacher, target, None)
     assert [x.untyped_storage().data_ptr() for x in saved.values() if x.numel() >= logits.numel()] == [
         teacher.untyped_storage().data_ptr()
     ]

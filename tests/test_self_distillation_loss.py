@@ -26,13 +26,14 @@ def nnunet_loss(has_regions=False, ignore_label=None):
     return DeepSupervisionWrapper(loss, (2 / 3, 1 / 3, 0.0))
 
 
-def build(ddl_weight=1.0, psdl_weight=1.0, alpha=0.25, has_regions=False, ignore_label=None):
+def build(ddl_weight=1.0, psdl_weight=1.0, alpha=0.25, has_regions=False, ignore_label=None, ddl_mixed=False):
     loss = SelfDistillationLoss(
         nnunet_loss(has_regions, ignore_label),
         has_regions=has_regions,
         ignore_label=ignore_label,
         ddl=DeepDistributionLoss(has_regions=has_regions),
         ddl_weight=ddl_weight,
+        ddl_mixed=ddl_mixed,
         psdl_weight=psdl_weight,
         cross_entropy_weight=1.0,
     )
@@ -76,7 +77,10 @@ def test_is_the_sum_that_the_docstring_says():
     value = loss(student, target)
 
     probabilities = [x.softmax(1) for x in teacher]
-    ddl = sum(loss.ddl(student[i], probabilities[i], None, (32, 32)) for i in (0, 1))  # the lowest is unsupervised
+    full_size = (32, 32)
+    fractions = [loss.ddl.fractions(p, None, full_size) for p in probabilities]
+    # the lowest output is unsupervised
+    ddl = sum(loss.ddl(student[i].softmax(1), fractions[i], None, full_size) for i in (0, 1))
     log_p, labels = student[0].log_softmax(1), torch.nn.functional.one_hot(target[0][:, 0], 3).movedim(-1, 1)
     soft_minus_hard = -((probabilities[0] - labels) * log_p).sum(1).mean()
     expected = nnunet_loss()(student, target) + 2.0 * ddl + 0.5 * (2 / 3) * 0.25 * soft_minus_hard
@@ -174,3 +178,75 @@ def test_a_few_steps_pull_the_student_to_the_teacher():
         optimizer.step()
         history.append(loss.pop_means())
     assert all(history[-1][name] < history[0][name] for name in ("segmentation", "ddl", "psdl"))
+
+
+@pytest.mark.parametrize("has_regions", [False, True])
+@pytest.mark.parametrize("ignore", [False, True])
+def test_sharing_probabilities_with_dice_changes_neither_value_nor_gradient(has_regions, ignore):
+    student, teacher, target = step(has_regions, ignore)
+    results = []
+    for share in (False, True):
+        loss = build(has_regions=has_regions, ignore_label=3 if ignore else None)
+        calls = []
+        dice = loss.segmentation_loss.loss.dc
+        plain = dice.apply_nonlin
+        dice.apply_nonlin = lambda x, calls=calls, plain=plain: calls.append(x) or plain(x)
+        if share:
+            loss.share_probabilities(dice)
+        loss.teacher_outputs = [x.clone() for x in teacher]
+        logits = [x.clone().requires_grad_() for x in student]
+        value = loss(logits, target)
+        results.append((value, *torch.autograd.grad(value, logits[:2])))
+        assert len(calls) == 2  # the supervised outputs, each once
+        if share:
+            assert loss._shared.of(logits[0]) is None  # nothing outlives the step
+    torch.testing.assert_close(*results)
+
+
+def test_shared_probabilities_leave_evaluation_and_steps_without_a_teacher_alone():
+    student, _, target = step()
+    loss = build()
+    loss.share_probabilities(loss.segmentation_loss.loss.dc)
+    expected = nnunet_loss()(student, target).item()
+    assert loss(student, target).item() == expected == loss.eval()(student, target).item()
+    assert not loss._shared._kept
+
+
+@pytest.mark.parametrize("has_regions", [False, True])
+@pytest.mark.parametrize("ignore", [False, True])
+@pytest.mark.parametrize("psdl_weight", [0.0, 1.0])
+def test_a_mixed_target_is_the_patch_distribution_of_soft_labels(has_regions, ignore, psdl_weight):
+    """DDL's target: the fractions of alpha * p_T + (1 - alpha) * y, as PSDL's voxels have them."""
+    student, teacher, target = step(has_regions, ignore)
+    loss = build(psdl_weight=psdl_weight, has_regions=has_regions, ignore_label=3 if ignore else None, ddl_mixed=True)
+    loss.teacher_outputs = [x.clone() for x in teacher]
+    loss(student, target)
+    expected = 0
+    for i in (0, 1):
+        labels, valid = loss._split(target[i])
+        if has_regions:
+            truth, p_teacher, p_student = labels.float(), teacher[i].sigmoid(), student[i].sigmoid()
+        else:
+            truth = torch.nn.functional.one_hot(labels[:, 0].long(), 3).movedim(-1, 1).float()
+            p_teacher, p_student = teacher[i].softmax(1), student[i].softmax(1)
+        fractions = loss.ddl.fractions(0.25 * p_teacher + 0.75 * truth, valid, (32, 32))
+        expected += loss.ddl(p_student, fractions, valid, (32, 32)).item()
+    assert loss.pop_means()["ddl"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_mixed_target_does_not_hold_back_a_class_that_the_teacher_lacks():
+    """Early in a training: where the truth has a class and the teacher does not, DDL must not push it down."""
+    labels = torch.zeros(1, 1, 32, 32, dtype=torch.long)
+    labels[..., :4, :4] = 1
+    target = [labels[..., :: 2**i, :: 2**i] for i in range(3)]
+    teacher = [torch.tensor([9.0, -9.0]).view(1, 2, 1, 1).expand(1, 2, n, n).contiguous() for n in SIZES]
+    pushes = {}
+    for mixed in (False, True):
+        loss = build(alpha=0.05, psdl_weight=0.0, ddl_mixed=mixed)
+        student = torch.tensor([2.0, -2.0]).view(1, 2, 1, 1).expand(1, 2, 32, 32).clone().requires_grad_()
+        outputs = [student, *(torch.zeros(1, 2, n, n) for n in SIZES[1:])]
+        loss.teacher_outputs = [x.clone() for x in teacher]
+        terms = loss._dskd_terms(outputs, target, loss.teacher_outputs, *loss._split(target[0]))
+        (gradient,) = torch.autograd.grad(terms["ddl"], student)
+        pushes[mixed] = gradient[0, 1, :4, :4].sum().item()
+    assert pushes[False] > 0 > pushes[True]  # gradient descent lowers the class, or raises it

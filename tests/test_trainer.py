@@ -27,8 +27,9 @@ from nnunet_skd.trainers.nnUNetTrainerDSKD import (
     nnUNetTrainerDSKD_noPSDL,
 )
 from nnunet_skd.trainers.nnUNetTrainerDSKD_ACW import nnUNetTrainerDSKD_ACW, nnUNetTrainerDSKD_ACW_5epochs
+from nnunet_skd.trainers.nnUNetTrainerDSKD_mixed import nnUNetTrainerDSKD_mixed
 
-FAMILIES = (nnUNetTrainerDSKD, nnUNetTrainerACWSKD, nnUNetTrainerDSKD_ACW)
+FAMILIES = (nnUNetTrainerDSKD, nnUNetTrainerDSKD_mixed, nnUNetTrainerACWSKD, nnUNetTrainerDSKD_ACW)
 
 pytestmark = pytest.mark.usefixtures("nnunet_env")
 
@@ -129,7 +130,7 @@ def test_validation_loss_is_nnunets_own():
         trainer.on_validation_epoch_start()
         with torch.no_grad():
             losses.append(trainer.validation_step(make_batch(trainer))["loss"].item())
-    assert losses == [losses[0]] * 4
+    assert losses == [losses[0]] * 5
 
 
 def test_the_teacher_is_the_network_at_the_end_of_the_previous_epoch():
@@ -375,7 +376,7 @@ def test_combines_with_nnunets_variants_by_inheritance(partner):
 def test_catalogue_is_complete_and_defines_no_init():
     classes = trainer_classes()
     epochs = {"1epoch": 1} | {f"{n}epochs": n for n in (5, 10, 20, 50, 100, 250, 500)}
-    for family in ("nnUNetTrainerDSKD", "nnUNetTrainerACWSKD", "nnUNetTrainerDSKD_ACW"):
+    for family in ("nnUNetTrainerDSKD", "nnUNetTrainerDSKD_mixed", "nnUNetTrainerACWSKD", "nnUNetTrainerDSKD_ACW"):
         assert make_trainer(classes[family]).num_epochs == 1000
         for suffix, number in epochs.items():
             assert make_trainer(classes[f"{family}_{suffix}"]).num_epochs == number
@@ -399,3 +400,23 @@ def test_fp16_extremes_do_not_break_a_step():
     sum(terms.values()).backward()
     assert set(terms) == {"ddl", "psdl"} and all(x.isfinite() for x in terms.values())
     assert outputs[0].grad.isfinite().all()
+
+
+def test_refuses_an_unknown_target_of_the_deep_distribution_loss():
+    class nnUNetTrainerDSKD_Typo(nnUNetTrainerDSKD):
+        ddl_target = "mix"
+
+    with pytest.raises(ValueError, match="ddl_target must be one of .* got 'mix'"):
+        make_trainer(nnUNetTrainerDSKD_Typo).initialize()
+
+
+def test_the_mixed_target_alone_logs_its_alpha():
+    class nnUNetTrainerDSKD_MixedOnly(nnUNetTrainerDSKD_mixed):
+        psdl_weight = 0.0
+
+    trainer = make_trainer(nnUNetTrainerDSKD_MixedOnly)
+    trainer.initialize()
+    for epoch in range(2):
+        run_epoch(trainer, epoch)
+    assert trainer.distillation_log.rows[1]["alpha"] == pytest.approx(0.0005)
+    assert trainer.distillation_log.rows[1]["ddl"] > 0

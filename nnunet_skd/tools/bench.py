@@ -17,8 +17,8 @@ The table, in multiples of the first trainer's median step where no unit is give
              minutes for a 3D case on the CPU, so --cases 0 leaves it out
 
 The same trainer twice (-tr nnUNetTrainer nnUNetTrainer) shows how far the ratios can be trusted. If only one trainer
-is named, nnUNetTrainer comes first. With --losses, the loss terms alone are measured against nnU-Net's Dice and
-cross-entropy at 2, 14 and 105 classes; no dataset is needed. On the CPU as many threads work as nnUNetv2_train
+is named, nnUNetTrainer comes first. With --losses, what the loss terms add to nnU-Net's Dice and cross-entropy is
+measured at 2, 14 and 105 classes; no dataset is needed. On the CPU as many threads work as nnUNetv2_train
 would use, unless OMP_NUM_THREADS is set.
 
 examples:
@@ -215,8 +215,10 @@ def loss_table(results: dict) -> str:
         for r in results["losses"]
     ]
     legend = (
-        "Forward and backward pass to the logits. kept: for the backward pass, full-size: the same in float32 tensors\n"
-        "of the full-resolution logits' size. peak: above the logits. L_AT: ACW-SKD's adversarial temperature loss."
+        "Forward and backward pass to the logits. DDL, PSDL: what they add to Dice + CE, sharing its probabilities;\n"
+        "mixed: as in nnUNetTrainerDSKD_mixed. L_AT: ACW-SKD's adversarial temperature loss, alone. kept: for the\n"
+        "backward pass; full-size: the same in float32 tensors of the full-resolution logits' size; peak: above the\n"
+        "logits."
     )
     return f"{_title(results)}\n\n{_table(header, rows)}\n\n{legend}"
 
@@ -285,7 +287,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cases", type=int, default=3, help="timed predictions of each trainer, 0: none (default: %(default)s)"
     )
-    parser.add_argument("--losses", action="store_true", help="measure the loss terms alone; -d, -c, -tr are not used")
+    parser.add_argument(
+        "--losses", action="store_true", help="measure the loss terms instead; -d, -c, -tr are not used"
+    )
     parser.add_argument("-o", metavar="DIR", type=Path, help="write bench.json, bench.txt and bench.png there")
 
 

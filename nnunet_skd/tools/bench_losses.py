@@ -1,4 +1,4 @@
-"""What each loss term costs against nnU-Net's Dice and cross-entropy, on random logits."""
+"""What each loss term adds to nnU-Net's Dice and cross-entropy, on random logits."""
 
 import os
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
 
 from nnunet_skd.deep_distribution_loss import DeepDistributionLoss
 from nnunet_skd.distillation_terms import temperature_divergence
@@ -17,6 +18,7 @@ from nnunet_skd.self_distillation_loss import SelfDistillationLoss
 from nnunet_skd.tools.bench_measure import Stopwatch, alternate, paired_ratio, summary, tensor_memory
 
 REFERENCE = "Dice + CE"
+WITH_REFERENCE = ("DDL", "PSDL", "DDL + PSDL", "DDL mixed + PSDL")
 # Classes and edge of a cubic patch: a vessel, an abdomen and a whole body.
 SIZES = {2: 96, 14: 64, 105: 32}
 BATCH_SIZE = 2
@@ -28,7 +30,9 @@ def bench_losses(device: torch.device, rounds: int, sizes: dict[int, int] = SIZE
     """Measure the terms, forward and backward pass, on all supervised outputs of a 3D patch.
 
     The teacher's forward pass is not part of it, turning its logits into probabilities is. The backward pass ends at
-    the logits. On CUDA the logits are float16 under autocast, as in training.
+    the logits. On CUDA the logits are float16 under autocast, as in training. DDL and PSDL are measured together with
+    nnU-Net's loss, whose probabilities they share, and the round's time of nnU-Net's loss is taken off; L_AT is
+    measured alone.
 
     Args:
         device: `cpu` or `cuda`.
@@ -49,8 +53,12 @@ def bench_losses(device: torch.device, rounds: int, sizes: dict[int, int] = SIZE
             for call in calls:
                 call()
         times = alternate(calls, rounds, f"{classes} classes")
+        reference = inputs.memory(terms[REFERENCE])
         for (term, forward), values in zip(terms.items(), times, strict=True):
             kept, peak = inputs.memory(forward)
+            if term in WITH_REFERENCE:
+                values = [value - base for value, base in zip(values, times[0], strict=True)]
+                kept, peak = kept - reference[0], peak - reference[1]
             results.append(
                 {
                     "classes": classes,
@@ -119,9 +127,10 @@ def _terms(classes: int, device: torch.device) -> dict[str, Callable]:
     tau = torch.tensor(2.0, device=device, requires_grad=True)
     return {
         REFERENCE: lambda student, teacher, target: dice_and_ce(student, target),
-        "DDL": _distillation(ddl_weight=1.0, psdl_weight=0.0),
-        "PSDL": _distillation(ddl_weight=0.0, psdl_weight=1.0),
-        "DDL + PSDL": _distillation(ddl_weight=1.0, psdl_weight=1.0),
+        "DDL": _distillation(device, ddl_weight=1.0, psdl_weight=0.0),
+        "PSDL": _distillation(device, ddl_weight=0.0, psdl_weight=1.0),
+        "DDL + PSDL": _distillation(device, ddl_weight=1.0, psdl_weight=1.0),
+        "DDL mixed + PSDL": _distillation(device, ddl_weight=1.0, psdl_weight=1.0, ddl_mixed=True),
         "L_AT": lambda student, teacher, target: temperature_divergence(
             student[0], teacher[0], tau, None, has_regions=False
         ),
@@ -144,30 +153,22 @@ def _nnunet_loss(device: torch.device) -> nn.Module:
     return DeepSupervisionWrapper(loss, _weights())
 
 
-class _NoSegmentationLoss(nn.Module):
-    """In the place of nnU-Net's loss, so that what remains is the distillation."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight_factors = _weights()
-        self.loss = nn.Module()
-        self.loss.ce = nn.Identity()
-
-    def forward(self, outputs: list[Tensor], target: list[Tensor]) -> Tensor:
-        return outputs[0].new_zeros(())
-
-
-def _distillation(ddl_weight: float, psdl_weight: float) -> Callable:
+def _distillation(device: torch.device, ddl_weight: float, psdl_weight: float, ddl_mixed: bool = False) -> Callable:
+    """nnU-Net's loss and the terms around it, as the trainer joins them."""
+    base = _nnunet_loss(device)
     loss = SelfDistillationLoss(
-        _NoSegmentationLoss(),
+        base,
         has_regions=False,
         ignore_label=None,
         ddl=DeepDistributionLoss(has_regions=False),
         ddl_weight=ddl_weight,
+        ddl_mixed=ddl_mixed,
         psdl_weight=psdl_weight,
         cross_entropy_weight=1.0,
     )
     loss.alpha = 0.25
+    if not isinstance(base.loss.dc, OptimizedModule):
+        loss.share_probabilities(base.loss.dc)
 
     def forward(student: list[Tensor], teacher: list[Tensor], target: list[Tensor]) -> Tensor:
         loss.teacher_outputs = list(teacher)
