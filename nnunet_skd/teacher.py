@@ -1,5 +1,6 @@
 """The teacher of self-knowledge distillation: the network's own earlier state."""
 
+from collections.abc import Iterator
 from copy import deepcopy
 
 import torch
@@ -9,8 +10,8 @@ from torch import Tensor, nn
 class Teacher:
     """A frozen copy of a network in evaluation mode, with all its deep-supervision outputs.
 
-    Deliberately no ``nn.Module``: as an attribute of a trainer or a loss it must not show up in a state dict, in
-    ``parameters()`` or in ``train()``.
+    Deliberately no ``nn.Module``: as an attribute of a trainer or a loss it must not show up in the state dict,
+    ``parameters()`` or ``train()`` of these.
     """
 
     def __init__(self, network: nn.Module, *, compile_network: bool = False):
@@ -20,6 +21,10 @@ class Teacher:
     def update(self, network: nn.Module) -> None:
         """Become what the network is now. ``network``: neither compiled nor wrapped."""
         self._module.load_state_dict(network.state_dict())
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """In the order of the network's."""
+        return self._module.parameters()
 
     @torch.no_grad()
     def __call__(self, data: Tensor) -> list[Tensor]:

@@ -1,0 +1,176 @@
+"""The trainings behind docs/results.md: short protocols, what they measure, and variants that did not earn their place.
+
+    export nnUNet_extTrainer="docs/variants:$(nnunet-skd path)"
+    nnUNet_n_proc_DA=0 nnUNetv2_train 80 2d_cpu_demo 0 -tr nnUNetTrainerDSKD_short -device cpu
+
+Every protocol starts from a seed, and without background workers (nnUNet_n_proc_DA=0) gives all trainers the same
+batches: they are the same training until the first teacher appears, after epoch 0.
+"""
+
+import math
+import random
+
+import numpy as np
+import pandas as pd
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch import nn
+
+from nnunet_skd.trainers.nnUNetTrainerACWSKD import nnUNetTrainerACWSKD
+from nnunet_skd.trainers.nnUNetTrainerDSKD import nnUNetTrainerDSKD, nnUNetTrainerDSKD_noDDL
+from nnunet_skd.trainers.nnUNetTrainerDSKD_ACW import nnUNetTrainerDSKD_ACW
+from nnunet_skd.trainers.nnUNetTrainerDSKD_mixed import nnUNetTrainerDSKD_mixed
+
+
+class Protocol(nnUNetTrainer):
+    """A seeded training of a few epochs; validation without mirroring, which takes most of a CPU's time otherwise."""
+
+    seed = 0
+    epochs = 20
+    iterations = 100
+
+    @staticmethod
+    def build_network_architecture(plans_manager, configuration_manager, c_in, c_out, enable_deep_supervision=True):
+        network = nnUNetTrainer.build_network_architecture(
+            plans_manager, configuration_manager, c_in, c_out, enable_deep_supervision
+        )
+        if any(isinstance(module, nn.Conv3d) for module in network.modules()):
+            network.to(memory_format=torch.channels_last_3d)  # measured: a quarter less time on the CPU
+        return network
+
+    def _seed(self):
+        random.seed(self.seed)
+        np.random.seed(self.seed)
+        torch.manual_seed(self.seed)
+
+    def initialize(self):
+        self.num_epochs, self.num_iterations_per_epoch = self.epochs, self.iterations
+        self.num_val_iterations_per_epoch = 20
+        self._seed()
+        super().initialize()
+
+    def on_train_start(self):
+        super().on_train_start()
+        self._seed()  # the trainers' own modules have drawn from the generators
+        self._measured = []
+
+    def train_step(self, batch):
+        self._last_batch = batch
+        return super().train_step(batch)
+
+    def on_train_epoch_end(self, train_outputs):
+        super().on_train_epoch_end(train_outputs)
+        if hasattr(self.loss, "terms"):
+            self._measured.append({"epoch": self.current_epoch, **self._measure()})
+            pd.DataFrame(self._measured).to_csv(f"{self.output_folder}/gradients.csv", index=False)
+
+    def _measure(self) -> dict[str, float]:
+        """On an epoch's last batch, after its last step.
+
+        moved: ||student - teacher|| / ||student|| of the weights. differs: share of voxels in which their label maps
+        differ. gradient_*: norm of the gradient of each term, weight included, in the network's parameters.
+        """
+        row = {}
+        parameters = list(self.network.parameters())
+        if self._has_teacher():
+            self.loss.teacher_outputs = self.teacher(self._last_batch["data"])
+            pairs = zip(parameters, self.teacher.parameters(), strict=True)
+            moved = sum((a - b).square().sum() for a, b in pairs) / sum(a.square().sum() for a in parameters)
+            row["moved"] = moved.sqrt().item()
+        outputs = self.network(self._last_batch["data"])
+        if self._has_teacher():
+            row["differs"] = (outputs[0].argmax(1) != self.loss.teacher_outputs[0].argmax(1)).float().mean().item()
+        for name, term in self.loss.terms(outputs, self._last_batch["target"]).items():
+            gradients = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
+            row[f"gradient_{name}"] = math.sqrt(sum(g.square().sum().item() for g in gradients if g is not None))
+        self.loss.pop_means()  # this was no training step
+        return row
+
+    def on_train_end(self):
+        super().on_train_end()
+        self.inference_allowed_mirroring_axes = None
+
+
+class Long(Protocol):
+    """20 of nnU-Net's epochs."""
+
+    iterations = 250
+
+
+class Fine(Protocol):
+    """10 short epochs from -pretrained_weights that know some of the classes, so that the rest must be found anew."""
+
+    epochs = 10
+
+
+class nnUNetTrainerDSKD_pyramid(nnUNetTrainerDSKD):
+    """DDL as the mean over 4, 8 and 16 patches per axis: a vessel is thin, a patch of a quarter of the image is not."""
+
+    def _build_self_distillation_loss(self):
+        loss = super()._build_self_distillation_loss()
+        grids = [type(loss.ddl)(has_regions=loss.has_regions, patches_per_axis=patches) for patches in (4, 8, 16)]
+        loss.ddl = _MeanOverGrids(grids)
+        return loss
+
+
+class _MeanOverGrids(nn.Module):
+    def __init__(self, grids):
+        super().__init__()
+        self.grids = nn.ModuleList(grids)
+
+    def fractions(self, values, valid, full_size):
+        return [grid.fractions(values, valid, full_size) for grid in self.grids]
+
+    def forward(self, probabilities, target_fractions, valid, full_size):
+        pairs = zip(self.grids, target_fractions, strict=True)
+        return sum(grid(probabilities, fractions, valid, full_size) for grid, fractions in pairs) / len(self.grids)
+
+
+class nnUNetTrainerDSKD_ema(nnUNetTrainerDSKD):
+    """Teacher as the exponential moving average of the weights, 0.999 per step: a last-epoch teacher jumps, and becomes
+    the student as the learning rate decays. Not kept in the checkpoint: a training cannot be continued."""
+
+    teacher_decay = 0.999
+
+    def on_train_epoch_start(self):
+        update, self.teacher.update = self.teacher.update, lambda network: None
+        super().on_train_epoch_start()
+        self.teacher.update = update
+        if self.current_epoch == 1:
+            self.teacher.update(self._plain_network())
+
+    @torch.no_grad()
+    def _follow(self):
+        for mean, value in zip(self.teacher.parameters(), self._plain_network().parameters(), strict=True):
+            mean.lerp_(value, 1 - self.teacher_decay)
+
+    def train_step(self, batch):
+        result = super().train_step(batch)
+        if self._has_teacher():
+            self._follow()
+        return result
+
+
+# ruff: noqa: E701
+# fmt: off
+class nnUNetTrainer_short(Protocol): pass
+class nnUNetTrainerDSKD_short(Protocol, nnUNetTrainerDSKD): pass
+class nnUNetTrainerDSKD_mixed_short(Protocol, nnUNetTrainerDSKD_mixed): pass
+class nnUNetTrainerDSKD_pyramid_short(Protocol, nnUNetTrainerDSKD_pyramid): pass
+class nnUNetTrainerDSKD_ema_short(Protocol, nnUNetTrainerDSKD_ema): pass
+
+class nnUNetTrainer_fine0(Fine): pass
+class nnUNetTrainerDSKD_fine0(Fine, nnUNetTrainerDSKD): pass
+class nnUNetTrainerDSKD_noDDL_fine0(Fine, nnUNetTrainerDSKD_noDDL): pass
+class nnUNetTrainerDSKD_mixed_fine0(Fine, nnUNetTrainerDSKD_mixed): pass
+class nnUNetTrainerDSKD_pyramid_fine0(Fine, nnUNetTrainerDSKD_pyramid): pass
+class nnUNetTrainerDSKD_ema_fine0(Fine, nnUNetTrainerDSKD_ema): pass
+
+class nnUNetTrainer_fine1(nnUNetTrainer_fine0): seed = 1
+class nnUNetTrainerDSKD_fine1(nnUNetTrainerDSKD_fine0): seed = 1
+class nnUNetTrainerDSKD_mixed_fine1(nnUNetTrainerDSKD_mixed_fine0): seed = 1
+
+class nnUNetTrainer_long(Long): pass
+class nnUNetTrainerACWSKD_long(Long, nnUNetTrainerACWSKD): pass
+class nnUNetTrainerDSKD_ACW_long(Long, nnUNetTrainerDSKD_ACW): pass
+# fmt: on
