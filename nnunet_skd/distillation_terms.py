@@ -38,13 +38,12 @@ class _TemperatureDivergence(torch.autograd.Function):
         scale = tau.detach().to(dtype)
         sum_kl = sum_along = torch.zeros((), dtype=dtype, device=logits.device)
         gap = torch.empty_like(logits)
-        # a sample at a time: the maps that only live in here would be the peak of the step's memory
-        for b in range(logits.shape[0]):
-            student, teacher = logits[b].to(dtype), teacher_logits[b].to(dtype)
-            if weight is not None:  # where nothing counts both are equal, and every summand is 0
-                student, teacher = (torch.where(weight[b] > 0, z, 0) for z in (student, teacher))
-            one_sample = _bernoulli if has_regions else _categorical
-            kl, along, gap[b] = one_sample(student, teacher, scale)
+        one_half = _bernoulli if has_regions else _categorical
+        # half a batch at a time: the maps that only live in there would be the peak of the step's memory
+        weights = [None, None] if weight is None else weight.chunk(2)
+        halves = zip(logits.chunk(2), teacher_logits.chunk(2), weights, gap.chunk(2))  # noqa: B905 - batch size 1: one
+        for student, teacher, counts, gap_of_half in halves:
+            kl, along = one_half(student, teacher, counts, scale, gap_of_half)
             sum_kl, sum_along = sum_kl + kl, sum_along + along
         if weight is None:
             positions = logits[:, 0].numel()
@@ -64,29 +63,39 @@ class _TemperatureDivergence(torch.autograd.Function):
         return d_logits, None, gradient * d_tau, None, None
 
 
-def _categorical(student: Tensor, teacher: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of one sample's logits, ``K, positions...``: sum of KL, sum of a dKL/da + b dKL/db, and the map q - p.
+def _over_tau(logits: Tensor, counts: Tensor | None, tau: Tensor) -> Tensor:
+    """In float32, and 0 where nothing counts: student and teacher are equal there, and every summand is 0."""
+    logits = logits.to(tau.dtype)
+    return (logits if counts is None else torch.where(counts > 0, logits, 0)) / tau
 
-    In place where it can be: five maps at the most.
-    """
-    log_p, log_q = (teacher / scale).log_softmax(0), (student / scale).log_softmax(0)
+
+def _categorical(
+    student: Tensor, teacher: Tensor, counts: Tensor | None, tau: Tensor, gap: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Sum of KL and sum of a dKL/da + b dKL/db; ``gap`` becomes q - p. In place: at most five maps at a time."""
+    log_p = _over_tau(teacher, counts, tau).log_softmax(1)
+    log_q = _over_tau(student, counts, tau).log_softmax(1)
     p, ratio = log_p.exp(), log_p - log_q
-    kl = (p * ratio).sum(0, keepdim=True)
-    gap = log_q.exp().sub_(p)
+    kl = (p * ratio).sum(1, keepdim=True)
+    difference = log_q.exp().sub_(p)
+    gap.copy_(difference)
     # a and b may be shifted by a constant: log p and log q do the same with less rounding
-    along = p.mul_(log_p).mul_(ratio.sub_(kl)).sum() + log_q.mul_(gap).sum()
-    return kl.sum(), along, gap
+    along = p.mul_(log_p).mul_(ratio.sub_(kl)).sum() + log_q.mul_(difference).sum()
+    return kl.sum(), along
 
 
-def _bernoulli(student: Tensor, teacher: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The same for one binary distribution per channel."""
-    student, teacher = student / scale, teacher / scale
-    p, q = teacher.sigmoid(), student.sigmoid()
+def _bernoulli(
+    student: Tensor, teacher: Tensor, counts: Tensor | None, tau: Tensor, gap: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The same for one binary distribution per channel; up to eight maps."""
+    student, teacher = _over_tau(student, counts, tau), _over_tau(teacher, counts, tau)
+    p = teacher.sigmoid()
+    difference = student.sigmoid().sub_(p)
+    gap.copy_(difference)
     log = nn.functional.logsigmoid
-    kl = p * (log(teacher) - log(student)) + (1 - p) * (log(-teacher) - log(-student))
-    gap = q - p
-    along = teacher * p * (1 - p) * (teacher - student) + student * gap
-    return kl.sum(), along.sum(), gap
+    kl = log(teacher).sub_(log(student)).mul_(p).sum() + log(-teacher).sub_(log(-student)).mul_(1 - p).sum()
+    along = difference.mul_(student).sum() + (teacher - student).mul_(teacher).mul_(p).mul_(1 - p).sum()
+    return kl, along
 
 
 def token_loss(tokens: Tensor, present: Tensor, overlaps: Tensor | None) -> Tensor:

@@ -110,22 +110,24 @@ class SelfDistillationLoss(nn.Module):
     def terms(self, outputs: list[Tensor], target: list[Tensor]) -> dict[str, Tensor]:
         """The summands of a training step's loss, weights included, of which the means are kept for the log."""
         teacher_outputs, self.teacher_outputs = self.teacher_outputs, None
+        self._cross_entropy = None
         if self._shared is not None:
             self._shared.keep = teacher_outputs is not None and self.ddl_weight != 0
-        terms = {"segmentation": self.segmentation_loss(outputs, target)}
-        labels, valid = self._split(target[0])
-        if teacher_outputs is not None:
-            with without_autocast(outputs[0]):
-                terms |= self._dskd_terms(outputs, target, teacher_outputs, labels, valid)
-        if self._shared is not None:
-            self._shared.clear()
+        try:
+            terms = {"segmentation": self.segmentation_loss(outputs, target)}
+            labels, valid = self._split(target[0])
+            if teacher_outputs is not None:
+                with without_autocast(outputs[0]):
+                    terms |= self._dskd_terms(outputs, target, teacher_outputs, labels, valid)
+        finally:  # also where a step runs out of memory and its caller goes on
+            if self._shared is not None:
+                self._shared.clear()
         self._record_terms(terms, valid)
         if self.acw is not None:
             acw_terms = self._acw_terms(outputs, target[0], labels, valid)
             self._record(acw_terms)
             self._record(self.acw.diagnostics(), skip_undefined=True)
             terms |= acw_terms
-        self._cross_entropy = None
         return terms
 
     def _split(self, target: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nnunet_skd.distillation_terms import (
     class_wise_feature_loss,
@@ -86,6 +87,37 @@ def test_divergence_of_a_model_from_itself_is_exactly_zero(has_regions):
     loss.backward()
     assert loss.item() == 0
     assert torch.equal(logits.grad, torch.zeros_like(logits)) and tau.grad.item() == 0
+
+
+@REGIONS
+def test_divergence_launches_as_many_operations_for_any_batch_size(has_regions):
+    """2D batches of nnU-Net hold up to hundreds of patches."""
+
+    class Count(TorchDispatchMode):
+        calls = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            Count.calls += 1
+            return function(*args, **(kwargs or {}))
+
+    counts = []
+    for batch in (2, 3, 50):
+        logits, teacher = torch.randn(2, batch, 3, 4, 4)
+        Count.calls = 0
+        with Count():
+            temperature_divergence(logits, teacher, torch.tensor(2.0), None, has_regions=has_regions)
+        counts.append(Count.calls)
+    assert counts[0] == counts[1] == counts[2] > 0
+
+
+@REGIONS
+@pytest.mark.parametrize("batch", [1, 3])
+def test_divergence_of_odd_batches(has_regions, batch):
+    logits, teacher = torch.randn(2, batch, 3, 4, 4, dtype=torch.float64)
+    weight = torch.rand(batch, 1, 4, 4) > 0.3
+    tau = torch.tensor(1.7, dtype=torch.float64)
+    got = temperature_divergence(logits, teacher, tau, weight, has_regions=has_regions)
+    torch.testing.assert_close(got, plain_divergence(logits, teacher, tau, weight, has_regions=has_regions))
 
 
 @REGIONS

@@ -25,6 +25,7 @@ TORCH_ONLY = (
     "pixelwise_distillation",
     "precision",
     "self_distillation_loss",
+    "shared_probabilities",
     "targets",
     "teacher",
 )

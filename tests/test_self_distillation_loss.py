@@ -6,7 +6,7 @@ from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_lo
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 
-from nnunet_skd.deep_distribution_loss import DeepDistributionLoss
+from nnunet_skd.deep_distribution_loss import DeepDistributionLoss, class_probabilities
 from nnunet_skd.self_distillation_loss import SelfDistillationLoss
 
 SIZES = (32, 16, 8)
@@ -182,22 +182,25 @@ def test_a_few_steps_pull_the_student_to_the_teacher():
 
 @pytest.mark.parametrize("has_regions", [False, True])
 @pytest.mark.parametrize("ignore", [False, True])
-def test_sharing_probabilities_with_dice_changes_neither_value_nor_gradient(has_regions, ignore):
+def test_sharing_probabilities_with_dice_changes_neither_value_nor_gradient(has_regions, ignore, monkeypatch):
     student, teacher, target = step(has_regions, ignore)
     results = []
     for share in (False, True):
         loss = build(has_regions=has_regions, ignore_label=3 if ignore else None)
         calls = []
-        dice = loss.segmentation_loss.loss.dc
-        plain = dice.apply_nonlin
-        dice.apply_nonlin = lambda x, calls=calls, plain=plain: calls.append(x) or plain(x)
+
+        def counted(logits, calls=calls, **kwargs):
+            calls.append(logits)
+            return class_probabilities(logits, **kwargs)
+
+        monkeypatch.setattr("nnunet_skd.self_distillation_loss.class_probabilities", counted)
         if share:
-            loss.share_probabilities(dice)
+            loss.share_probabilities(loss.segmentation_loss.loss.dc)
         loss.teacher_outputs = [x.clone() for x in teacher]
         logits = [x.clone().requires_grad_() for x in student]
         value = loss(logits, target)
         results.append((value, *torch.autograd.grad(value, logits[:2])))
-        assert len(calls) == 2  # the supervised outputs, each once
+        assert len(calls) == (2 if share else 4)  # of the teacher's supervised outputs, and of the student's
         if share:
             assert loss._shared.of(logits[0]) is None  # nothing outlives the step
     torch.testing.assert_close(*results)
@@ -209,6 +212,18 @@ def test_shared_probabilities_leave_evaluation_and_steps_without_a_teacher_alone
     loss.share_probabilities(loss.segmentation_loss.loss.dc)
     expected = nnunet_loss()(student, target).item()
     assert loss(student, target).item() == expected == loss.eval()(student, target).item()
+    assert not loss._shared._kept
+
+
+def test_a_step_that_fails_leaves_no_probabilities_behind():
+    """A caller may skip a batch that runs out of memory; what it wanted to free must be free."""
+    student, teacher, target = step()
+    loss = build()
+    loss.share_probabilities(loss.segmentation_loss.loss.dc)
+    loss.teacher_outputs = teacher[:1]
+    with pytest.raises(IndexError):
+        loss(student, target)
+    loss.eval()(student, target)
     assert not loss._shared._kept
 
 

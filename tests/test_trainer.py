@@ -402,6 +402,22 @@ def test_fp16_extremes_do_not_break_a_step():
     assert outputs[0].grad.isfinite().all()
 
 
+@pytest.mark.parametrize("regions", [False, True])
+def test_shares_probabilities_with_nnunets_dice_unless_it_is_compiled(regions):
+    for compiled in (False, True):
+
+        class nnUNetTrainerDSKD_Dice(nnUNetTrainerDSKD):
+            def _build_loss(self, compiled=compiled):
+                loss = super()._build_loss()
+                if compiled:
+                    loss.loss.dc = torch.compile(loss.loss.dc, backend="eager")
+                return loss
+
+        trainer = make_trainer(nnUNetTrainerDSKD_Dice, regions=regions)
+        trainer.initialize()
+        assert (trainer.loss._shared is None) == compiled
+
+
 def test_refuses_an_unknown_target_of_the_deep_distribution_loss():
     class nnUNetTrainerDSKD_Typo(nnUNetTrainerDSKD):
         ddl_target = "mix"

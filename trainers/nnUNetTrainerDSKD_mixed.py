@@ -17,9 +17,10 @@ from nnunet_skd.trainers.nnUNetTrainerDSKD import nnUNetTrainerDSKD
 class nnUNetTrainerDSKD_mixed(nnUNetTrainerDSKD):
     """DDL towards ``alpha * teacher + (1 - alpha) * truth`` per patch, as PSDL per voxel (ours).
 
-    DSKD's teacher is the network of an epoch ago. Where it does not know a class yet, both of DSKD's terms pull the
-    student's first finds of that class down again; with the truth in DDL's target, DDL pulls them up. See
-    docs/results.md for what that was worth.
+    DSKD's teacher is the network of an epoch ago. Where it does not know a class yet, DDL pulls the student's first
+    finds of that class down again (PSDL only lowers their target to 1 - alpha). With the truth in the target both pull
+    up. As alpha starts at 0, this DDL begins as a supervised loss of patch proportions, and at least half of its target
+    stays the truth. See docs/results.md for what that was worth.
     """
 
     ddl_target = "mixed"

@@ -9,6 +9,7 @@ batches: they are the same training until the first teacher appears, after epoch
 
 import math
 import random
+from copy import deepcopy
 
 import numpy as np
 import pandas as pd
@@ -44,6 +45,8 @@ class Protocol(nnUNetTrainer):
         torch.manual_seed(self.seed)
 
     def initialize(self):
+        if self.device.type != "cpu":
+            raise NotImplementedError("these trainings measure gradients on the CPU: add -device cpu")
         self.num_epochs, self.num_iterations_per_epoch = self.epochs, self.iterations
         self.num_val_iterations_per_epoch = 20
         self._seed()
@@ -108,7 +111,9 @@ class nnUNetTrainerDSKD_pyramid(nnUNetTrainerDSKD):
 
     def _build_self_distillation_loss(self):
         loss = super()._build_self_distillation_loss()
-        grids = [type(loss.ddl)(has_regions=loss.has_regions, patches_per_axis=patches) for patches in (4, 8, 16)]
+        grids = [deepcopy(loss.ddl) for _ in range(3)]
+        for grid, patches in zip(grids, (4, 8, 16), strict=True):
+            grid.patches_per_axis = patches
         loss.ddl = _MeanOverGrids(grids)
         return loss
 

@@ -31,8 +31,8 @@ def bench_losses(device: torch.device, rounds: int, sizes: dict[int, int] = SIZE
 
     The teacher's forward pass is not part of it, turning its logits into probabilities is. The backward pass ends at
     the logits. On CUDA the logits are float16 under autocast, as in training. DDL and PSDL are measured together with
-    nnU-Net's loss, whose probabilities they share, and the round's time of nnU-Net's loss is taken off; L_AT is
-    measured alone.
+    nnU-Net's loss, whose probabilities they share where it is not compiled; time and memory of nnU-Net's loss in the
+    same round are taken off. L_AT is measured alone.
 
     Args:
         device: `cpu` or `cuda`.
@@ -42,7 +42,7 @@ def bench_losses(device: torch.device, rounds: int, sizes: dict[int, int] = SIZE
     Returns:
         One dict per number of classes and term: `classes`, `edge`, `term`; `ms`, `ratio` with median, q1, q3; `kept`,
         bytes kept from the forward for the backward pass, also in full-size buffers of float32 (`buffers`); `peak`,
-        bytes above the logits; `raw_ms`.
+        bytes above the logits, of DDL and PSDL above nnU-Net's peak; `raw_ms`.
     """
     results = []
     for classes, edge in sizes.items():
