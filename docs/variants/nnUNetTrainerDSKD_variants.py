@@ -17,7 +17,7 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
-from nnunet_skd.trainers.nnUNetTrainerACWSKD import nnUNetTrainerACWSKD
+from nnunet_skd.trainers.nnUNetTrainerACWSKD import nnUNetTrainerACWSKD, nnUNetTrainerACWSKD_noCW
 from nnunet_skd.trainers.nnUNetTrainerDSKD import nnUNetTrainerDSKD, nnUNetTrainerDSKD_noDDL
 from nnunet_skd.trainers.nnUNetTrainerDSKD_ACW import nnUNetTrainerDSKD_ACW
 from nnunet_skd.trainers.nnUNetTrainerDSKD_mixed import nnUNetTrainerDSKD_mixed
@@ -170,6 +170,8 @@ class nnUNetTrainerDSKD_noDDL_fine0(Fine, nnUNetTrainerDSKD_noDDL): pass
 class nnUNetTrainerDSKD_mixed_fine0(Fine, nnUNetTrainerDSKD_mixed): pass
 class nnUNetTrainerDSKD_pyramid_fine0(Fine, nnUNetTrainerDSKD_pyramid): pass
 class nnUNetTrainerDSKD_ema_fine0(Fine, nnUNetTrainerDSKD_ema): pass
+class nnUNetTrainerACWSKD_fine0(Fine, nnUNetTrainerACWSKD): pass
+class nnUNetTrainerACWSKD_noCW_fine0(Fine, nnUNetTrainerACWSKD_noCW): pass
 
 class nnUNetTrainer_fine1(nnUNetTrainer_fine0): seed = 1
 class nnUNetTrainerDSKD_fine1(nnUNetTrainerDSKD_fine0): seed = 1
