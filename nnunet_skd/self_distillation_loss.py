@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
 
 from nnunet_skd.acw_skd import AdversarialClassWiseDistillation
 from nnunet_skd.deep_distribution_loss import DeepDistributionLoss, class_probabilities
@@ -72,9 +73,11 @@ class SelfDistillationLoss(nn.Module):
     def share_probabilities(self, dice: nn.Module) -> None:
         """Take the student's probabilities from nnU-Net's Dice instead of computing them a second time.
 
-        ``dice``: not compiled, its ``apply_nonlin`` the softmax, or for regions the sigmoid, that the terms stand on.
+        ``dice``: its ``apply_nonlin`` is the softmax, or for regions the sigmoid, that the terms stand on. A compiled
+        one fuses it away and is left alone.
         """
-        dice.apply_nonlin = self._shared = SharedProbabilities(dice.apply_nonlin)
+        if not isinstance(dice, OptimizedModule):
+            dice.apply_nonlin = self._shared = SharedProbabilities(dice.apply_nonlin)
 
     def attach_acw(self, acw: AdversarialClassWiseDistillation, tap: FeatureTap, forward: nn.Module) -> None:
         """Add ACW-SKD's terms. ``forward``: ``acw`` itself, or its wrapper for distributed training."""

@@ -125,8 +125,7 @@ class SelfDistillationTrainer(nnUNetTrainer):
         )
         dice = getattr(base, "dc", None)
         nonlinearity = torch.sigmoid if self.label_manager.has_regions else softmax_helper_dim1
-        # a compiled Dice fuses its softmax away, there is nothing to share
-        if getattr(dice, "apply_nonlin", None) is nonlinearity and not isinstance(dice, OptimizedModule):
+        if getattr(dice, "apply_nonlin", None) is nonlinearity:
             loss.share_probabilities(dice)
         return loss
 

@@ -10,7 +10,6 @@ from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from torch import Tensor, nn
-from torch._dynamo import OptimizedModule
 
 from nnunet_skd.deep_distribution_loss import DeepDistributionLoss
 from nnunet_skd.distillation_terms import temperature_divergence
@@ -167,8 +166,7 @@ def _distillation(device: torch.device, ddl_weight: float, psdl_weight: float, d
         cross_entropy_weight=1.0,
     )
     loss.alpha = 0.25
-    if not isinstance(base.loss.dc, OptimizedModule):
-        loss.share_probabilities(base.loss.dc)
+    loss.share_probabilities(base.loss.dc)
 
     def forward(student: list[Tensor], teacher: list[Tensor], target: list[Tensor]) -> Tensor:
         loss.teacher_outputs = list(teacher)
