@@ -16,6 +16,20 @@ def class_probabilities(logits: Tensor, *, has_regions: bool) -> Tensor:
     return logits.sigmoid() if has_regions else logits.softmax(1)
 
 
+def class_probabilities_(logits: Tensor, *, has_regions: bool) -> Tensor:
+    """:func:`class_probabilities` without a gradient, in the memory of float32 and float64 ``logits``.
+
+    Half precision needs new memory anyway. For a teacher's outputs, which nobody else needs: on the CPU fresh memory of
+    that size costs more time than the arithmetic.
+    """
+    if logits.dtype not in (torch.float32, torch.float64):
+        return class_probabilities(logits, has_regions=has_regions)
+    if has_regions:
+        return logits.sigmoid_()
+    logits.sub_(logits.amax(1, keepdim=True)).exp_()
+    return logits.div_(logits.sum(1, keepdim=True))
+
+
 class DeepDistributionLoss(nn.Module):
     r"""``mean_{b,m} KL(q_S[m] || q_T[m])`` over the patches m of one side output.
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 
 from nnunet_skd.acw_skd import AdversarialClassWiseDistillation
-from nnunet_skd.deep_distribution_loss import DeepDistributionLoss, class_probabilities
+from nnunet_skd.deep_distribution_loss import DeepDistributionLoss, class_probabilities, class_probabilities_
 from nnunet_skd.feature_tap import FeatureTap
 from nnunet_skd.pixelwise_distillation import PixelwiseDistillationLoss, teacher_minus_truth
 from nnunet_skd.precision import without_autocast
@@ -61,7 +61,7 @@ class SelfDistillationLoss(nn.Module):
         self.cross_entropy_weight = segmentation_loss.weight_factors[0] * cross_entropy_weight
         self.supervised = [i for i, weight in enumerate(segmentation_loss.weight_factors) if weight > UNSUPERVISED]
         self.alpha = 0.0
-        self.teacher_outputs: list[Tensor] | None = None
+        self.teacher_outputs: list[Tensor] | None = None  # for one step, which may overwrite them
         self.acw: AdversarialClassWiseDistillation | None = None
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, Tensor] = {}
@@ -150,7 +150,7 @@ class SelfDistillationLoss(nn.Module):
         for i in self.supervised if self.ddl_weight else [0]:
             if i > 0:
                 labels, valid = self._split(target[i])
-            teacher = class_probabilities(teacher_outputs[i], has_regions=self.has_regions)
+            teacher = class_probabilities_(teacher_outputs[i], has_regions=self.has_regions)
             distils_pixels = i == 0 and self.psdl_weight != 0 and self.alpha > 0
             if self.ddl_weight:
                 fractions = self.ddl.fractions(teacher, valid, full_size)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from nnunet_skd.deep_distribution_loss import DeepDistributionLoss, class_probabilities
+from nnunet_skd.deep_distribution_loss import DeepDistributionLoss, class_probabilities, class_probabilities_
 
 
 def reference(student, teacher, valid, full_size, *, has_regions, grid, tau, counts, direction):
@@ -47,6 +47,18 @@ def case(dim, has_regions, dtype=torch.float64, size=8, classes=3, batch=2, seed
     shape = (batch, classes, *[size] * dim)
     student, teacher = (torch.randn(shape, generator=generator, dtype=dtype) for _ in range(2))
     return student, class_probabilities(teacher, has_regions=has_regions), (size,) * dim
+
+
+@pytest.mark.parametrize("has_regions", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_probabilities_in_place_are_the_same(has_regions, dtype):
+    logits = 3 * torch.randn(2, 5, 4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    logits[0, :, 0, 0] = torch.tensor([1e4, -1e4, 0, 1e4, 5])
+    logits = logits.to(dtype)
+    expected = class_probabilities(logits, has_regions=has_regions)
+    result = class_probabilities_(logits, has_regions=has_regions)
+    torch.testing.assert_close(result, expected)
+    assert (result.data_ptr() == logits.data_ptr()) == (dtype in (torch.float32, torch.float64))
 
 
 def of_logits(loss, logits, teacher, valid, full_size):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nnunet_skd.deep_distribution_loss import DeepDistributionLoss
 from nnunet_skd.distillation_terms import temperature_divergence
 from nnunet_skd.self_distillation_loss import SelfDistillationLoss
-from nnunet_skd.tools.bench_measure import Stopwatch, alternate, paired_ratio, summary, tensor_memory
+from nnunet_skd.tools.bench_measure import Memory, Stopwatch, alternate, paired_ratio, summary, tensor_memory
 
 REFERENCE = "Dice + CE"
 WITH_REFERENCE = ("DDL", "PSDL", "DDL + PSDL", "DDL mixed + PSDL")
@@ -52,9 +52,9 @@ def bench_losses(device: torch.device, rounds: int, sizes: dict[int, int] = SIZE
             for call in calls:
                 call()
         times = alternate(calls, rounds, f"{classes} classes")
-        reference = inputs.memory(terms[REFERENCE])
+        reference = inputs.memory(terms[REFERENCE], uses_up_teacher=False)
         for (term, forward), values in zip(terms.items(), times, strict=True):
-            kept, peak = inputs.memory(forward)
+            kept, peak = inputs.memory(forward, uses_up_teacher=term in WITH_REFERENCE)
             if term in WITH_REFERENCE:
                 values = [value - base for value, base in zip(values, times[0], strict=True)]
                 kept, peak = kept - reference[0], peak - reference[1]
@@ -88,7 +88,7 @@ class _Inputs:
             return [z.to(device, dtype) for z in drawn]
 
         self.student = [z.requires_grad_() for z in logits()]
-        self.teacher = logits()
+        self._teacher = logits()
         self.target = [
             torch.randint(classes, (BATCH_SIZE, 1, *s), generator=generator, dtype=torch.int16).to(device)
             for s in shapes
@@ -98,26 +98,34 @@ class _Inputs:
         with torch.autocast("cuda") if self.device.type == "cuda" else nullcontext():
             return forward(self.student, self.teacher, self.target)
 
-    def _clear(self) -> None:
+    def _prepare(self) -> None:
+        """As a step finds it: no gradients, and the outputs of a teacher that has just run, to be used up."""
+        self.teacher = [z.clone() for z in self._teacher]
         for z in self.student:
             z.grad = None
 
     def time(self, forward: Callable) -> float:
-        self._clear()
+        self._prepare()
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         start = self.watch.mark()
         self._forward(forward).backward()
         return self.watch.milliseconds(start, self.watch.mark())
 
-    def memory(self, forward: Callable) -> tuple[int, int]:
-        """Bytes kept for the backward pass, and at the peak of both passes."""
-        self._clear()
-        _, first = tensor_memory(lambda: None, lambda _: self._forward(forward), self.device)
-        self._clear()
-        _, both = tensor_memory(lambda: None, lambda _: self._forward(forward).backward(), self.device)
-        self._clear()
-        return first.end, both.peak
+    def memory(self, forward: Callable, *, uses_up_teacher: bool) -> tuple[int, int]:
+        """Bytes kept for the backward pass, and at the peak of both passes.
+
+        ``uses_up_teacher``: what the term keeps of the teacher's outputs counts as its own.
+        """
+
+        def measure(watched: Callable) -> Memory:
+            if not uses_up_teacher:
+                self._prepare()
+            build = self._prepare if uses_up_teacher else lambda: None
+            return tensor_memory(build, lambda _: watched(), self.device)[1]
+
+        kept = measure(lambda: self._forward(forward)).end
+        return kept, measure(lambda: self._forward(forward).backward()).peak
 
 
 def _terms(classes: int, device: torch.device) -> dict[str, Callable]:
@@ -169,7 +177,8 @@ def _distillation(device: torch.device, ddl_weight: float, psdl_weight: float, d
     loss.share_probabilities(base.loss.dc)
 
     def forward(student: list[Tensor], teacher: list[Tensor], target: list[Tensor]) -> Tensor:
-        loss.teacher_outputs = list(teacher)
+        loss.teacher_outputs = teacher.copy()
+        teacher.clear()
         return loss(student, target)
 
     return forward
