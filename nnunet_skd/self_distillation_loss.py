@@ -153,14 +153,15 @@ class SelfDistillationLoss(nn.Module):
             teacher = class_probabilities_(teacher_outputs[i], has_regions=self.has_regions)
             distils_pixels = i == 0 and self.psdl_weight != 0 and self.alpha > 0
             if self.ddl_weight:
-                fractions = self.ddl.fractions(teacher, valid, full_size)
+                patches = self.ddl.patches(full_size, valid, teacher.dtype)
+                fractions = patches.fractions(teacher)
             if distils_pixels or (self.ddl_weight and self.ddl_mixed):
                 difference = teacher_minus_truth(teacher, labels, valid, has_regions=self.has_regions)
             if self.ddl_weight:
                 if self.ddl_mixed:  # f_T - (1 - alpha) * (f_T - f_y), from a buffer that is there anyway
-                    fractions = fractions - (1 - self.alpha) * self.ddl.fractions(difference, valid, full_size)
+                    fractions = fractions - (1 - self.alpha) * patches.fractions(difference)
                 student = self._student_probabilities(outputs[i])
-                ddl.append(self.ddl_weight * self.ddl(student, fractions, valid, full_size))
+                ddl.append(self.ddl_weight * self.ddl(student, fractions, patches))
             if distils_pixels:
                 weight = self.psdl_weight * self.cross_entropy_weight * self.alpha
                 psdl.append(weight * self.psdl(outputs[0], difference, valid))

@@ -63,7 +63,8 @@ def test_probabilities_in_place_are_the_same(has_regions, dtype):
 
 def of_logits(loss, logits, teacher, valid, full_size):
     student = class_probabilities(logits, has_regions=loss.has_regions)
-    return loss(student, loss.fractions(teacher, valid, full_size), valid, full_size)
+    patches = loss.patches(full_size, valid, teacher.dtype)
+    return loss(student, patches.fractions(teacher), patches)
 
 
 @pytest.mark.parametrize("dim", [2, 3])
@@ -79,7 +80,7 @@ def test_equals_plain_loops_in_value_and_gradient(dim, has_regions, counts, dire
         valid[0, 0, :4, :4] = False  # a whole patch in 2D
         valid[1, 0, 1] = False
     loss = DeepDistributionLoss(has_regions=has_regions, counts=counts, direction=direction)
-    assert loss.patch_grid(full_size) == (2,) * dim
+    assert loss.patches(full_size, None, logits.dtype).grid == (2,) * dim
 
     def plain(x):
         return reference(
@@ -175,11 +176,13 @@ def test_a_3d_map_of_depth_one_is_the_2d_map():
     assert torch.allclose(flat, deep)
 
 
-def test_grid_of_anisotropic_patches():
-    loss = DeepDistributionLoss(has_regions=False)
-    assert loss.patch_grid((28, 256, 256)) == (3, 4, 4)
-    assert loss.patch_grid((8, 31, 32)) == (1, 3, 4)
-    assert loss.patch_grid((4, 20, 320)) == (1, 2, 4)
+@pytest.mark.parametrize(
+    ("full_size", "grid"), [((28, 256, 256), (3, 4, 4)), ((8, 31, 32), (1, 3, 4)), ((4, 20, 320), (1, 2, 4))]
+)
+def test_grid_of_anisotropic_patches(full_size, grid):
+    patches = DeepDistributionLoss(has_regions=False).patches(full_size, None, torch.float32)
+    assert patches.grid == grid
+    assert patches.voxels == math.prod(full_size) / math.prod(grid)
 
 
 @pytest.mark.parametrize("counts", ["log", "raw", "fraction"])

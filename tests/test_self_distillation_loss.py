@@ -77,10 +77,9 @@ def test_is_the_sum_that_the_docstring_says():
     value = loss(student, target)
 
     probabilities = [x.softmax(1) for x in teacher]
-    full_size = (32, 32)
-    fractions = [loss.ddl.fractions(p, None, full_size) for p in probabilities]
+    patches = loss.ddl.patches((32, 32), None, torch.float32)
     # the lowest output is unsupervised
-    ddl = sum(loss.ddl(student[i].softmax(1), fractions[i], None, full_size) for i in (0, 1))
+    ddl = sum(loss.ddl(student[i].softmax(1), patches.fractions(probabilities[i]), patches) for i in (0, 1))
     log_p, labels = student[0].log_softmax(1), torch.nn.functional.one_hot(target[0][:, 0], 3).movedim(-1, 1)
     soft_minus_hard = -((probabilities[0] - labels) * log_p).sum(1).mean()
     expected = nnunet_loss()(student, target) + 2.0 * ddl + 0.5 * (2 / 3) * 0.25 * soft_minus_hard
@@ -244,8 +243,8 @@ def test_a_mixed_target_is_the_patch_distribution_of_soft_labels(has_regions, ig
         else:
             truth = torch.nn.functional.one_hot(labels[:, 0].long(), 3).movedim(-1, 1).float()
             p_teacher, p_student = teacher[i].softmax(1), student[i].softmax(1)
-        fractions = loss.ddl.fractions(0.25 * p_teacher + 0.75 * truth, valid, (32, 32))
-        expected += loss.ddl(p_student, fractions, valid, (32, 32)).item()
+        patches = loss.ddl.patches((32, 32), valid, torch.float32)
+        expected += loss.ddl(p_student, patches.fractions(0.25 * p_teacher + 0.75 * truth), patches).item()
     assert loss.pop_means()["ddl"] == pytest.approx(expected, rel=1e-4)
 
 

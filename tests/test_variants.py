@@ -1,12 +1,17 @@
 """The trainings of docs/results.md still run: found as the page says, an epoch without and one with a teacher."""
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import SimpleITK as sitk
+import torch
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-from toy import make_trainer, run_epoch
+from toy import make_batch, make_trainer, run_epoch, start_epoch
 
 VARIANTS = Path(__file__).parents[1] / "docs" / "variants"
 
@@ -18,6 +23,8 @@ VARIANTS = Path(__file__).parents[1] / "docs" / "variants"
         "nnUNetTrainerDSKD_mixed_short",
         "nnUNetTrainerDSKD_pyramid_fine0",
         "nnUNetTrainerDSKD_ema_fine0",
+        "nnUNetTrainerDSKD_heads_short",
+        "nnUNetTrainerDSKD_mixed_overfit",
         "nnUNetTrainerDSKD_ACW_long",
     ],
 )
@@ -47,3 +54,50 @@ def test_the_moving_average_lies_between_the_old_and_the_new_weights(nnunet_env,
     mean = next(trainer.teacher.parameters())
     assert mean.sub(old).abs().max() > 0
     assert mean.sub(old.lerp(new, 0.001)).abs().max() < 1e-7
+
+
+def test_soft_targets_of_every_head_add_the_coarse_heads_share(nnunet_env, monkeypatch):
+    """Weighted by nnU-Net's factors, and by its cross-entropy's weight 1: CE(z, p_T) - CE(z, y) of each head."""
+    monkeypatch.setenv("nnUNet_extTrainer", str(VARIANTS))
+    trainer = make_trainer(recursive_find_trainer_class_by_name("nnUNetTrainerDSKD_heads"), stages=4)
+    trainer.initialize()
+    run_epoch(trainer, 0)
+    start_epoch(trainer, 1)
+    trainer.loss.alpha = 0.25
+    batch = make_batch(trainer)
+    with torch.no_grad():
+        outputs, teacher = trainer.network(batch["data"]), trainer.teacher(batch["data"])
+        expected = 0
+        for weight, z, t, y in zip(
+            trainer.loss.segmentation_loss.weight_factors, outputs, teacher, batch["target"], strict=True
+        ):
+            truth = torch.nn.functional.one_hot(y[:, 0], 3).movedim(-1, 1)
+            expected += weight * 0.25 * ((truth - t.softmax(1)) * z.log_softmax(1)).sum(1).mean().item()
+        trainer.loss.teacher_outputs = teacher
+        hard = trainer.loss.cross_entropy_weight * torch.nn.functional.cross_entropy(
+            outputs[0], batch["target"][0][:, 0]
+        )
+        trainer.loss.pop_means()
+        trainer.loss(outputs, batch["target"])
+    assert trainer.loss.pop_means()["psdl"] - hard.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_shifted_labels_move_as_far_as_asked_and_nothing_else_changes(tmp_path):
+    labels = np.zeros((1, 20, 30), np.uint8)
+    labels[0, 8:12, 10:14] = 1
+    for folder in ("imagesTr", "labelsTr"):
+        (tmp_path / "raw" / folder).mkdir(parents=True)
+        for case in range(3):
+            sitk.WriteImage(sitk.GetImageFromArray(labels), tmp_path / "raw" / folder / f"case{case}.nii.gz")
+    command = [sys.executable, VARIANTS / "shift_labels.py", tmp_path / "raw", tmp_path / "shifted", "4"]
+    subprocess.run(command, check=True)
+    shifts = []
+    for case in range(3):
+        image, moved = (
+            sitk.GetArrayFromImage(sitk.ReadImage(tmp_path / "shifted" / folder / f"case{case}.nii.gz"))
+            for folder in ("imagesTr", "labelsTr")
+        )
+        assert (image == labels).all() and moved.sum() == labels.sum()
+        shifts.append(np.argwhere(moved).mean(0)[1:] - np.argwhere(labels).mean(0)[1:])
+        assert np.hypot(*shifts[-1]) == pytest.approx(4, abs=0.75)  # rounded to whole voxels
+    assert len(np.unique(shifts, axis=0)) == 3

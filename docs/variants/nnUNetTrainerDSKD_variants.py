@@ -17,6 +17,9 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
+from nnunet_skd.deep_distribution_loss import class_probabilities
+from nnunet_skd.pixelwise_distillation import teacher_minus_truth
+from nnunet_skd.self_distillation_loss import SelfDistillationLoss
 from nnunet_skd.trainers.nnUNetTrainerACWSKD import nnUNetTrainerACWSKD, nnUNetTrainerACWSKD_noCW
 from nnunet_skd.trainers.nnUNetTrainerDSKD import nnUNetTrainerDSKD, nnUNetTrainerDSKD_noDDL
 from nnunet_skd.trainers.nnUNetTrainerDSKD_ACW import nnUNetTrainerDSKD_ACW
@@ -29,6 +32,7 @@ class Protocol(nnUNetTrainer):
     seed = 0
     epochs = 20
     iterations = 100
+    validation_iterations = 20
 
     @staticmethod
     def build_network_architecture(plans_manager, configuration_manager, c_in, c_out, enable_deep_supervision=True):
@@ -48,7 +52,7 @@ class Protocol(nnUNetTrainer):
         if self.device.type != "cpu":
             raise NotImplementedError("these trainings measure gradients on the CPU: add -device cpu")
         self.num_epochs, self.num_iterations_per_epoch = self.epochs, self.iterations
-        self.num_val_iterations_per_epoch = 20
+        self.num_val_iterations_per_epoch = self.validation_iterations
         self._seed()
         super().initialize()
 
@@ -106,6 +110,14 @@ class Fine(Protocol):
     epochs = 10
 
 
+class Overfit(Protocol):
+    """250 short epochs, so long that the last hundred change little on 32 images: where soft targets should pay."""
+
+    epochs = 250
+    iterations = 20
+    validation_iterations = 4
+
+
 class nnUNetTrainerDSKD_pyramid(nnUNetTrainerDSKD):
     """DDL as the mean over 4, 8 and 16 patches per axis: a vessel is thin, a patch of a quarter of the image is not."""
 
@@ -123,12 +135,43 @@ class _MeanOverGrids(nn.Module):
         super().__init__()
         self.grids = nn.ModuleList(grids)
 
-    def fractions(self, values, valid, full_size):
-        return [grid.fractions(values, valid, full_size) for grid in self.grids]
+    def patches(self, full_size, valid, dtype):
+        return _PatchesOfGrids([grid.patches(full_size, valid, dtype) for grid in self.grids])
 
-    def forward(self, probabilities, target_fractions, valid, full_size):
-        pairs = zip(self.grids, target_fractions, strict=True)
-        return sum(grid(probabilities, fractions, valid, full_size) for grid, fractions in pairs) / len(self.grids)
+    def forward(self, probabilities, target_fractions, patches):
+        parts = zip(self.grids, target_fractions, patches.grids, strict=True)
+        return sum(grid(probabilities, fractions, part) for grid, fractions, part in parts) / len(self.grids)
+
+
+class _PatchesOfGrids:
+    def __init__(self, grids):
+        self.grids = grids
+
+    def fractions(self, values):
+        return [grid.fractions(values) for grid in self.grids]
+
+
+class nnUNetTrainerDSKD_heads(nnUNetTrainerDSKD):
+    """PSDL on every supervised output, by its weight in nnU-Net's loss: the coarse heads learn soft targets as well."""
+
+    def _build_self_distillation_loss(self):
+        loss = super()._build_self_distillation_loss()
+        loss.__class__ = _PixelsOfEveryHead
+        return loss
+
+
+class _PixelsOfEveryHead(SelfDistillationLoss):
+    def _dskd_terms(self, outputs, target, teacher_outputs, labels, valid):
+        used_up = [z.clone() for z in teacher_outputs]
+        terms = super()._dskd_terms(outputs, target, used_up, labels, valid)
+        factors = self.segmentation_loss.weight_factors
+        for i in self.supervised[1:]:
+            labels, valid = self._split(target[i])
+            teacher = class_probabilities(teacher_outputs[i], has_regions=self.has_regions)
+            difference = teacher_minus_truth(teacher, labels, valid, has_regions=self.has_regions)
+            weight = self.psdl_weight * self.cross_entropy_weight * factors[i] / factors[0] * self.alpha
+            terms["psdl"] = terms["psdl"] + weight * self.psdl(outputs[i], difference, valid)
+        return terms
 
 
 class nnUNetTrainerDSKD_ema(nnUNetTrainerDSKD):
@@ -163,6 +206,13 @@ class nnUNetTrainerDSKD_short(Protocol, nnUNetTrainerDSKD): pass
 class nnUNetTrainerDSKD_mixed_short(Protocol, nnUNetTrainerDSKD_mixed): pass
 class nnUNetTrainerDSKD_pyramid_short(Protocol, nnUNetTrainerDSKD_pyramid): pass
 class nnUNetTrainerDSKD_ema_short(Protocol, nnUNetTrainerDSKD_ema): pass
+class nnUNetTrainerDSKD_heads_short(Protocol, nnUNetTrainerDSKD_heads): pass
+class nnUNetTrainerACWSKD_short(Protocol, nnUNetTrainerACWSKD): pass
+class nnUNetTrainerDSKD_ACW_short(Protocol, nnUNetTrainerDSKD_ACW): pass
+
+class nnUNetTrainer_overfit(Overfit): pass
+class nnUNetTrainerDSKD_overfit(Overfit, nnUNetTrainerDSKD): pass
+class nnUNetTrainerDSKD_mixed_overfit(Overfit, nnUNetTrainerDSKD_mixed): pass
 
 class nnUNetTrainer_fine0(Fine): pass
 class nnUNetTrainerDSKD_fine0(Fine, nnUNetTrainerDSKD): pass
@@ -170,7 +220,9 @@ class nnUNetTrainerDSKD_noDDL_fine0(Fine, nnUNetTrainerDSKD_noDDL): pass
 class nnUNetTrainerDSKD_mixed_fine0(Fine, nnUNetTrainerDSKD_mixed): pass
 class nnUNetTrainerDSKD_pyramid_fine0(Fine, nnUNetTrainerDSKD_pyramid): pass
 class nnUNetTrainerDSKD_ema_fine0(Fine, nnUNetTrainerDSKD_ema): pass
+class nnUNetTrainerDSKD_heads_fine0(Fine, nnUNetTrainerDSKD_heads): pass
 class nnUNetTrainerACWSKD_fine0(Fine, nnUNetTrainerACWSKD): pass
+class nnUNetTrainerDSKD_ACW_fine0(Fine, nnUNetTrainerDSKD_ACW): pass
 class nnUNetTrainerACWSKD_noCW_fine0(Fine, nnUNetTrainerACWSKD_noCW): pass
 
 class nnUNetTrainer_fine1(nnUNetTrainer_fine0): seed = 1

@@ -1,0 +1,48 @@
+"""The regular grid of patches over which the deep distribution loss pools an output."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class Patches:
+    """Means over the patches of one output, of the voxels that count.
+
+    Args:
+        patches_per_axis: of the full-resolution output; axes of fewer than 32 voxels get one patch per 8 voxels
+            (anisotropic 3D patches).
+        full_size: spatial size of the full-resolution output.
+        valid: ``B, 1, spatial`` of this output (bool), or None where every voxel counts.
+        dtype: of the values to be pooled.
+
+    Attributes:
+        grid: patches per axis.
+        voxels: full-resolution voxels per patch.
+        counted: ``B, 1, grid``, share of the voxels that count in each patch, or None where all do.
+    """
+
+    def __init__(self, patches_per_axis: int, full_size: tuple[int, ...], valid: Tensor | None, dtype: torch.dtype):
+        self.grid = tuple(patches_per_axis if n >= 32 else min(patches_per_axis, max(1, n // 8)) for n in full_size)
+        self.voxels = math.prod(full_size) / math.prod(self.grid)
+        self._valid = None if valid is None else valid.to(dtype)
+        self.counted = None if valid is None else _pool(self._valid, self.grid)
+
+    def fractions(self, values: Tensor) -> Tensor:
+        """``B, K, spatial`` -> ``B, K, grid``; 0 where no voxel counts."""
+        if self._valid is None:
+            return _pool(values, self.grid)
+        return _pool(values * self._valid, self.grid) / self.counted.clamp_min(torch.finfo(values.dtype).tiny)
+
+
+def _pool(values: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """Mean per patch: ``B, C, spatial`` -> ``B, C, grid``; an output smaller than the grid keeps its own size."""
+    size = values.shape[2:]
+    grid = tuple(min(n, g) for n, g in zip(size, grid, strict=True))
+    if any(n % g for n, g in zip(size, grid, strict=True)):
+        pool = nn.functional.adaptive_avg_pool2d if len(size) == 2 else nn.functional.adaptive_avg_pool3d
+        return pool(values, grid)
+    # The same means, an axis at a time from the slowest: measured 2 to 6 times faster than adaptive pooling on the CPU.
+    for axis, patches in enumerate(grid, start=2):
+        values = values.unflatten(axis, (patches, -1)).mean(axis + 1)
+    return values
