@@ -65,5 +65,22 @@ class PixelwiseDistillationLoss(nn.Module):
             count = valid.sum().clamp_min(1)
         else:
             count = logits.numel() if self.has_regions else logits[:, 0].numel()
-        # a dot product writes no full-size temporary, a product and its sum would
-        return -torch.dot(difference.flatten(), logits.flatten()) / count
+        return -_InnerProduct.apply(logits, difference) / count
+
+
+class _InnerProduct(torch.autograd.Function):
+    """Of two tensors of one shape, the second without a gradient.
+
+    Makes one full-size tensor, its gradient: a product and its sum would make another, and the gradient of a flattened
+    tensor is a view, to which autograd cannot add the cross-entropy's in place.
+    """
+
+    @staticmethod
+    def forward(ctx, logits: Tensor, difference: Tensor) -> Tensor:
+        ctx.save_for_backward(difference)
+        return torch.dot(logits.flatten(), difference.flatten())
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        (difference,) = ctx.saved_tensors
+        return gradient * difference, None

@@ -144,7 +144,10 @@ class SelfDistillationLoss(nn.Module):
         labels: Tensor,
         valid: Tensor | None,
     ) -> dict[str, Tensor]:
-        """``labels`` and ``valid``: of the full resolution; the other outputs' are split here."""
+        """``labels`` and ``valid``: of the full resolution; the other outputs' are split here.
+
+        The memory of ``teacher_outputs`` is used for the probabilities, and for PSDL's difference.
+        """
         full_size = tuple(outputs[0].shape[2:])
         ddl, psdl = [], []
         for i in self.supervised if self.ddl_weight else [0]:

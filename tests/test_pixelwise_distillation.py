@@ -123,3 +123,10 @@ def test_keeps_one_full_size_tensor_for_the_backward_pass():
     assert [x.untyped_storage().data_ptr() for x in saved.values() if x.numel() >= logits.numel()] == [
         teacher.untyped_storage().data_ptr()
     ]
+
+
+def test_the_gradient_is_no_view_so_that_others_are_added_to_it_in_place():
+    logits, teacher, target, _ = case(2, False, size=32)
+    logits.requires_grad_()
+    (gradient,) = torch.autograd.grad(psdl(logits, teacher, target, None), logits)
+    assert not gradient._is_view()

@@ -144,7 +144,7 @@ def test_the_teacher_is_the_network_at_the_end_of_the_previous_epoch():
     end_of_epoch = weights(trainer)
     start_epoch(trainer, 1)
     trainer.train_step(make_batch(trainer, 1))
-    assert trainer.loss.pop_means()["ddl"] < 1e-10  # student and teacher are still the same
+    assert abs(trainer.loss.pop_means()["ddl"]) < 1e-7  # student and teacher are still the same, up to rounding
     trainer.train_step(make_batch(trainer, 2))
     assert trainer.loss.pop_means()["ddl"] > 0
 

@@ -119,10 +119,11 @@ class _Inputs:
         """
 
         def measure(watched: Callable) -> Memory:
+            self._prepare()
             if not uses_up_teacher:
-                self._prepare()
-            build = self._prepare if uses_up_teacher else lambda: None
-            return tensor_memory(build, lambda _: watched(), self.device)[1]
+                return tensor_memory(lambda: None, lambda _: watched(), self.device)[1]
+            self.teacher = None
+            return tensor_memory(self._prepare, lambda _: watched(), self.device)[1]
 
         kept = measure(lambda: self._forward(forward)).end
         return kept, measure(lambda: self._forward(forward).backward()).peak
