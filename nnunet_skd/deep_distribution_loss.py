@@ -17,10 +17,10 @@ def class_probabilities(logits: Tensor, *, has_regions: bool) -> Tensor:
 
 
 def class_probabilities_(logits: Tensor, *, has_regions: bool) -> Tensor:
-    """:func:`class_probabilities` without a gradient, in the memory of float32 and float64 ``logits``.
+    """:func:`class_probabilities` without a gradient, in the memory of ``logits``; use what it returns.
 
     Half precision needs new memory anyway. For a teacher's outputs, which nobody else needs: on the CPU fresh memory of
-    that size costs more time than the arithmetic.
+    that size costs as much time as the arithmetic.
     """
     if logits.dtype not in (torch.float32, torch.float64):
         return class_probabilities(logits, has_regions=has_regions)

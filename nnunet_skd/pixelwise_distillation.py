@@ -71,8 +71,8 @@ class PixelwiseDistillationLoss(nn.Module):
 class _InnerProduct(torch.autograd.Function):
     """Of two tensors of one shape, the second without a gradient.
 
-    Makes one full-size tensor, its gradient: a product and its sum would make another, and the gradient of a flattened
-    tensor is a view, to which autograd cannot add the cross-entropy's in place.
+    Of contiguous tensors it makes one of full size, the gradient: a product and its sum would make another, and the
+    gradient of a flattened tensor is a view, to which autograd cannot add the cross-entropy's in place.
     """
 
     @staticmethod

@@ -214,14 +214,14 @@ def test_ignored_voxels_change_nothing():
     assert (student.grad * ~valid).abs().max() == 0 < student.grad.abs().max()
 
 
-def test_the_gradient_is_no_view_so_that_others_are_added_to_it_in_place():
-    logits, teacher, size = case(2, False, size=32)
+@pytest.mark.parametrize("size", [(32, 32), (8, 32, 32), (32, 32, 32)])
+def test_the_gradient_is_dense_and_no_view_so_that_others_are_added_to_it_in_place(size):
+    probabilities = torch.rand(2, 3, *size, requires_grad=True)
     loss = DeepDistributionLoss(has_regions=False)
-    patches = loss.patches(size, None, logits.dtype)
-    probabilities = class_probabilities(logits, has_regions=False).requires_grad_()
-    value = loss(probabilities, patches.fractions(teacher), patches)
+    patches = loss.patches(size, None, torch.float32)
+    value = loss(probabilities, patches.fractions(torch.rand(2, 3, *size)), patches)
     (gradient,) = torch.autograd.grad(value, probabilities)
-    assert gradient.abs().max() > 0 and not gradient._is_view()
+    assert gradient.abs().max() > 0 and gradient.is_contiguous() and not gradient._is_view()
 
 
 def test_nothing_valid_gives_a_connected_zero():

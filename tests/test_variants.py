@@ -56,30 +56,28 @@ def test_the_moving_average_lies_between_the_old_and_the_new_weights(nnunet_env,
     assert mean.sub(old.lerp(new, 0.001)).abs().max() < 1e-7
 
 
-def test_soft_targets_of_every_head_add_the_coarse_heads_share(nnunet_env, monkeypatch):
-    """Weighted by nnU-Net's factors, and by its cross-entropy's weight 1: CE(z, p_T) - CE(z, y) of each head."""
+def test_soft_targets_of_every_head_pull_each_head_to_the_teacher(nnunet_env, monkeypatch):
+    """The gradient in a head's logits: weight * alpha * (y - p_T) per voxel, by nnU-Net's weights of the heads."""
     monkeypatch.setenv("nnUNet_extTrainer", str(VARIANTS))
     trainer = make_trainer(recursive_find_trainer_class_by_name("nnUNetTrainerDSKD_heads"), stages=4)
     trainer.initialize()
     run_epoch(trainer, 0)
     start_epoch(trainer, 1)
+    trainer.train_step(make_batch(trainer, 1))  # the student moves away from its teacher
     trainer.loss.alpha = 0.25
-    batch = make_batch(trainer)
-    with torch.no_grad():
-        outputs, teacher = trainer.network(batch["data"]), trainer.teacher(batch["data"])
-        expected = 0
-        for weight, z, t, y in zip(
-            trainer.loss.segmentation_loss.weight_factors, outputs, teacher, batch["target"], strict=True
-        ):
-            truth = torch.nn.functional.one_hot(y[:, 0], 3).movedim(-1, 1)
-            expected += weight * 0.25 * ((truth - t.softmax(1)) * z.log_softmax(1)).sum(1).mean().item()
-        trainer.loss.teacher_outputs = teacher
-        hard = trainer.loss.cross_entropy_weight * torch.nn.functional.cross_entropy(
-            outputs[0], batch["target"][0][:, 0]
-        )
-        trainer.loss.pop_means()
-        trainer.loss(outputs, batch["target"])
-    assert trainer.loss.pop_means()["psdl"] - hard.item() == pytest.approx(expected, rel=1e-4)
+    batch = make_batch(trainer, 2)
+    teacher = trainer.teacher(batch["data"])
+    expected = []
+    for weight, z, y in zip(trainer.loss.segmentation_loss.weight_factors, teacher, batch["target"], strict=True):
+        truth = torch.nn.functional.one_hot(y[:, 0], 3).movedim(-1, 1)
+        expected.append(weight * 0.25 * (truth - z.softmax(1)) / y.numel())
+    outputs = trainer.network(batch["data"])
+    trainer.loss.teacher_outputs = teacher
+    term = trainer.loss.terms(outputs, batch["target"])["psdl"]
+    supervised = trainer.loss.supervised
+    assert supervised == [0, 1]
+    gradients = torch.autograd.grad(term, [outputs[i] for i in supervised])
+    torch.testing.assert_close(gradients, tuple(expected[i] for i in supervised))
 
 
 def test_shifted_labels_move_as_far_as_asked_and_nothing_else_changes(tmp_path):

@@ -164,6 +164,8 @@ class _PixelsOfEveryHead(SelfDistillationLoss):
     def _dskd_terms(self, outputs, target, teacher_outputs, labels, valid):
         used_up = [z.clone() for z in teacher_outputs]
         terms = super()._dskd_terms(outputs, target, used_up, labels, valid)
+        if self.alpha == 0:
+            return terms
         factors = self.segmentation_loss.weight_factors
         for i in self.supervised[1:]:
             labels, valid = self._split(target[i])

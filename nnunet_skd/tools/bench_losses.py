@@ -41,7 +41,7 @@ def bench_losses(device: torch.device, rounds: int, sizes: dict[int, int] = SIZE
     Returns:
         One dict per number of classes and term: `classes`, `edge`, `term`; `ms`, `ratio` with median, q1, q3; `kept`,
         bytes kept from the forward for the backward pass, also in full-size buffers of float32 (`buffers`); `peak`,
-        bytes above the logits, of DDL and PSDL above nnU-Net's peak; `raw_ms`.
+        bytes above the logits, of DDL and PSDL above nnU-Net's peak and with the teacher's outputs; `raw_ms`.
     """
     results = []
     for classes, edge in sizes.items():
