@@ -11,6 +11,7 @@ from nnunet_skd.class_wise_features import (
     class_wise_pooling,
     coarse_features,
     inter_class_similarity,
+    masks_that_hit,
     prediction_masks,
     present_classes,
     region_overlaps,
@@ -63,6 +64,9 @@ class AdversarialClassWiseDistillation(nn.Module):
     ``class_wise_feature``  <1 - cos(c, cT)>                       0.1 r   network
     ``reconstruction``      \|\| A(F) - A(FT) \|\|^2               0.1 r   network
     ======================  =====================================  ======  =========================================
+
+    The three class-wise terms are about the classes that are in the patch and whose mask hits them, see
+    :func:`nnunet_skd.class_wise_features.masks_that_hit` (ours).
 
     r is :func:`distillation_ramp`. A weight of 0 removes its term, and with the last term that needs it each part:
     FRM_p without ``teacher``; masks, class-wise features, FRM_c and context without ``token``, ``class_wise`` and
@@ -226,7 +230,11 @@ class AdversarialClassWiseDistillation(nn.Module):
             with without_autocast(features):
                 masks = prediction_masks(coarse_logits, voxels, has_regions=self.has_regions)
                 class_features = class_wise_pooling(cells.to(voxels.dtype), masks, voxels)
-                context = self._class_wise_terms(terms, class_features, masks, labels, valid, tau)
+                present = present_classes(labels, valid, self.num_outputs, has_regions=self.has_regions)
+                self._diagnostics["inter_class_similarity"] = inter_class_similarity(class_features, present)
+                taught = present * masks_that_hit(masks, voxels, labels, valid, has_regions=self.has_regions)
+                overlaps = region_overlaps(labels, valid) if self.has_regions else None
+                context = self._class_wise_terms(terms, class_features, masks, taught, overlaps, tau)
 
         correction = None
         if self.penultimate_reconstruction is not None:
@@ -248,28 +256,25 @@ class AdversarialClassWiseDistillation(nn.Module):
         terms: dict[str, Tensor],
         class_features: Tensor,
         masks: Tensor,
-        labels: Tensor,
-        valid: Tensor | None,
+        taught: Tensor,
+        overlaps: Tensor | None,
         tau: Tensor | None,
     ) -> Tensor | None:
-        """Add the class-wise terms; return the context map of FRM_p, if there is one."""
-        present = present_classes(labels, valid, self.num_outputs, has_regions=self.has_regions)
-        self._diagnostics["inter_class_similarity"] = inter_class_similarity(class_features, present)
+        """Add the terms of the classes that are taught; return the context map of FRM_p, if there is one."""
         teacher_features = self.class_wise_reconstruction(class_features.detach())
         tokens = self._tokens(teacher_features, frozen=False) if self._uses("token", "class_wise") else None
         if self._uses("token"):
-            overlaps = region_overlaps(labels, valid) if self.has_regions else None
-            terms["token"] = token_loss(tokens, present, overlaps)
+            terms["token"] = token_loss(tokens, taught, overlaps)
         if self._uses("class_wise"):
             terms["class_wise"] = temperature_divergence(
                 self._tokens(class_features, frozen=True).transpose(1, 2),
                 tokens.transpose(1, 2),
                 tau,
-                present.unsqueeze(1),
+                taught.unsqueeze(1),
                 has_regions=self.has_regions,
             )
         if self._uses("class_wise_feature"):
-            terms["class_wise_feature"] = class_wise_feature_loss(class_features, teacher_features, present)
+            terms["class_wise_feature"] = class_wise_feature_loss(class_features, teacher_features, taught)
         if self.penultimate_reconstruction is None:
             return None
         return self.penultimate_reconstruction.context_map(self.class_wise_reconstruction(class_features), masks)

@@ -105,6 +105,37 @@ def present_classes(labels: Tensor, valid: Tensor | None, num_outputs: int, *, h
     return present.scatter_(1, index.flatten(1).long(), 1.0)[:, :num_outputs]
 
 
+def masks_that_hit(masks: Tensor, voxels: Tensor, labels: Tensor, valid: Tensor | None, *, has_regions: bool) -> Tensor:
+    """1 for each class of whose mask more than half lies in the class: ``sum_v M_kv y_kv > sum_v M_kv / 2`` (ours).
+
+    The mask of a class that the coarse head does not know yet lies anywhere, and so does the class-wise feature under
+    it: to distil from it, or to recognise the class in it, teaches the network that anything is that class. Measured in
+    docs/results.md. The truth of a coarse cell is that of its first voxel.
+
+    Args:
+        masks: ``B, K', coarse``.
+        voxels: valid voxels per cell, ``B, 1, coarse``.
+        labels, valid: as in :func:`present_classes`.
+
+    Returns:
+        ``B, K'`` in float32. 0 for a mask without a valid voxel.
+    """
+    first = (..., *(slice(None, None, n // m) for n, m in zip(labels.shape[2:], masks.shape[2:], strict=True)))
+    weights = masks * voxels
+    if valid is not None:
+        weights = weights * valid[first]
+    labels = labels[first]
+    if has_regions:
+        inside = labels != 0
+        inside = torch.cat((inside, ~inside.any(1, keepdim=True)), 1)
+        own = (weights * inside).flatten(2).sum(2)
+    else:
+        index = labels.long()
+        own = weights.new_zeros(weights.shape[:2])
+        own = own.scatter_add(1, index.flatten(1), weights.gather(1, index).flatten(1))
+    return (2 * own > weights.flatten(2).sum(2)).float()
+
+
 def region_overlaps(labels: Tensor, valid: Tensor | None) -> Tensor:
     """``t_kj = |R_k and R_j| / |R_k|``: how much of region k lies in region j (ours).
 

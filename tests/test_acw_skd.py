@@ -50,13 +50,16 @@ class Case:
         self.head = (nn.Conv2d if dim == 2 else nn.Conv3d)(D, K, 1).to(dtype)
         full, coarse = (size,) * dim, (size // block,) * dim
         self.features = torch.randn(2, D, *full, dtype=dtype, requires_grad=True)
-        self.coarse = (2 * torch.randn(2, K, *coarse, dtype=dtype)).requires_grad_()
         if has_regions:
             self.target = (torch.rand(2, K, *full) > 0.6).float()
             if ignore:
                 self.target = torch.cat((self.target, (torch.rand(2, 1, *full) > 0.7).float()), 1)
         else:
             self.target = torch.randint(0, K + ignore, (2, 1, *full)).float()
+        # masks that hit most classes, not all
+        first = self.target[(..., *[slice(None, None, block)] * dim)]
+        truth = first[:, :K] if has_regions else (first == torch.arange(K).reshape(K, *[1] * dim)).float()
+        self.coarse = (torch.randn(2, K, *coarse) + 3 * truth - 1.5 * has_regions).to(dtype).requires_grad_()
         if dtype == torch.float64:
             self.loss = plain_loss(has_regions=has_regions)
         else:
@@ -149,7 +152,8 @@ def reference(case):
             weight, bias = weight.detach(), bias.detach()
         return x @ weight.T + bias
 
-    present, token_losses, feature_losses = torch.zeros(2, classes), [], []
+    taught, token_losses, feature_losses = torch.zeros(2, classes), [], []
+    first = (..., *[slice(None, None, 2)] * len(size))
     token_teacher = tokens(frm_c(c.detach()))
     for b in range(2):
         for k in range(classes):
@@ -158,9 +162,10 @@ def reference(case):
                 region = r[k] if k < K else ~labels[b].bool().any(0) & valid[b][0]
             else:
                 region = (labels[b, 0] == k) & valid[b, 0]
-            if not region.any():
+            weights = (masks * count)[b, k] * valid[b, 0][first]
+            if not region.any() or weights[region[first]].sum() <= weights.sum() / 2:
                 continue
-            present[b, k] = 1
+            taught[b, k] = 1
             if regions:
                 goal = torch.stack([(region & r[j]).sum() / region.sum() for j in range(K)]).to(features.dtype)
                 token_losses.append(nn.functional.binary_cross_entropy_with_logits(token_teacher[b, k], goal))
@@ -177,10 +182,21 @@ def reference(case):
         "teacher": case.loss(teacher, target),
         "token": sum(token_losses) / len(token_losses),
         "adversarial": kl(teacher, logits, valid[:, 0]),
-        "class_wise": kl(token_teacher.transpose(1, 2), tokens(c, freeze=True).transpose(1, 2), present),
+        "class_wise": kl(token_teacher.transpose(1, 2), tokens(c, freeze=True).transpose(1, 2), taught),
         "class_wise_feature": sum(feature_losses) / len(feature_losses),
         "reconstruction": difference.square().sum(1).mean(),
     }
+
+
+def test_classes_whose_masks_miss_them_are_not_taught():
+    """What lies under the masks of a coarse head that is wrong is no class's feature."""
+    case = Case()
+    assert all(case.terms()[name] > 0 for name in ("token", "class_wise", "class_wise_feature"))
+    case.coarse = -case.coarse.detach()
+    terms = case.terms()
+    for name in ("token", "class_wise", "class_wise_feature"):
+        assert terms[name].item() == 0
+    assert terms["teacher"] > 0 and terms["adversarial"] > 0
 
 
 @DIMS

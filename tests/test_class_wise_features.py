@@ -7,6 +7,7 @@ from nnunet_skd.class_wise_features import (
     class_wise_pooling,
     coarse_features,
     inter_class_similarity,
+    masks_that_hit,
     prediction_masks,
     present_classes,
     region_overlaps,
@@ -89,6 +90,27 @@ def test_a_class_without_a_mask_is_the_zero_vector():
     torch.testing.assert_close(pooled[0, 1], features[0].sum((1, 2)) / 17)
     (gradient,) = torch.autograd.grad(pooled[0, 0].sum(), features)
     assert torch.equal(gradient, torch.zeros_like(gradient))
+
+
+def test_a_mask_hits_where_more_than_half_of_it_lies_in_its_class():
+    """Three cells of a row with 4 voxels each; the class of a cell is that of its first voxel."""
+    labels = torch.tensor([0, 2, 0, 0, 1, 0, 2, 2, 2, 2, 2, 2]).reshape(1, 1, 1, 12)
+    masks = torch.tensor([[0.6, 0.1, 0.3], [0.1, 0.2, 0.2], [0.3, 0.7, 0.5]]).reshape(1, 3, 1, 3)
+    voxels = torch.full((1, 1, 1, 3), 4.0)
+    # 0.6 of 1.0, 0.2 of 0.5, 0.5 of 1.5
+    assert masks_that_hit(masks, voxels, labels, None, has_regions=False).tolist() == [[1, 0, 0]]
+    valid = torch.ones_like(labels, dtype=torch.bool)
+    valid[..., 4] = False  # the second cell no longer counts: 0.2 of 0.3 would be in class 1, but it is nowhere
+    assert masks_that_hit(masks, voxels, labels, valid, has_regions=False).tolist() == [[1, 0, 1]]
+    nothing = masks_that_hit(masks * 0, voxels, labels, None, has_regions=False)
+    assert nothing.tolist() == [[0, 0, 0]]
+
+
+def test_masks_that_hit_regions():
+    """Nested regions, two cells of one voxel: the last class is what lies in no region."""
+    labels = torch.tensor([[[1, 0]], [[0, 0]]]).reshape(1, 2, 1, 2)
+    masks = torch.tensor([[0.9, 0.2], [0.4, 0.1], [0.06, 0.72]]).reshape(1, 3, 1, 2)
+    assert masks_that_hit(masks, torch.ones(1, 1, 1, 2), labels, None, has_regions=True).tolist() == [[1, 0, 1]]
 
 
 def test_present_classes():
