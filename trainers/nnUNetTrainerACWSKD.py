@@ -15,7 +15,11 @@ from nnunet_skd.trainer import SelfDistillationTrainer
 
 
 class nnUNetTrainerACWSKD(SelfDistillationTrainer):
-    """Class-wise features, feature reconstruction and an adversarial temperature; re-created from the abstract."""
+    """Class-wise features, feature reconstruction and an adversarial temperature; re-created from the abstract.
+
+    What each weight is for: :class:`nnunet_skd.acw_skd.AdversarialClassWiseDistillation`; what it was worth:
+    docs/results.md.
+    """
 
     teacher_weight = 1.0
     token_weight = 0.5

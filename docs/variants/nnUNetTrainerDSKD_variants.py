@@ -201,6 +201,20 @@ class nnUNetTrainerDSKD_ema(nnUNetTrainerDSKD):
         return result
 
 
+class nnUNetTrainerACWSKD_head(nnUNetTrainerACWSKD_noCW):
+    """ACW-SKD without class-wise part and FRM: a second head, and the temperature."""
+
+    feature_reconstruction = False
+
+
+class TwiceTheRate(Fine):
+    """A control: ACW-SKD's second segmentation loss doubles the network's gradient, nearly."""
+
+    def initialize(self):
+        self.initial_lr = 2e-2
+        super().initialize()
+
+
 # ruff: noqa: E701
 # fmt: off
 class nnUNetTrainer_short(Protocol): pass
@@ -226,10 +240,13 @@ class nnUNetTrainerDSKD_heads_fine0(Fine, nnUNetTrainerDSKD_heads): pass
 class nnUNetTrainerACWSKD_fine0(Fine, nnUNetTrainerACWSKD): pass
 class nnUNetTrainerDSKD_ACW_fine0(Fine, nnUNetTrainerDSKD_ACW): pass
 class nnUNetTrainerACWSKD_noCW_fine0(Fine, nnUNetTrainerACWSKD_noCW): pass
+class nnUNetTrainerACWSKD_head_fine0(Fine, nnUNetTrainerACWSKD_head): pass
+class nnUNetTrainer_lr2_fine0(TwiceTheRate): pass
 
 class nnUNetTrainer_fine1(nnUNetTrainer_fine0): seed = 1
 class nnUNetTrainerDSKD_fine1(nnUNetTrainerDSKD_fine0): seed = 1
 class nnUNetTrainerDSKD_mixed_fine1(nnUNetTrainerDSKD_mixed_fine0): seed = 1
+class nnUNetTrainerACWSKD_noCW_fine1(nnUNetTrainerACWSKD_noCW_fine0): seed = 1
 
 class nnUNetTrainer_long(Long): pass
 class nnUNetTrainerACWSKD_long(Long, nnUNetTrainerACWSKD): pass
