@@ -22,6 +22,7 @@ TORCH_ONLY = (
     "distillation_terms",
     "feature_reconstruction",
     "feature_tap",
+    "patches",
     "pixelwise_distillation",
     "precision",
     "self_distillation_loss",

@@ -111,7 +111,7 @@ class Fine(Protocol):
 
 
 class Overfit(Protocol):
-    """250 short epochs, so long that the last hundred change little on 32 images: where soft targets should pay."""
+    """250 short epochs, some 600 patches of each of 32 images: where soft targets should pay."""
 
     epochs = 250
     iterations = 20
@@ -227,7 +227,6 @@ class nnUNetTrainerACWSKD_short(Protocol, nnUNetTrainerACWSKD): pass
 class nnUNetTrainerDSKD_ACW_short(Protocol, nnUNetTrainerDSKD_ACW): pass
 
 class nnUNetTrainer_overfit(Overfit): pass
-class nnUNetTrainerDSKD_overfit(Overfit, nnUNetTrainerDSKD): pass
 class nnUNetTrainerDSKD_mixed_overfit(Overfit, nnUNetTrainerDSKD_mixed): pass
 
 class nnUNetTrainer_fine0(Fine): pass
@@ -238,7 +237,6 @@ class nnUNetTrainerDSKD_pyramid_fine0(Fine, nnUNetTrainerDSKD_pyramid): pass
 class nnUNetTrainerDSKD_ema_fine0(Fine, nnUNetTrainerDSKD_ema): pass
 class nnUNetTrainerDSKD_heads_fine0(Fine, nnUNetTrainerDSKD_heads): pass
 class nnUNetTrainerACWSKD_fine0(Fine, nnUNetTrainerACWSKD): pass
-class nnUNetTrainerDSKD_ACW_fine0(Fine, nnUNetTrainerDSKD_ACW): pass
 class nnUNetTrainerACWSKD_noCW_fine0(Fine, nnUNetTrainerACWSKD_noCW): pass
 class nnUNetTrainerACWSKD_head_fine0(Fine, nnUNetTrainerACWSKD_head): pass
 class nnUNetTrainer_lr2_fine0(TwiceTheRate): pass
