@@ -233,7 +233,7 @@ class AdversarialClassWiseDistillation(nn.Module):
                 present = present_classes(labels, valid, self.num_outputs, has_regions=self.has_regions)
                 self._diagnostics["inter_class_similarity"] = inter_class_similarity(class_features, present)
                 taught = present * masks_that_hit(masks, voxels, labels, valid, has_regions=self.has_regions)
-                overlaps = region_overlaps(labels, valid) if self.has_regions else None
+                overlaps = region_overlaps(labels, valid) if self.has_regions and self._uses("token") else None
                 context = self._class_wise_terms(terms, class_features, masks, taught, overlaps, tau)
 
         correction = None

@@ -94,8 +94,7 @@ def present_classes(labels: Tensor, valid: Tensor | None, num_outputs: int, *, h
         ``B, K'`` in float32.
     """
     if has_regions:
-        inside = labels != 0
-        inside = torch.cat((inside, ~inside.any(1, keepdim=True)), 1)
+        inside = _regions_and_the_rest(labels)
         if valid is not None:
             inside = inside & valid
         return inside.flatten(2).any(2).float()
@@ -126,14 +125,19 @@ def masks_that_hit(masks: Tensor, voxels: Tensor, labels: Tensor, valid: Tensor 
         weights = weights * valid[first]
     labels = labels[first]
     if has_regions:
-        inside = labels != 0
-        inside = torch.cat((inside, ~inside.any(1, keepdim=True)), 1)
+        inside = _regions_and_the_rest(labels)
         own = (weights * inside).flatten(2).sum(2)
     else:
         index = labels.long()
         own = weights.new_zeros(weights.shape[:2])
         own = own.scatter_add(1, index.flatten(1), weights.gather(1, index).flatten(1))
     return (2 * own > weights.flatten(2).sum(2)).float()
+
+
+def _regions_and_the_rest(labels: Tensor) -> Tensor:
+    """Regions ``B, K, spatial`` as bool, and as class K + 1 what is in none of them."""
+    inside = labels != 0
+    return torch.cat((inside, ~inside.any(1, keepdim=True)), 1)
 
 
 def region_overlaps(labels: Tensor, valid: Tensor | None) -> Tensor:

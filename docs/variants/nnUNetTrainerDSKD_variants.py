@@ -162,14 +162,15 @@ class nnUNetTrainerDSKD_heads(nnUNetTrainerDSKD):
 
 class _PixelsOfEveryHead(SelfDistillationLoss):
     def _dskd_terms(self, outputs, target, teacher_outputs, labels, valid):
-        used_up = [z.clone() for z in teacher_outputs]
-        terms = super()._dskd_terms(outputs, target, used_up, labels, valid)
+        coarse = self.supervised[1:]
+        # before the other terms use them up
+        probabilities = [class_probabilities(teacher_outputs[i], has_regions=self.has_regions) for i in coarse]
+        terms = super()._dskd_terms(outputs, target, teacher_outputs, labels, valid)
         if self.alpha == 0:
             return terms
         factors = self.segmentation_loss.weight_factors
-        for i in self.supervised[1:]:
+        for i, teacher in zip(coarse, probabilities, strict=True):
             labels, valid = self._split(target[i])
-            teacher = class_probabilities(teacher_outputs[i], has_regions=self.has_regions)
             difference = teacher_minus_truth(teacher, labels, valid, has_regions=self.has_regions)
             weight = self.psdl_weight * self.cross_entropy_weight * factors[i] / factors[0] * self.alpha
             terms["psdl"] = terms["psdl"] + weight * self.psdl(outputs[i], difference, valid)
