@@ -1,5 +1,7 @@
 """Deep distribution loss (DDL) of DSKD: patch-wise class proportions of a side output, student against teacher."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -31,9 +33,9 @@ def class_probabilities_(logits: Tensor, *, has_regions: bool) -> Tensor:
 
 
 class DeepDistributionLoss(nn.Module):
-    r"""``mean_{b,m} KL(q_S[m] || q_T[m])`` over the patches m of one side output.
+    r"""``sum_i mean_{b,m} KL(q_S[m] || q_T[m])`` over the patches m of the side outputs i.
 
-    A regular grid cuts the output into patches. The fractions ``f[m,k]`` of class k among the valid voxels of patch m
+    A regular grid cuts an output into patches. The fractions ``f[m,k]`` of class k among the valid voxels of patch m
     become a distribution with temperature tau and ``N`` = full-resolution voxels per patch:
 
     ============  ==================================  =============================================================
@@ -87,37 +89,37 @@ class DeepDistributionLoss(nn.Module):
         """The patches of one output, see :class:`nnunet_skd.patches.Patches`."""
         return Patches(self.patches_per_axis, full_size, valid, dtype)
 
-    def forward(self, probabilities: Tensor, target_fractions: Tensor, patches: Patches) -> Tensor:
-        """One side output.
+    def forward(
+        self, fractions: Sequence[Tensor], target_fractions: Sequence[Tensor], patches: Sequence[Patches]
+    ) -> Tensor:
+        """The sum over side outputs of one full size.
 
         Args:
-            probabilities: the student's, ``B, K, spatial``, from :func:`class_probabilities`.
-            target_fractions: ``B, K, grid``, of what the student is compared with, no gradient.
-            patches: of this output, from :meth:`patches`.
+            fractions: the student's, from :meth:`Patches.fractions` of each output, ``B, K, grid``.
+            target_fractions: of what the student is compared with, no gradient.
+            patches: of each output, from :meth:`patches`.
 
         Returns:
-            Scalar; 0 and connected to the graph where no voxel is valid.
+            Scalar; an output without a valid voxel adds 0 to it, and stays connected to the graph.
         """
-        student = self._log_distribution(patches.fractions(probabilities), patches.voxels)
-        teacher = self._log_distribution(target_fractions, patches.voxels)
+        voxels = patches[0].voxels
+        student = self._log_distribution(fractions, voxels)
+        teacher = self._log_distribution(target_fractions, voxels)
         if self.direction == "teacher_student":
             student, teacher = teacher, student
-        divergence = (student.exp() * (student - teacher)).sum(-1)
-        if patches.counted is None:
-            return divergence.mean()
-        weight = (patches.counted > 0).to(divergence.dtype).expand_as(divergence)
-        return (divergence * weight).sum() / weight.sum().clamp_min(1)
+        divergence = (student.exp() * (student - teacher)).sum(1)
+        weights = torch.cat([p.weights(f).flatten(2) for p, f in zip(patches, fractions, strict=True)], 2)
+        return (divergence * weights).sum() / divergence.shape[1]
 
-    def _log_distribution(self, fractions: Tensor, voxels_per_patch: float) -> Tensor:
-        """``B, K, grid`` -> log q: ``B, 1, grid, K`` (labels) or ``B, R, grid, 2`` (regions)."""
-        if self.has_regions:
-            fractions = torch.stack((fractions, 1 - fractions), -1)
-        else:
-            fractions = fractions.movedim(1, -1).unsqueeze(1)
+    def _log_distribution(self, fractions: Sequence[Tensor], voxels_per_patch: float) -> Tensor:
+        """``B, K, grid`` of each output -> log q of all their patches: ``B, K, 1, M`` (labels), ``B, 2, R, M``."""
+        # all outputs at once: of tensors so small what costs is the number of operations
+        f = torch.cat([of_output.flatten(2) for of_output in fractions], 2)
+        f = torch.stack((f, 1 - f), 1) if self.has_regions else f.unsqueeze(2)
         if self.counts == "log":
-            energy = (fractions.clamp_min(0) + 1 / voxels_per_patch).log()
+            energy = (f.clamp_min(0) + 1 / voxels_per_patch).log()
         elif self.counts == "raw":
-            energy = fractions * voxels_per_patch
+            energy = f * voxels_per_patch
         else:
-            energy = fractions
-        return (energy / self.temperature).log_softmax(-1)
+            energy = f
+        return (energy / self.temperature).log_softmax(1)

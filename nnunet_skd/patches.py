@@ -20,6 +20,8 @@ class Patches:
         grid: patches per axis.
         voxels: full-resolution voxels per patch.
         counted: ``B, 1, grid``, share of the voxels that count in each patch, or None where all do.
+        weights: ``1 or B, 1, grid``, of each patch in a mean over those in which a voxel counts; over the batch they
+            add up to B, or to 0 where no voxel counts at all.
     """
 
     def __init__(self, patches_per_axis: int, full_size: tuple[int, ...], valid: Tensor | None, dtype: torch.dtype):
@@ -34,6 +36,14 @@ class Patches:
             return _pool(values, self.grid)
         return _pool(values * self._valid, self.grid) / self.counted.clamp_min(torch.finfo(self.counted.dtype).tiny)
 
+    def weights(self, fractions: Tensor) -> Tensor:
+        """Of each patch in the mean over batch and patches, those apart in which no voxel counts: ``B, 1, grid``."""
+        if self.counted is None:
+            shape = (fractions.shape[0], 1, *fractions.shape[2:])
+            return fractions.new_full(shape, 1 / math.prod(shape))
+        counts = (self.counted > 0).to(fractions.dtype)
+        return counts / counts.sum().clamp_min(1)
+
 
 def _pool(values: Tensor, grid: tuple[int, ...]) -> Tensor:
     """Mean per patch: ``B, C, spatial`` -> ``B, C, grid``; an output smaller than the grid keeps its own size."""
@@ -42,27 +52,28 @@ def _pool(values: Tensor, grid: tuple[int, ...]) -> Tensor:
     if any(n % g for n, g in zip(size, grid, strict=True)):
         pool = nn.functional.adaptive_avg_pool2d if len(size) == 2 else nn.functional.adaptive_avg_pool3d
         return pool(values, grid)
-    # The same means, an axis at a time from the slowest: measured 2 to 6 times faster than adaptive pooling on the CPU.
-    for axis, parts in enumerate(grid, start=2):
-        values = _MeanAlongAxis.apply(values, axis, parts)
-    return values
+    return _PatchMeans.apply(values, grid)
 
 
-class _MeanAlongAxis(torch.autograd.Function):
-    """Mean of each of the equal parts of an axis.
+class _PatchMeans(torch.autograd.Function):
+    """Means over the patches of a grid that divides the output evenly.
 
-    Autograd's own gradient of it is a view, to which it cannot add Dice's gradient in place: a full-size buffer more.
+    An axis at a time from the slowest: measured 2 to 6 times faster than adaptive pooling on the CPU. Autograd's own
+    gradient of it is a view, to which it cannot add Dice's gradient in place: a full-size buffer more.
     """
 
     @staticmethod
-    def forward(ctx, values: Tensor, axis: int, parts: int) -> Tensor:
-        values = values.unflatten(axis, (parts, -1))
-        ctx.axis, ctx.shape = axis, values.shape
-        return values.mean(axis + 1)
+    def forward(ctx, values: Tensor, grid: tuple[int, ...]) -> Tensor:
+        ctx.edges = tuple(n // parts for n, parts in zip(values.shape[2:], grid, strict=True))
+        for axis, (parts, edge) in enumerate(zip(grid, ctx.edges, strict=True), start=2):
+            shape = values.shape
+            values = values.view(*shape[:axis], parts, edge, *shape[axis + 1 :]).sum(axis + 1)
+        return values / math.prod(ctx.edges)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
-        axis, shape = ctx.axis, ctx.shape
-        each = gradient / shape[axis + 1]
-        spread = each.unsqueeze(axis + 1).expand(shape).flatten(axis, axis + 1)
-        return spread.contiguous(), None, None  # a single part was only expanded so far
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        gradient = gradient / math.prod(ctx.edges)
+        for axis, edge in reversed(list(enumerate(ctx.edges, start=2))):
+            shape = (*gradient.shape[: axis + 1], edge, *gradient.shape[axis + 1 :])
+            gradient = gradient.unsqueeze(axis + 1).expand(shape).flatten(axis, axis + 1)
+        return gradient.contiguous(), None  # an axis of a single patch was only expanded so far

@@ -149,26 +149,27 @@ class SelfDistillationLoss(nn.Module):
         The memory of ``teacher_outputs`` is used for the probabilities, and for PSDL's difference.
         """
         full_size = tuple(outputs[0].shape[2:])
-        ddl, psdl = [], []
+        patches, fractions, target_fractions, terms = [], [], [], {}
         for i in self.supervised if self.ddl_weight else [0]:
             if i > 0:
                 labels, valid = self._split(target[i])
             teacher = class_probabilities_(teacher_outputs[i], has_regions=self.has_regions)
             distils_pixels = i == 0 and self.psdl_weight != 0 and self.alpha > 0
             if self.ddl_weight:
-                patches = self.ddl.patches(full_size, valid, teacher.dtype)
-                fractions = patches.fractions(teacher)
+                patches.append(self.ddl.patches(full_size, valid, teacher.dtype))
+                fractions.append(patches[-1].fractions(self._student_probabilities(outputs[i])))
+                target_fractions.append(patches[-1].fractions(teacher))
             if distils_pixels or (self.ddl_weight and self.ddl_mixed):
                 difference = teacher_minus_truth(teacher, labels, valid, has_regions=self.has_regions)
-            if self.ddl_weight:
-                if self.ddl_mixed:  # f_T - (1 - alpha) * (f_T - f_y), from a buffer that is there anyway
-                    fractions = fractions - (1 - self.alpha) * patches.fractions(difference)
-                student = self._student_probabilities(outputs[i])
-                ddl.append(self.ddl_weight * self.ddl(student, fractions, patches))
+            if self.ddl_weight and self.ddl_mixed:
+                # f_T - (1 - alpha) * (f_T - f_y), from a buffer that is there anyway
+                target_fractions[-1] = target_fractions[-1] - (1 - self.alpha) * patches[-1].fractions(difference)
             if distils_pixels:
                 weight = self.psdl_weight * self.cross_entropy_weight * self.alpha
-                psdl.append(weight * self.psdl(outputs[0], difference, valid))
-        return {name: sum(values) for name, values in (("ddl", ddl), ("psdl", psdl)) if values}
+                terms["psdl"] = weight * self.psdl(outputs[0], difference, valid)
+        if self.ddl_weight:
+            terms = {"ddl": self.ddl_weight * self.ddl(fractions, target_fractions, patches)} | terms
+        return terms
 
     def _student_probabilities(self, logits: Tensor) -> Tensor:
         shared = None if self._shared is None else self._shared.of(logits)
@@ -204,9 +205,11 @@ class SelfDistillationLoss(nn.Module):
     def _record(self, values: dict[str, Tensor], *, skip_undefined: bool = False) -> None:
         """Running sums and counts stay on the device: no step waits for them. A nan of a term must be seen."""
         for name, value in values.items():
-            value = value.detach().float()
-            counted = ~value.isnan() if skip_undefined else torch.ones_like(value)
-            self._sums[name] = self._sums.get(name, 0) + (torch.where(counted, value, 0) if skip_undefined else value)
+            value, counted = value.detach().float(), 1
+            if skip_undefined:
+                counted = ~value.isnan()
+                value = torch.where(counted, value, 0)
+            self._sums[name] = self._sums.get(name, 0) + value
             self._counts[name] = self._counts.get(name, 0) + counted
 
     def pop_means(self) -> dict[str, float]:

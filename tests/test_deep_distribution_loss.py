@@ -64,7 +64,7 @@ def test_probabilities_in_place_are_the_same(has_regions, dtype):
 def of_logits(loss, logits, teacher, valid, full_size):
     student = class_probabilities(logits, has_regions=loss.has_regions)
     patches = loss.patches(full_size, valid, teacher.dtype)
-    return loss(student, patches.fractions(teacher), patches)
+    return loss([patches.fractions(student)], [patches.fractions(teacher)], [patches])
 
 
 @pytest.mark.parametrize("dim", [2, 3])
@@ -185,6 +185,25 @@ def test_grid_of_anisotropic_patches(full_size, grid):
     assert patches.voxels == math.prod(full_size) / math.prod(grid)
 
 
+@pytest.mark.parametrize("has_regions", [False, True])
+@pytest.mark.parametrize("ignore", [False, True])
+def test_side_outputs_add_up_whatever_their_grids(has_regions, ignore):
+    """Of one full size: an output that the grid divides, one that it does not, one that is smaller, one all ignored."""
+    loss = DeepDistributionLoss(has_regions=has_regions)
+    fractions, targets, patches = [], [], []
+    for seed, size in enumerate((32, 10, 2, 8)):
+        logits, teacher, _ = case(2, has_regions, size=size, seed=seed)
+        valid = torch.rand(2, 1, size, size, generator=torch.Generator().manual_seed(seed)) > 0.4 if ignore else None
+        if ignore and size == 8:
+            valid[:] = False
+        patches.append(loss.patches((32, 32), valid, logits.dtype))
+        fractions.append(patches[-1].fractions(class_probabilities(logits, has_regions=has_regions)))
+        targets.append(patches[-1].fractions(teacher))
+    each = [loss([f], [t], [p]) for f, t, p in zip(fractions, targets, patches, strict=True)]
+    assert all(value > 0 for value in each[:3]) and (each[3] == 0) == ignore
+    assert torch.allclose(loss(fractions, targets, patches), sum(each))
+
+
 @pytest.mark.parametrize("counts", ["log", "raw", "fraction"])
 @pytest.mark.parametrize("has_regions", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -219,7 +238,7 @@ def test_the_gradient_is_dense_and_no_view_so_that_others_are_added_to_it_in_pla
     probabilities = torch.rand(2, 3, *size, requires_grad=True)
     loss = DeepDistributionLoss(has_regions=False)
     patches = loss.patches(size, None, torch.float32)
-    value = loss(probabilities, patches.fractions(torch.rand(2, 3, *size)), patches)
+    value = loss([patches.fractions(probabilities)], [patches.fractions(torch.rand(2, 3, *size))], [patches])
     (gradient,) = torch.autograd.grad(value, probabilities)
     assert gradient.abs().max() > 0 and gradient.is_contiguous() and not gradient._is_view()
 

@@ -78,8 +78,11 @@ def test_is_the_sum_that_the_docstring_says():
 
     probabilities = [x.softmax(1) for x in teacher]
     patches = loss.ddl.patches((32, 32), None, torch.float32)
-    # the lowest output is unsupervised
-    ddl = sum(loss.ddl(student[i].softmax(1), patches.fractions(probabilities[i]), patches) for i in (0, 1))
+
+    def ddl_of(i):
+        return loss.ddl([patches.fractions(student[i].softmax(1))], [patches.fractions(probabilities[i])], [patches])
+
+    ddl = ddl_of(0) + ddl_of(1)  # the lowest output is unsupervised
     log_p, labels = student[0].log_softmax(1), torch.nn.functional.one_hot(target[0][:, 0], 3).movedim(-1, 1)
     soft_minus_hard = -((probabilities[0] - labels) * log_p).sum(1).mean()
     expected = nnunet_loss()(student, target) + 2.0 * ddl + 0.5 * (2 / 3) * 0.25 * soft_minus_hard
@@ -244,7 +247,8 @@ def test_a_mixed_target_is_the_patch_distribution_of_soft_labels(has_regions, ig
             truth = torch.nn.functional.one_hot(labels[:, 0].long(), 3).movedim(-1, 1).float()
             p_teacher, p_student = teacher[i].softmax(1), student[i].softmax(1)
         patches = loss.ddl.patches((32, 32), valid, torch.float32)
-        expected += loss.ddl(p_student, patches.fractions(0.25 * p_teacher + 0.75 * truth), patches).item()
+        mixed = patches.fractions(0.25 * p_teacher + 0.75 * truth)
+        expected += loss.ddl([patches.fractions(p_student)], [mixed], [patches]).item()
     assert loss.pop_means()["ddl"] == pytest.approx(expected, rel=1e-4)
 
 

@@ -138,9 +138,12 @@ class _MeanOverGrids(nn.Module):
     def patches(self, full_size, valid, dtype):
         return _PatchesOfGrids([grid.patches(full_size, valid, dtype) for grid in self.grids])
 
-    def forward(self, probabilities, target_fractions, patches):
-        parts = zip(self.grids, target_fractions, patches.grids, strict=True)
-        return sum(grid(probabilities, fractions, part) for grid, fractions, part in parts) / len(self.grids)
+    def forward(self, fractions, target_fractions, patches):
+        losses = [
+            grid([f[g] for f in fractions], [f[g] for f in target_fractions], [p.grids[g] for p in patches])
+            for g, grid in enumerate(self.grids)
+        ]
+        return sum(losses) / len(losses)
 
 
 class _PatchesOfGrids:
