@@ -14,14 +14,12 @@ class Patches:
             (anisotropic 3D patches).
         full_size: spatial size of the full-resolution output.
         valid: ``B, 1, spatial`` of this output (bool), or None where every voxel counts.
-        dtype: of the values to be pooled.
+        dtype: of the values to be pooled, float32 or float64: the sum over a patch overflows float16.
 
     Attributes:
         grid: patches per axis.
         voxels: full-resolution voxels per patch.
         counted: ``B, 1, grid``, share of the voxels that count in each patch, or None where all do.
-        weights: ``1 or B, 1, grid``, of each patch in a mean over those in which a voxel counts; over the batch they
-            add up to B, or to 0 where no voxel counts at all.
     """
 
     def __init__(self, patches_per_axis: int, full_size: tuple[int, ...], valid: Tensor | None, dtype: torch.dtype):
@@ -37,7 +35,10 @@ class Patches:
         return _pool(values * self._valid, self.grid) / self.counted.clamp_min(torch.finfo(self.counted.dtype).tiny)
 
     def weights(self, fractions: Tensor) -> Tensor:
-        """Of each patch in the mean over batch and patches, those apart in which no voxel counts: ``B, 1, grid``."""
+        """Of each patch in the mean over batch and patches, those apart in which no voxel counts: ``B, 1, grid``.
+
+        They add up to 1, or to 0 where no voxel counts at all.
+        """
         if self.counted is None:
             shape = (fractions.shape[0], 1, *fractions.shape[2:])
             return fractions.new_full(shape, 1 / math.prod(shape))
@@ -74,6 +75,7 @@ class _PatchMeans(torch.autograd.Function):
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
         gradient = gradient / math.prod(ctx.edges)
         for axis, edge in reversed(list(enumerate(ctx.edges, start=2))):
-            shape = (*gradient.shape[: axis + 1], edge, *gradient.shape[axis + 1 :])
-            gradient = gradient.unsqueeze(axis + 1).expand(shape).flatten(axis, axis + 1)
+            if edge > 1:  # or it would become a view of itself
+                shape = (*gradient.shape[: axis + 1], edge, *gradient.shape[axis + 1 :])
+                gradient = gradient.unsqueeze(axis + 1).expand(shape).flatten(axis, axis + 1)
         return gradient.contiguous(), None  # an axis of a single patch was only expanded so far

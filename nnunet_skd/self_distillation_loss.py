@@ -64,7 +64,7 @@ class SelfDistillationLoss(nn.Module):
         self.teacher_outputs: list[Tensor] | None = None  # for one step, which may overwrite them
         self.acw: AdversarialClassWiseDistillation | None = None
         self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, Tensor] = {}
+        self._counts: dict[str, int | Tensor] = {}
         self._cross_entropy: Tensor | None = None
         if psdl_weight:
             segmentation_loss.loss.ce.register_forward_hook(self._keep_cross_entropy)
@@ -203,7 +203,10 @@ class SelfDistillationLoss(nn.Module):
         self._record(values)
 
     def _record(self, values: dict[str, Tensor], *, skip_undefined: bool = False) -> None:
-        """Running sums and counts stay on the device: no step waits for them. A nan of a term must be seen."""
+        """Running sums stay on the device, as do counts of what may be undefined: no step waits for them.
+
+        A nan of a term must be seen.
+        """
         for name, value in values.items():
             value, counted = value.detach().float(), 1
             if skip_undefined:

@@ -79,6 +79,8 @@ def test_equals_plain_loops_in_value_and_gradient(dim, has_regions, counts, dire
     if ignore:
         valid[0, 0, :4, :4] = False  # a whole patch in 2D
         valid[1, 0, 1] = False
+        valid[1, 0, 4:, 4:] = False  # but for one voxel, which is enough
+        valid[1, 0, -1, -1] = True
     loss = DeepDistributionLoss(has_regions=has_regions, counts=counts, direction=direction)
     assert loss.patches(full_size, None, logits.dtype).grid == (2,) * dim
 
@@ -233,14 +235,42 @@ def test_ignored_voxels_change_nothing():
     assert (student.grad * ~valid).abs().max() == 0 < student.grad.abs().max()
 
 
-@pytest.mark.parametrize("size", [(32, 32), (8, 32, 32), (32, 32, 32)])
-def test_the_gradient_is_dense_and_no_view_so_that_others_are_added_to_it_in_place(size):
+@pytest.mark.parametrize(
+    ("size", "full_size"),
+    [
+        ((32, 32), (32, 32)),
+        ((8, 32, 32), (8, 32, 32)),
+        ((32, 32, 32), (32, 32, 32)),
+        ((1, 32, 32), (1, 32, 32)),
+        ((4, 32, 32), (32, 32, 32)),
+        ((4, 4), (32, 32)),
+    ],
+)
+def test_the_gradient_is_dense_and_no_view_so_that_others_are_added_to_it_in_place(size, full_size):
     probabilities = torch.rand(2, 3, *size, requires_grad=True)
     loss = DeepDistributionLoss(has_regions=False)
-    patches = loss.patches(size, None, torch.float32)
+    patches = loss.patches(full_size, None, torch.float32)
     value = loss([patches.fractions(probabilities)], [patches.fractions(torch.rand(2, 3, *size))], [patches])
     (gradient,) = torch.autograd.grad(value, probabilities)
     assert gradient.abs().max() > 0 and gradient.is_contiguous() and not gradient._is_view()
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize(("size", "grid"), [((24, 64), (3, 4)), ((8, 24, 32), (1, 3, 4)), ((16, 32, 96), (2, 4, 4))])
+def test_pooling_is_adaptive_pooling_in_value_and_gradient(size, grid, channels_last):
+    values = torch.randn(2, 3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    if channels_last:
+        values = values.to(memory_format=torch.channels_last if len(size) == 2 else torch.channels_last_3d)
+    values.requires_grad_()
+    patches = DeepDistributionLoss(has_regions=False).patches(size, None, values.dtype)
+    assert patches.grid == grid
+    fractions = patches.fractions(values)
+    adaptive = torch.nn.functional.adaptive_avg_pool2d if len(size) == 2 else torch.nn.functional.adaptive_avg_pool3d
+    expected = adaptive(values, grid)
+    torch.testing.assert_close(fractions, expected)
+    weights = torch.randn_like(expected)
+    (gradient,) = torch.autograd.grad((fractions * weights).sum(), values)
+    torch.testing.assert_close(gradient, torch.autograd.grad((expected * weights).sum(), values)[0])
 
 
 def test_nothing_valid_gives_a_connected_zero():
