@@ -33,7 +33,7 @@ class SelfDistillationTrainer(nnUNetTrainer):
     """
 
     # Deep distribution loss, see nnunet_skd.deep_distribution_loss; its target: the teacher's patch distribution, or
-    # "mixed" with the truth's by PSDL's alpha
+    # "mixed" with the truth's by PSDL's alpha (ours, tried in docs/results.md)
     ddl_weight = 0.0
     ddl_patches_per_axis = 4
     ddl_temperature = 3.0

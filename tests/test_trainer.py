@@ -27,11 +27,15 @@ from nnunet_skd.trainers.nnUNetTrainerDSKD import (
     nnUNetTrainerDSKD_noPSDL,
 )
 from nnunet_skd.trainers.nnUNetTrainerDSKD_ACW import nnUNetTrainerDSKD_ACW, nnUNetTrainerDSKD_ACW_5epochs
-from nnunet_skd.trainers.nnUNetTrainerDSKD_mixed import nnUNetTrainerDSKD_mixed
-
-FAMILIES = (nnUNetTrainerDSKD, nnUNetTrainerDSKD_mixed, nnUNetTrainerACWSKD, nnUNetTrainerDSKD_ACW)
 
 pytestmark = pytest.mark.usefixtures("nnunet_env")
+
+
+class nnUNetTrainerDSKD_mixed(nnUNetTrainerDSKD):
+    ddl_target = "mixed"
+
+
+FAMILIES = (nnUNetTrainerDSKD, nnUNetTrainerDSKD_mixed, nnUNetTrainerACWSKD, nnUNetTrainerDSKD_ACW)
 
 
 class nnUNetTrainerDSKD_weights0(nnUNetTrainerDSKD):
@@ -380,7 +384,7 @@ def test_combines_with_nnunets_variants_by_inheritance(partner):
 def test_catalogue_is_complete_and_defines_no_init():
     classes = trainer_classes()
     epochs = {"1epoch": 1} | {f"{n}epochs": n for n in (5, 10, 20, 50, 100, 250, 500)}
-    for family in ("nnUNetTrainerDSKD", "nnUNetTrainerDSKD_mixed", "nnUNetTrainerACWSKD", "nnUNetTrainerDSKD_ACW"):
+    for family in ("nnUNetTrainerDSKD", "nnUNetTrainerACWSKD", "nnUNetTrainerDSKD_ACW"):
         assert make_trainer(classes[family]).num_epochs == 1000
         for suffix, number in epochs.items():
             assert make_trainer(classes[f"{family}_{suffix}"]).num_epochs == number

@@ -23,7 +23,6 @@ from nnunet_skd.self_distillation_loss import SelfDistillationLoss
 from nnunet_skd.trainers.nnUNetTrainerACWSKD import nnUNetTrainerACWSKD, nnUNetTrainerACWSKD_noCW
 from nnunet_skd.trainers.nnUNetTrainerDSKD import nnUNetTrainerDSKD, nnUNetTrainerDSKD_noDDL
 from nnunet_skd.trainers.nnUNetTrainerDSKD_ACW import nnUNetTrainerDSKD_ACW
-from nnunet_skd.trainers.nnUNetTrainerDSKD_mixed import nnUNetTrainerDSKD_mixed
 
 
 class Protocol(nnUNetTrainer):
@@ -116,6 +115,18 @@ class Overfit(Protocol):
     epochs = 250
     iterations = 20
     validation_iterations = 4
+
+
+class nnUNetTrainerDSKD_mixed(nnUNetTrainerDSKD):
+    """DDL towards ``alpha * teacher + (1 - alpha) * truth`` per patch, as PSDL per voxel.
+
+    DSKD's teacher is the network of an epoch ago. Where it does not know a class yet, DDL pulls the student's first
+    finds of that class down again (PSDL only lowers their target to 1 - alpha). With the truth in the target both pull
+    up. As alpha starts at 0, this DDL begins as a supervised loss of patch proportions, and at least half of its target
+    stays the truth.
+    """
+
+    ddl_target = "mixed"
 
 
 class nnUNetTrainerDSKD_pyramid(nnUNetTrainerDSKD):
@@ -231,6 +242,7 @@ class nnUNetTrainerACWSKD_short(Protocol, nnUNetTrainerACWSKD): pass
 class nnUNetTrainerDSKD_ACW_short(Protocol, nnUNetTrainerDSKD_ACW): pass
 
 class nnUNetTrainer_overfit(Overfit): pass
+class nnUNetTrainerDSKD_overfit(Overfit, nnUNetTrainerDSKD): pass
 class nnUNetTrainerDSKD_mixed_overfit(Overfit, nnUNetTrainerDSKD_mixed): pass
 
 class nnUNetTrainer_fine0(Fine): pass
@@ -243,14 +255,18 @@ class nnUNetTrainerDSKD_heads_fine0(Fine, nnUNetTrainerDSKD_heads): pass
 class nnUNetTrainerACWSKD_fine0(Fine, nnUNetTrainerACWSKD): pass
 class nnUNetTrainerACWSKD_noCW_fine0(Fine, nnUNetTrainerACWSKD_noCW): pass
 class nnUNetTrainerACWSKD_head_fine0(Fine, nnUNetTrainerACWSKD_head): pass
+class nnUNetTrainerDSKD_ACW_fine0(Fine, nnUNetTrainerDSKD_ACW): pass
 class nnUNetTrainer_lr2_fine0(TwiceTheRate): pass
 
 class nnUNetTrainer_fine1(nnUNetTrainer_fine0): seed = 1
 class nnUNetTrainerDSKD_fine1(nnUNetTrainerDSKD_fine0): seed = 1
 class nnUNetTrainerDSKD_mixed_fine1(nnUNetTrainerDSKD_mixed_fine0): seed = 1
+class nnUNetTrainerACWSKD_fine1(nnUNetTrainerACWSKD_fine0): seed = 1
+class nnUNetTrainerDSKD_ACW_fine1(nnUNetTrainerDSKD_ACW_fine0): seed = 1
 class nnUNetTrainerACWSKD_noCW_fine1(nnUNetTrainerACWSKD_noCW_fine0): seed = 1
 
 class nnUNetTrainer_long(Long): pass
+class nnUNetTrainer_start(Long): epochs = 10
 class nnUNetTrainerACWSKD_long(Long, nnUNetTrainerACWSKD): pass
 class nnUNetTrainerDSKD_ACW_long(Long, nnUNetTrainerDSKD_ACW): pass
 # fmt: on
