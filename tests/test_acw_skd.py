@@ -371,7 +371,14 @@ def test_ramp_and_weights():
     assert distillation_ramp(250, 1000) == distillation_ramp(999, 1000) == 1
     module = Case().module
     module.set_epoch(150, 1000)
-    assert module.weights() == {"teacher": 1, "token": 0.5} | dict.fromkeys(DISTILLATION, pytest.approx(0.0286505))
+    assert module.weights() == {
+        "teacher": 1,
+        "token": 0.5,
+        "adversarial": pytest.approx(0.0286505),
+        "class_wise": pytest.approx(0.00286505),
+        "class_wise_feature": pytest.approx(0.00286505),
+        "reconstruction": pytest.approx(0.0286505),
+    }
     module.set_epoch(0, 1000)
     assert sum(module.weights().values()) == 1.5
     assert module.temperature.strength.item() == 0

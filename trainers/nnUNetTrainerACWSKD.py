@@ -24,8 +24,8 @@ class nnUNetTrainerACWSKD(SelfDistillationTrainer):
     teacher_weight = 1.0
     token_weight = 0.5
     adversarial_weight = 0.1
-    class_wise_weight = 0.1
-    class_wise_feature_weight = 0.1
+    class_wise_weight = 0.01
+    class_wise_feature_weight = 0.01
     reconstruction_weight = 0.1
 
 
