@@ -222,6 +222,13 @@ class nnUNetTrainerACWSKD_head(nnUNetTrainerACWSKD_noCW):
     feature_reconstruction = False
 
 
+class nnUNetTrainerACWSKD_cw01(nnUNetTrainerACWSKD):
+    """The class-wise distillation at its first weight: up to 2.5 times the segmentation loss's gradient."""
+
+    class_wise_weight = 0.1
+    class_wise_feature_weight = 0.1
+
+
 class TwiceTheRate(Fine):
     """A control: ACW-SKD's second segmentation loss doubles the network's gradient, nearly."""
 
@@ -239,10 +246,10 @@ class nnUNetTrainerDSKD_pyramid_short(Protocol, nnUNetTrainerDSKD_pyramid): pass
 class nnUNetTrainerDSKD_ema_short(Protocol, nnUNetTrainerDSKD_ema): pass
 class nnUNetTrainerDSKD_heads_short(Protocol, nnUNetTrainerDSKD_heads): pass
 class nnUNetTrainerACWSKD_short(Protocol, nnUNetTrainerACWSKD): pass
+class nnUNetTrainerACWSKD_cw01_short(Protocol, nnUNetTrainerACWSKD_cw01): pass
 class nnUNetTrainerDSKD_ACW_short(Protocol, nnUNetTrainerDSKD_ACW): pass
 
 class nnUNetTrainer_overfit(Overfit): pass
-class nnUNetTrainerDSKD_overfit(Overfit, nnUNetTrainerDSKD): pass
 class nnUNetTrainerDSKD_mixed_overfit(Overfit, nnUNetTrainerDSKD_mixed): pass
 
 class nnUNetTrainer_fine0(Fine): pass
@@ -253,16 +260,15 @@ class nnUNetTrainerDSKD_pyramid_fine0(Fine, nnUNetTrainerDSKD_pyramid): pass
 class nnUNetTrainerDSKD_ema_fine0(Fine, nnUNetTrainerDSKD_ema): pass
 class nnUNetTrainerDSKD_heads_fine0(Fine, nnUNetTrainerDSKD_heads): pass
 class nnUNetTrainerACWSKD_fine0(Fine, nnUNetTrainerACWSKD): pass
+class nnUNetTrainerACWSKD_cw01_fine0(Fine, nnUNetTrainerACWSKD_cw01): pass
 class nnUNetTrainerACWSKD_noCW_fine0(Fine, nnUNetTrainerACWSKD_noCW): pass
 class nnUNetTrainerACWSKD_head_fine0(Fine, nnUNetTrainerACWSKD_head): pass
 class nnUNetTrainerDSKD_ACW_fine0(Fine, nnUNetTrainerDSKD_ACW): pass
 class nnUNetTrainer_lr2_fine0(TwiceTheRate): pass
 
 class nnUNetTrainer_fine1(nnUNetTrainer_fine0): seed = 1
-class nnUNetTrainerDSKD_fine1(nnUNetTrainerDSKD_fine0): seed = 1
 class nnUNetTrainerDSKD_mixed_fine1(nnUNetTrainerDSKD_mixed_fine0): seed = 1
 class nnUNetTrainerACWSKD_fine1(nnUNetTrainerACWSKD_fine0): seed = 1
-class nnUNetTrainerDSKD_ACW_fine1(nnUNetTrainerDSKD_ACW_fine0): seed = 1
 class nnUNetTrainerACWSKD_noCW_fine1(nnUNetTrainerACWSKD_noCW_fine0): seed = 1
 
 class nnUNetTrainer_long(Long): pass
