@@ -268,7 +268,6 @@ class nnUNetTrainer_lr2_fine0(TwiceTheRate): pass
 
 class nnUNetTrainer_fine1(nnUNetTrainer_fine0): seed = 1
 class nnUNetTrainerDSKD_mixed_fine1(nnUNetTrainerDSKD_mixed_fine0): seed = 1
-class nnUNetTrainerACWSKD_fine1(nnUNetTrainerACWSKD_fine0): seed = 1
 class nnUNetTrainerACWSKD_noCW_fine1(nnUNetTrainerACWSKD_noCW_fine0): seed = 1
 
 class nnUNetTrainer_long(Long): pass
