@@ -1,0 +1,41 @@
+"""What a GPU would punish, on the CPU: a step that waits for the device, and tensors left on another one.
+
+On torch's meta device nothing has a value, so that every operation that needs one on the host (item, a boolean mask,
+nonzero) raises, as does one of tensors of two devices. nnU-Net's own step reads the loss once, and decides by an ignore
+label's voxels whether there is a cross-entropy: both are taken out.
+"""
+
+import pytest
+import torch
+from toy import make_batch, make_trainer, start_epoch
+
+from nnunet_skd.acw_skd import AdversarialClassWiseDistillation
+from nnunet_skd.trainers.nnUNetTrainerACWSKD import nnUNetTrainerACWSKD
+from nnunet_skd.trainers.nnUNetTrainerDSKD import nnUNetTrainerDSKD
+from nnunet_skd.trainers.nnUNetTrainerDSKD_ACW import nnUNetTrainerDSKD_ACW
+
+
+class nnUNetTrainerDSKD_mixed(nnUNetTrainerDSKD):
+    ddl_target = "mixed"
+
+
+@pytest.mark.parametrize(
+    "trainer_class", [nnUNetTrainerDSKD, nnUNetTrainerDSKD_mixed, nnUNetTrainerACWSKD, nnUNetTrainerDSKD_ACW]
+)
+@pytest.mark.parametrize(
+    "task", [{}, {"dim": 3}, {"regions": True}, {"ignore": True}, {"regions": True, "ignore": True}], ids=str
+)
+def test_a_step_neither_waits_for_the_device_nor_mixes_devices(trainer_class, task, nnunet_env, monkeypatch):
+    monkeypatch.setattr(AdversarialClassWiseDistillation, "copy_head", lambda *_: None)  # there is nothing to copy
+    trainer = make_trainer(trainer_class, stages=4, **task)
+    trainer.device = torch.device("meta")
+    trainer.initialize()
+    if task.get("ignore"):
+        trainer.loss.segmentation_loss.loss.forward = lambda output, target: output.mean()
+    start_epoch(trainer, 1)
+    parameters = [p for group in trainer.optimizer.param_groups for p in group["params"]]
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: torch.zeros(tensor.shape))
+    for _ in range(2):
+        trainer.train_step(make_batch(trainer))
+    assert all(p.is_meta for p in parameters) and parameters[0].grad is not None
+    assert trainer.loss._sums and all(value.is_meta for value in trainer.loss._sums.values())
