@@ -6,7 +6,8 @@ from torch import Tensor, nn
 class FeatureTap:
     """Keeps what enters a layer during training until it is read: nothing in evaluation mode, nothing after the read.
 
-    Register before the network's first forward pass: torch.compile ignores hooks that come later.
+    Register before the network's first forward pass: torch.compile ignores hooks that come later. And it may take the
+    graph of another network of the same class, unless ``torch._dynamo.config.skip_nnmodule_hook_guards`` is off.
     """
 
     def __init__(self, layer: nn.Module):
@@ -26,7 +27,9 @@ class FeatureTap:
         if not self._inputs:
             raise RuntimeError(
                 "the feature tap is empty: the network's last segmentation layer was not run in training mode, or "
-                "torch.compile traced the network before the tap was registered"
+                "torch.compile traced the network before the tap was registered, or it took the graph of another "
+                "network of its class that this process had compiled before. For several trainings in one process set "
+                "torch._dynamo.config.skip_nnmodule_hook_guards = False first"
             )
         features = self._inputs[-1]
         self._inputs.clear()

@@ -46,6 +46,7 @@ from nnunet_skd.tools.bench_losses import BATCH_SIZE, bench_losses
 from nnunet_skd.tools.bench_picture import draw_losses, draw_trainers
 from nnunet_skd.tools.bench_trainers import PARTS, bench_trainers, borrowed_plans
 from nnunet_skd.tools.compact import plans_file
+from nnunet_skd.tools.compiling import nnunet_compiles
 from nnunet_skd.tools.errors import BadInput
 
 REFERENCE = "nnUNetTrainer"
@@ -154,11 +155,10 @@ def _processor() -> str:
 
 
 def _environment(device: torch.device) -> dict:
-    compiles = device.type == "cuda" and os.environ.get("nnUNet_compile", "t").lower() in ("true", "1", "t")
     return {
         "device": device.type,
         "device_name": _device_name(device),
-        "torch_compile": compiles,
+        "torch_compile": nnunet_compiles(device),
         "torch": torch.__version__,
         "nnunetv2": version("nnunetv2"),
         "nnunet_skd": __version__,

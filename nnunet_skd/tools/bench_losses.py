@@ -1,6 +1,5 @@
 """What each loss term adds to nnU-Net's Dice and cross-entropy, on random logits."""
 
-import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -15,6 +14,7 @@ from nnunet_skd.deep_distribution_loss import DeepDistributionLoss
 from nnunet_skd.distillation_terms import temperature_divergence
 from nnunet_skd.self_distillation_loss import SelfDistillationLoss
 from nnunet_skd.tools.bench_measure import Memory, Stopwatch, alternate, paired_ratio, summary, tensor_memory
+from nnunet_skd.tools.compiling import nnunet_compiles
 
 REFERENCE = "Dice + CE"
 WITH_REFERENCE = ("DDL", "PSDL", "DDL + PSDL", "DDL mixed + PSDL")
@@ -156,7 +156,7 @@ def _nnunet_loss(device: torch.device) -> nn.Module:
     loss = DC_and_CE_loss(
         {"batch_dice": False, "smooth": 1e-5, "do_bg": False, "ddp": False}, {}, dice_class=MemoryEfficientSoftDiceLoss
     )
-    if device.type == "cuda" and os.environ.get("nnUNet_compile", "t").lower() in ("true", "1", "t"):
+    if nnunet_compiles(device):
         loss.dc = torch.compile(loss.dc)
     return DeepSupervisionWrapper(loss, _weights())
 
