@@ -115,6 +115,38 @@ def test_doctor_sees_a_trainer_of_the_same_name_elsewhere(ready, monkeypatch, tm
     assert "is not the trainer of this package" in finding.text and "mine.py" in finding.remedy
 
 
+@pytest.fixture
+def a_gpu(ready, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    properties = SimpleNamespace(name="a GPU", total_memory=8 * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    monkeypatch.setenv("nnUNet_compile", "t")
+
+
+def test_doctor_refuses_a_gpu_that_does_not_compute(a_gpu, monkeypatch):
+    import torch
+
+    def ones(*_, **__):
+        raise RuntimeError("CUDA error: no kernel image is available\nCompile with TORCH_USE_CUDA_DSA")
+
+    monkeypatch.setattr(torch, "ones", ones)
+    (finding,) = problems("nnUNetTrainerDSKD", "cuda")
+    assert finding.text == "device cuda: a GPU, 8 GiB, does not compute: CUDA error: no kernel image is available"
+    assert "nvidia-smi" in finding.remedy and "-device cpu" in finding.remedy
+
+
+def test_doctor_tries_torch_compile(a_gpu, monkeypatch):
+    fails = {True: "Failed to find C compiler.", False: ""}
+    monkeypatch.setattr(doctor, "_failure_on_gpu", lambda compiled: fails[compiled])
+    (finding,) = problems("nnUNetTrainerDSKD", "cuda")
+    assert finding.text.endswith("torch.compile fails: Failed to find C compiler.")
+    assert "nnUNet_compile=f" in finding.remedy
+    monkeypatch.setenv("nnUNet_compile", "f")
+    assert not problems("nnUNetTrainerDSKD", "cuda")
+
+
 def test_doctor_refuses_a_device_that_is_not_there(ready):
     import torch
 

@@ -156,8 +156,41 @@ def _source_file(found: type) -> Path:
     return next(folder / module for folder in folders_on_variable() if (folder / module).is_file())
 
 
+def _gpu_at_work(name: str, compiled: bool) -> Finding:
+    """A GPU that is seen may still be full, reserved or too old for this PyTorch, and torch.compile lack a compiler."""
+    failure = _failure_on_gpu(compiled=False)
+    if failure:
+        remedy = (
+            "nvidia-smi shows who else uses it\n"
+            "'no kernel image': install a PyTorch for this GPU, https://pytorch.org/get-started\n"
+            "or: nnUNetv2_train ... -device cpu"
+        )
+        return Finding("problem", f"device cuda: {name}, does not compute: {failure}", remedy)
+    failure = compiled and _failure_on_gpu(compiled=True)
+    if failure:
+        remedy = "export nnUNet_compile=f\nor install a C compiler and Python's headers (Debian: gcc python3-dev)"
+        return Finding("problem", f"device cuda: {name}; torch.compile fails: {failure}", remedy)
+    return Finding("ok", f"device cuda: {name}; torch.compile {'on' if compiled else 'off'}")
+
+
+def _failure_on_gpu(compiled: bool) -> str:
+    """The first line of the error that a small computation ends with, empty if none: what follows is for developers."""
+    import torch
+
+    def line(x):
+        return 2 * x + 1
+
+    try:
+        (torch.compile(line) if compiled else line)(torch.ones(8, device="cuda")).cpu()
+    except Exception as error:  # whatever a driver or a compiler says is what the user must see
+        return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return ""
+
+
 def _device(device: str | None) -> list[Finding]:
     import torch
+
+    from nnunet_skd.tools.compiling import nnunet_compiles
 
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -170,8 +203,7 @@ def _device(device: str | None) -> list[Finding]:
     if device == "cuda":
         properties = torch.cuda.get_device_properties(0)
         name = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
-        wanted = os.environ.get("nnUNet_compile", "t").lower() in ("true", "1", "t") and os.name != "nt"
-        return [Finding("ok", f"device cuda: {name}; torch.compile {'on' if wanted else 'off'}")]
+        return [_gpu_at_work(name, nnunet_compiles(torch.device("cuda")))]
     text = f"device {device}, torch.compile off: say nnUNetv2_train ... -device {device}"
     return [
         Finding("ok", text),
