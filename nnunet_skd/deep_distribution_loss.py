@@ -13,9 +13,8 @@ DIRECTIONS = ("student_teacher", "teacher_student")
 
 def class_probabilities(logits: Tensor, *, has_regions: bool) -> Tensor:
     """Softmax over the classes, or a sigmoid per region, in float32 (float64 stays): ``B, K, spatial``."""
-    if logits.dtype != torch.float64:
-        logits = logits.float()
-    return logits.sigmoid() if has_regions else logits.softmax(1)
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    return logits.to(dtype).sigmoid() if has_regions else logits.softmax(1, dtype=dtype)
 
 
 def class_probabilities_(logits: Tensor, *, has_regions: bool) -> Tensor:

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+DOT_LIMIT = 2**30  # elements; CUDA's dot product takes 2**31 - 1
+
 
 def teacher_minus_truth(
     teacher_probabilities: Tensor, target: Tensor, valid: Tensor | None, *, has_regions: bool
@@ -78,7 +80,8 @@ class _InnerProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx, logits: Tensor, difference: Tensor) -> Tensor:
         ctx.save_for_backward(difference)
-        return torch.dot(logits.flatten(), difference.flatten())
+        pieces = zip(logits.flatten().split(DOT_LIMIT), difference.flatten().split(DOT_LIMIT), strict=True)
+        return sum(torch.dot(*piece) for piece in pieces)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:

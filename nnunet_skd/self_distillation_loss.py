@@ -146,7 +146,7 @@ class SelfDistillationLoss(nn.Module):
     ) -> dict[str, Tensor]:
         """``labels`` and ``valid``: of the full resolution; the other outputs' are split here.
 
-        The memory of ``teacher_outputs`` is used for the probabilities, and for PSDL's difference.
+        ``teacher_outputs`` are used up: their memory serves the probabilities, and PSDL's difference.
         """
         full_size = tuple(outputs[0].shape[2:])
         patches, fractions, target_fractions, terms = [], [], [], {}
@@ -154,6 +154,7 @@ class SelfDistillationLoss(nn.Module):
             if i > 0:
                 labels, valid = self._split(target[i])
             teacher = class_probabilities_(teacher_outputs[i], has_regions=self.has_regions)
+            teacher_outputs[i] = None  # in half precision it has memory of its own
             distils_pixels = i == 0 and self.psdl_weight != 0 and self.alpha > 0
             if self.ddl_weight:
                 patches.append(self.ddl.patches(full_size, valid, teacher.dtype))

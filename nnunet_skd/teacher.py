@@ -29,4 +29,4 @@ class Teacher:
     @torch.no_grad()
     def __call__(self, data: Tensor) -> list[Tensor]:
         """Logits of every output, highest resolution first (``B, K, spatial``), under the caller's autocast."""
-        return self._forward(data)
+        return list(self._forward(data))

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from nnunet_skd import pixelwise_distillation
 from nnunet_skd.deep_distribution_loss import class_probabilities
 from nnunet_skd.pixelwise_distillation import PixelwiseDistillationLoss, teacher_minus_truth
 
@@ -111,6 +112,13 @@ def test_nothing_valid_gives_a_connected_zero():
     value = psdl(logits, teacher, target, torch.zeros_like(valid))
     value.backward()
     assert value.item() == 0 and logits.grad.abs().max() == 0
+
+
+def test_more_elements_than_a_dot_product_takes(monkeypatch):
+    logits, teacher, target, _ = case(2, False)
+    expected = psdl(logits, teacher.clone(), target, None)
+    monkeypatch.setattr(pixelwise_distillation, "DOT_LIMIT", logits.numel() // 3 + 1)
+    assert torch.allclose(psdl(logits, teacher, target, None), expected, rtol=1e-12)
 
 
 def test_keeps_one_full_size_tensor_for_the_backward_pass():

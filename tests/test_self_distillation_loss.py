@@ -89,6 +89,16 @@ def test_is_the_sum_that_the_docstring_says():
     assert torch.allclose(value, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_teachers_outputs_are_used_up(dtype):
+    """What comes after DSKD's terms, another segmentation loss with ACW-SKD, finds their memory free."""
+    outputs, teacher, target = step()
+    loss = build()
+    kept = loss.teacher_outputs = [z.to(dtype) for z in teacher]
+    loss(outputs, target)
+    assert [kept[i] for i in loss.supervised] == [None] * len(loss.supervised)
+
+
 def test_teacher_outputs_serve_one_step():
     student, teacher, target = step()
     loss = build()
