@@ -312,6 +312,13 @@ def test_environment_keeps_the_users_external_trainers(tmp_path, monkeypatch):
     assert environment["nnUNet_raw"] == str(tmp_path / "nnUNet_raw")
 
 
+def test_environment_starts_no_more_workers_than_nnunet_would(tmp_path, monkeypatch):
+    monkeypatch.delenv("nnUNet_n_proc_DA", raising=False)
+    for cores, workers in ((2, "2"), (128, "12")):
+        monkeypatch.setattr(demo, "_cores", lambda cores=cores: cores)
+        assert demo._environment(tmp_path, "cuda", 1)["nnUNet_n_proc_DA"] == workers
+
+
 # ------------------------------------------------------------------------------------------- table and picture
 
 

@@ -50,7 +50,10 @@ from nnunet_skd.tools.phantoms import write_phantom_dataset
 
 TRAINER = "nnUNetTrainerDSKD_5epochs"
 PHANTOM_IDS = {2: 901, 3: 902}
-PHANTOM_CASES = {2: (16, 8), 3: (12, 4)}  # training and test cases
+PHANTOM_CASES = {  # 3D smaller than the phantoms' own size: a sliding window takes a minute per such case on two cores
+    2: {"num_train": 16, "num_test": 8},
+    3: {"num_train": 12, "num_test": 4, "size": (28, 72, 72)},
+}
 NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 STATE = "demo.json"
 MADE_HERE = (*NNUNET_FOLDERS, "predictions", "logs", "metrics.csv", "demo.png", STATE)
@@ -243,8 +246,7 @@ def _make_data(source, raw_folder):
     if "images" in source:
         return pair_folders(source["images"], source["masks"], raw_folder).name
     dim = int(source["phantoms"][0])
-    num_train, num_test = PHANTOM_CASES[dim]
-    return write_phantom_dataset(raw_folder, PHANTOM_IDS[dim], dim=dim, num_train=num_train, num_test=num_test).name
+    return write_phantom_dataset(raw_folder, PHANTOM_IDS[dim], dim=dim, **PHANTOM_CASES[dim]).name
 
 
 def _cases(raw, dataset_json):
@@ -282,7 +284,7 @@ def _environment(out, device, num_processes):
     environment["nnUNet_extTrainer"] = os.pathsep.join(dict.fromkeys([str(trainers_folder()), *others]))
     environment["nnUNet_def_n_proc"] = str(num_processes)
     if environment.get("nnUNet_n_proc_DA", "0") == "0":  # with 0 nnU-Net's planner fails (2.8.1)
-        environment["nnUNet_n_proc_DA"] = str(_cores() if device == "cuda" else max(1, min(4, _cores() - 1)))
+        environment["nnUNet_n_proc_DA"] = str(min(12, _cores()) if device == "cuda" else max(1, min(4, _cores() - 1)))
     if device != "cuda":
         environment["nnUNet_compile"] = "f"  # a few small epochs do not earn back the compilation
     environment["PYTHONUNBUFFERED"] = "1"  # progress at once, not in blocks
