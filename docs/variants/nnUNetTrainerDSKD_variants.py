@@ -1,7 +1,7 @@
 """The trainings behind docs/results.md: short protocols, what they measure, and variants that did not earn their place.
 
     export nnUNet_extTrainer="docs/variants:$(nnunet-skd path)"
-    nnUNet_n_proc_DA=0 nnUNetv2_train 80 2d_cpu_demo 0 -tr nnUNetTrainerDSKD_short -device cpu
+    nnUNet_n_proc_DA=0 nnUNetv2_train 80 2d_cpu_small 0 -tr nnUNetTrainerDSKD_short -device cpu
 
 Every protocol starts from a seed, and without background workers (nnUNet_n_proc_DA=0) gives all trainers the same
 batches: they are the same training until the first teacher appears, after epoch 0.
@@ -105,6 +105,12 @@ class Long(Protocol):
 
 class Fine(Protocol):
     """10 short epochs from -pretrained_weights that know some of the classes, so that the rest must be found anew."""
+
+    epochs = 10
+
+
+class Brief(Protocol):
+    """Half as long, for a network of the plan's own width."""
 
     epochs = 10
 
@@ -248,6 +254,11 @@ class nnUNetTrainerDSKD_heads_short(Protocol, nnUNetTrainerDSKD_heads): pass
 class nnUNetTrainerACWSKD_short(Protocol, nnUNetTrainerACWSKD): pass
 class nnUNetTrainerACWSKD_cw01_short(Protocol, nnUNetTrainerACWSKD_cw01): pass
 class nnUNetTrainerDSKD_ACW_short(Protocol, nnUNetTrainerDSKD_ACW): pass
+
+class nnUNetTrainer_brief(Brief): pass
+class nnUNetTrainerDSKD_brief(Brief, nnUNetTrainerDSKD): pass
+class nnUNetTrainerACWSKD_brief(Brief, nnUNetTrainerACWSKD): pass
+class nnUNetTrainerDSKD_ACW_brief(Brief, nnUNetTrainerDSKD_ACW): pass
 
 class nnUNetTrainer_overfit(Overfit): pass
 class nnUNetTrainerDSKD_mixed_overfit(Overfit, nnUNetTrainerDSKD_mixed): pass
