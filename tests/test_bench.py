@@ -53,6 +53,71 @@ def test_memory_counts_what_stays_of_the_build_and_the_peak_of_the_watched_part(
     del outside
 
 
+class _StandInForCuda:
+    """A device's clock and allocator, in ms and bytes: what PyTorch's would say, on a machine without a GPU."""
+
+    def __init__(self, monkeypatch):
+        self.clock = self.allocated = self.peak = 0
+        for name in ("Event", "synchronize", "memory_allocated", "max_memory_allocated", "reset_peak_memory_stats"):
+            monkeypatch.setattr(torch.cuda, name, getattr(self, name))
+
+    def synchronize(self):
+        pass
+
+    def memory_allocated(self):
+        return self.allocated
+
+    def max_memory_allocated(self):
+        return self.peak
+
+    def reset_peak_memory_stats(self):
+        self.peak = self.allocated
+
+    def allocate(self, size, for_good=False):
+        self.peak = max(self.peak, self.allocated + size)
+        self.allocated += size * for_good
+
+    def Event(self, enable_timing):
+        assert enable_timing
+        return _StandInForEvent(self)
+
+
+class _StandInForEvent:
+    def __init__(self, cuda):
+        self.cuda, self.time, self.reached = cuda, None, False
+
+    def record(self):
+        self.time = self.cuda.clock
+
+    def synchronize(self):
+        self.reached = True
+
+    def elapsed_time(self, end):
+        assert end.reached  # CUDA raises
+        return end.time - self.time
+
+
+def test_cuda_is_timed_by_its_own_events(monkeypatch):
+    cuda, watch = _StandInForCuda(monkeypatch), bench_measure.Stopwatch(torch.device("cuda"))
+    start = watch.mark()
+    cuda.clock += 7
+    end = watch.mark()
+    cuda.clock += 5
+    assert watch.milliseconds(start, end) == 7
+
+
+def test_cuda_memory_is_the_peak_of_the_watched_part_above_what_was_there_before(monkeypatch):
+    cuda = _StandInForCuda(monkeypatch)
+    cuda.allocate(100, for_good=True)
+
+    def build():
+        cuda.allocate(500)
+        cuda.allocate(30, for_good=True)
+
+    _, memory = tensor_memory(build, lambda _: cuda.allocate(40), torch.device("cuda"))
+    assert memory == (30 + 40, 30)
+
+
 def test_calls_take_turns():
     order = []
     results = alternate([lambda: order.append("a") or 1, lambda: order.append("b") or 2], 3, "test")
