@@ -61,8 +61,7 @@ class PixelwiseDistillationLoss(nn.Module):
         Returns:
             Scalar; 0 and connected to the graph where no voxel is valid.
         """
-        if logits.dtype != torch.float64:
-            logits = logits.float()
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if valid is not None:
             count = valid.sum().clamp_min(1)
         else:

@@ -1,6 +1,7 @@
 """What every test file may use."""
 
 import pytest
+import torch
 
 
 @pytest.fixture
@@ -17,3 +18,12 @@ def nnunet_env(tmp_path, monkeypatch):
     monkeypatch.setenv("nnUNet_def_n_proc", "1")
     monkeypatch.delenv("nnUNet_extTrainer", raising=False)
     return tmp_path
+
+
+@pytest.fixture
+def aot_eager(monkeypatch):
+    """torch.compile without a compiler: Dynamo's graphs and autograd's, run as they are."""
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda module: real(module, backend="aot_eager"))
+    yield
+    torch._dynamo.reset()

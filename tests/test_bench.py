@@ -232,17 +232,12 @@ def test_real_trainers_are_measured_and_the_users_folders_stay_as_they_are(nnune
 
 @pytest.mark.slow
 @pytest.mark.parametrize("order", [1, -1])
-def test_compiled_trainers_do_not_run_each_others_graphs(nnunet_env, monkeypatch, order):
+def test_compiled_trainers_do_not_run_each_others_graphs(nnunet_env, aot_eager, monkeypatch, order):
     """They share the network's code: what was compiled without ACW-SKD's hook must not serve a network that has it."""
-    compile_module = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda module: compile_module(module, backend="eager"))
     monkeypatch.setattr(nnUNetTrainer, "_do_i_compile", lambda self: True)
     names = ["nnUNetTrainer", "nnUNetTrainerDSKD", "nnUNetTrainerDSKD_ACW"][::order]
     path = plan(nnunet_env, toy_plans(patch=16, stages=4))
-    try:
-        results = bench_trainers.bench_trainers(names, path, "2d", CPU, 2, 0)
-    finally:
-        torch._dynamo.reset()
+    results = bench_trainers.bench_trainers(names, path, "2d", CPU, 2, 0)
     assert [r["name"] for r in results] == names
 
 

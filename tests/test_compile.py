@@ -8,14 +8,6 @@ from nnunet_skd.catalogue import trainer_classes
 from nnunet_skd.feature_tap import FeatureTap
 
 
-@pytest.fixture
-def aot_eager(monkeypatch):
-    real = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda module: real(module, backend="aot_eager"))
-    yield
-    torch._dynamo.reset()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["nnUNetTrainerDSKD", "nnUNetTrainerDSKD_ACW"])
 def test_compiled_steps_equal_eager_steps(nnunet_env, aot_eager, name):

@@ -7,21 +7,12 @@ label's voxels whether there is a cross-entropy: both are taken out.
 
 import pytest
 import torch
-from toy import make_batch, make_trainer, start_epoch
+from toy import FAMILIES, make_batch, make_trainer, start_epoch
 
 from nnunet_skd.acw_skd import AdversarialClassWiseDistillation
-from nnunet_skd.trainers.nnUNetTrainerACWSKD import nnUNetTrainerACWSKD
-from nnunet_skd.trainers.nnUNetTrainerDSKD import nnUNetTrainerDSKD
-from nnunet_skd.trainers.nnUNetTrainerDSKD_ACW import nnUNetTrainerDSKD_ACW
 
 
-class nnUNetTrainerDSKD_mixed(nnUNetTrainerDSKD):
-    ddl_target = "mixed"
-
-
-@pytest.mark.parametrize(
-    "trainer_class", [nnUNetTrainerDSKD, nnUNetTrainerDSKD_mixed, nnUNetTrainerACWSKD, nnUNetTrainerDSKD_ACW]
-)
+@pytest.mark.parametrize("trainer_class", FAMILIES)
 @pytest.mark.parametrize(
     "task", [{}, {"dim": 3}, {"regions": True}, {"ignore": True}, {"regions": True, "ignore": True}], ids=str
 )

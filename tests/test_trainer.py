@@ -16,26 +16,18 @@ from nnunetv2.training.nnUNetTrainer.variants.loss.nnUNetTrainerDiceLoss import 
 from nnunetv2.training.nnUNetTrainer.variants.network_architecture.nnUNetTrainerNoDeepSupervision import (
     nnUNetTrainerNoDeepSupervision,
 )
-from toy import make_batch, make_trainer, run_epoch, start_epoch
+from toy import FAMILIES, make_batch, make_trainer, nnUNetTrainerDSKD_mixed, run_epoch, start_epoch
 
 from nnunet_skd.catalogue import trainer_classes
-from nnunet_skd.trainers.nnUNetTrainerACWSKD import nnUNetTrainerACWSKD
 from nnunet_skd.trainers.nnUNetTrainerDSKD import (
     nnUNetTrainerDSKD,
     nnUNetTrainerDSKD_5epochs,
     nnUNetTrainerDSKD_noDDL,
     nnUNetTrainerDSKD_noPSDL,
 )
-from nnunet_skd.trainers.nnUNetTrainerDSKD_ACW import nnUNetTrainerDSKD_ACW, nnUNetTrainerDSKD_ACW_5epochs
+from nnunet_skd.trainers.nnUNetTrainerDSKD_ACW import nnUNetTrainerDSKD_ACW_5epochs
 
 pytestmark = pytest.mark.usefixtures("nnunet_env")
-
-
-class nnUNetTrainerDSKD_mixed(nnUNetTrainerDSKD):
-    ddl_target = "mixed"
-
-
-FAMILIES = (nnUNetTrainerDSKD, nnUNetTrainerDSKD_mixed, nnUNetTrainerACWSKD, nnUNetTrainerDSKD_ACW)
 
 
 class nnUNetTrainerDSKD_weights0(nnUNetTrainerDSKD):

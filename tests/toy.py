@@ -6,7 +6,18 @@ from pathlib import Path
 
 import torch
 
+from nnunet_skd.trainers.nnUNetTrainerACWSKD import nnUNetTrainerACWSKD
+from nnunet_skd.trainers.nnUNetTrainerDSKD import nnUNetTrainerDSKD
+from nnunet_skd.trainers.nnUNetTrainerDSKD_ACW import nnUNetTrainerDSKD_ACW
+
 DATASET = "Dataset900_Toy"
+
+
+class nnUNetTrainerDSKD_mixed(nnUNetTrainerDSKD):
+    ddl_target = "mixed"
+
+
+FAMILIES = (nnUNetTrainerDSKD, nnUNetTrainerDSKD_mixed, nnUNetTrainerACWSKD, nnUNetTrainerDSKD_ACW)
 
 
 def toy_plans(dim: int = 2, *, stages: int = 3, residual: bool = False, patch: int = 32, batch_size: int = 2) -> dict:
