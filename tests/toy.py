@@ -13,11 +13,7 @@ from nnunet_skd.trainers.nnUNetTrainerDSKD_ACW import nnUNetTrainerDSKD_ACW
 DATASET = "Dataset900_Toy"
 
 
-class nnUNetTrainerDSKD_mixed(nnUNetTrainerDSKD):
-    ddl_target = "mixed"
-
-
-FAMILIES = (nnUNetTrainerDSKD, nnUNetTrainerDSKD_mixed, nnUNetTrainerACWSKD, nnUNetTrainerDSKD_ACW)
+FAMILIES = (nnUNetTrainerDSKD, nnUNetTrainerACWSKD, nnUNetTrainerDSKD_ACW)
 
 
 def toy_plans(dim: int = 2, *, stages: int = 3, residual: bool = False, patch: int = 32, batch_size: int = 2) -> dict:
@@ -135,6 +131,9 @@ def make_batch(trainer, seed: int = 0) -> dict:
 
 def start_epoch(trainer, epoch: int):
     """Bring an initialised trainer to the start of an epoch, without dataloaders."""
+    if getattr(trainer, "teacher", None) is not None and trainer.dataloader_train is None:
+        trainer.dataloader_train = "none needed"
+        trainer.teacher.attach(trainer)
     trainer.current_epoch = epoch
     trainer.logger.local_logger.my_fantastic_logging["lrs"] = [trainer.initial_lr] * epoch
     trainer.on_train_epoch_start()

@@ -33,14 +33,14 @@ def coarse_features(features: Tensor, valid: Tensor | None, coarse_size: tuple[i
     pool = nn.functional.avg_pool2d if len(block) == 2 else nn.functional.avg_pool3d
     dtype = torch.promote_types(features.dtype, torch.float32)
     if valid is None:
-        voxels = torch.full((), math.prod(block), dtype=dtype, device=features.device)
-        return pool(features, block), voxels.expand(features.shape[0], 1, *coarse_size)
+        valid_per_cell = torch.full((), math.prod(block), dtype=dtype, device=features.device)
+        return pool(features, block), valid_per_cell.expand(features.shape[0], 1, *coarse_size)
     share = pool(valid.to(dtype), block)
     mean = pool(torch.where(valid, features, 0), block) / share.clamp_min(1 / math.prod(block)).to(features.dtype)
     return mean, share * math.prod(block)
 
 
-def prediction_masks(coarse_logits: Tensor, voxels: Tensor, *, has_regions: bool) -> Tensor:
+def prediction_masks(coarse_logits: Tensor, valid_per_cell: Tensor, *, has_regions: bool) -> Tensor:
     """Soft masks of the classes, from the auxiliary head's coarse segmentation (its role is the paper's).
 
     Labels: softmax, ``K' = K``. Regions: a sigmoid each, and as one more class what is in none of them,
@@ -49,21 +49,21 @@ def prediction_masks(coarse_logits: Tensor, voxels: Tensor, *, has_regions: bool
 
     Args:
         coarse_logits: ``B, K, coarse``.
-        voxels: valid voxels per cell from :func:`coarse_features`.
+        valid_per_cell: valid voxels per cell from :func:`coarse_features`.
 
     Returns:
         ``B, K', coarse`` in float32 (float64 stays), without gradient.
     """
-    logits = coarse_logits.detach().to(voxels.dtype)
+    logits = coarse_logits.detach().to(valid_per_cell.dtype)
     if has_regions:
         masks = logits.sigmoid()
         masks = torch.cat((masks, (1 - masks).prod(1, keepdim=True)), 1)
     else:
         masks = logits.softmax(1)
-    return torch.where(voxels > 0, masks, 0)
+    return torch.where(valid_per_cell > 0, masks, 0)
 
 
-def class_wise_pooling(features: Tensor, masks: Tensor, voxels: Tensor) -> Tensor:
+def class_wise_pooling(features: Tensor, masks: Tensor, valid_per_cell: Tensor) -> Tensor:
     """``c_k = sum_v M_kv F_v / (sum_v M_kv + 1)`` over the valid voxels v of the patch.
 
     The mask-weighted mean is ACFNet's (closest published). The one voxel in the denominator is ours: a class without
@@ -72,12 +72,12 @@ def class_wise_pooling(features: Tensor, masks: Tensor, voxels: Tensor) -> Tenso
     Args:
         features: ``B, D, coarse``, float32 and outside autocast, as everything here.
         masks: ``B, K', coarse``.
-        voxels: valid voxels per cell, ``B, 1, coarse``.
+        valid_per_cell: valid voxels per cell, ``B, 1, coarse``.
 
     Returns:
         ``B, K', D``.
     """
-    weights = (masks * voxels).flatten(2)
+    weights = (masks * valid_per_cell).flatten(2)
     # B,K',N x B,N,D
     return weights @ features.flatten(2).transpose(1, 2) / (weights.sum(2, keepdim=True) + 1)
 
@@ -86,7 +86,7 @@ def present_classes(labels: Tensor, valid: Tensor | None, num_outputs: int, *, h
     """1 for each class with a valid ground-truth voxel in the patch (ours: nnU-Net's patches often miss classes).
 
     Args:
-        labels: from :func:`nnunet_skd.targets.split_target`: ``B, 1, spatial``, or regions ``B, K, spatial``.
+        labels: ``B, 1, spatial``, or regions ``B, K, spatial``; without the ignore label.
         valid: ``B, 1, spatial`` (bool), or None where every voxel counts.
         num_outputs: K. For regions the complement is class K + 1.
 
@@ -104,7 +104,9 @@ def present_classes(labels: Tensor, valid: Tensor | None, num_outputs: int, *, h
     return present.scatter_(1, index.flatten(1).long(), 1.0)[:, :num_outputs]
 
 
-def masks_that_hit(masks: Tensor, voxels: Tensor, labels: Tensor, valid: Tensor | None, *, has_regions: bool) -> Tensor:
+def masks_that_hit(
+    masks: Tensor, valid_per_cell: Tensor, labels: Tensor, valid: Tensor | None, *, has_regions: bool
+) -> Tensor:
     """1 for each class of whose mask more than half lies in the class: ``sum_v M_kv y_kv > sum_v M_kv / 2`` (ours).
 
     The mask of a class that the coarse head does not know yet lies anywhere, and so does the class-wise feature under
@@ -113,14 +115,14 @@ def masks_that_hit(masks: Tensor, voxels: Tensor, labels: Tensor, valid: Tensor 
 
     Args:
         masks: ``B, K', coarse``.
-        voxels: valid voxels per cell, ``B, 1, coarse``.
+        valid_per_cell: valid voxels per cell, ``B, 1, coarse``.
         labels, valid: as in :func:`present_classes`.
 
     Returns:
         ``B, K'`` in float32. 0 for a mask without a valid voxel.
     """
     first = (..., *(slice(None, None, n // m) for n, m in zip(labels.shape[2:], masks.shape[2:], strict=True)))
-    weights = masks * voxels
+    weights = masks * valid_per_cell
     if valid is not None:
         weights = weights * valid[first]
     labels = labels[first]

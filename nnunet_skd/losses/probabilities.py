@@ -1,7 +1,13 @@
-"""nnU-Net's training targets, with the ignore label taken apart."""
+"""What a network's outputs say, as probabilities, and what nnU-Net's targets say."""
 
 import torch
 from torch import Tensor
+
+
+def class_probabilities(logits: Tensor, *, has_regions: bool) -> Tensor:
+    """Softmax over the classes, or a sigmoid per region: ``B, K, spatial`` in float32 (float64 stays)."""
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    return logits.to(dtype).sigmoid() if has_regions else logits.softmax(1, dtype=dtype)
 
 
 def split_target(target: Tensor, *, has_regions: bool, ignore_label: int | None) -> tuple[Tensor, Tensor | None]:

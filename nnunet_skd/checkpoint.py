@@ -1,0 +1,131 @@
+"""What this package adds to nnU-Net's checkpoints, and how they are written.
+
+Under one key lie tensors and plain numbers and text only, so that the file can be read where this package is absent:
+``settings`` (a line of text for each term and for the teacher), ``terms`` (their parameters), ``optimizer`` (its state,
+for these) and ``teacher``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from nnunet_skd.trainer import SelfDistillationTrainer
+
+KEY = "distillation"
+PARTS = {"settings", "terms", "optimizer", "teacher"}
+
+
+@contextmanager
+def written_aside(extra: dict) -> Iterator[None]:
+    """While nnU-Net saves a checkpoint: write it aside with ``extra`` under :data:`KEY`, then move it into place.
+
+    A kill at any moment leaves a loadable checkpoint, a full disk leaves nothing behind, and the tensors are written
+    once. nnU-Net composes the checkpoint and saves it in one method: the only way in is the function that it calls.
+    """
+    save = torch.save
+
+    def save_aside(checkpoint: dict, filename: str) -> None:
+        temporary = f"{filename}.tmp"
+        try:
+            save(checkpoint | {KEY: extra}, temporary)
+            os.replace(temporary, filename)
+        except BaseException:
+            with suppress(OSError):
+                os.remove(temporary)
+            raise
+
+    torch.save = save_aside
+    try:
+        yield
+    finally:
+        torch.save = save
+
+
+def read_extra(filename: str) -> tuple[dict | None, str]:
+    """What lies under :data:`KEY` of a checkpoint, if anything does, and the name of the trainer that wrote it.
+
+    The file is mapped, not read: nnU-Net reads it a moment later.
+
+    Raises:
+        ValueError: where the file is not a complete checkpoint.
+    """
+    try:
+        checkpoint = torch.load(filename, map_location="cpu", weights_only=False, mmap=True)
+        return checkpoint.get(KEY), checkpoint["trainer_name"]
+    except Exception as error:
+        best = os.path.join(os.path.dirname(filename), "checkpoint_best.pth")
+        way_out = f"Copy {best} over it to continue from there" if os.path.isfile(best) else "Start the training anew"
+        raise ValueError(f"{filename} is not a complete checkpoint. {way_out}.") from error
+
+
+def extra_state(trainer: SelfDistillationTrainer) -> dict:
+    """What the trainer's checkpoints hold beside nnU-Net's own."""
+    own, teacher = trainer.own_parameters, trainer.teacher
+    return {
+        "settings": _settings(trainer),
+        "terms": _term_state(trainer),
+        "optimizer": {} if own is None else own.optimizer.state_dict(),
+        "teacher": {} if teacher is None else teacher.state_dict(),
+    }
+
+
+def check_extra(trainer: SelfDistillationTrainer, extra: dict | None, filename: str, writer: str) -> None:
+    """Refuse the state of other terms, before anything of the trainer changes.
+
+    Raises:
+        ValueError: the checkpoint's terms have other parameters than the trainer's.
+    """
+    if extra is None:
+        return
+    if not set(extra) <= PARTS:
+        raise ValueError(
+            f"{filename} was written by {writer} of an earlier version of nnunet_skd, which kept its parameters in "
+            f"another form. Continue it with that version, or start anew from its network with -pretrained_weights."
+        )
+    theirs = {name: value.shape for name, value in extra["terms"].items()}
+    if theirs and theirs != {name: value.shape for name, value in _term_state(trainer).items()}:
+        raise ValueError(
+            f"{filename} was written by {writer} and holds parameters of terms that {type(trainer).__name__} does not "
+            f"have in this form. Continue it with {writer}, or start anew from its network with -pretrained_weights."
+        )
+
+
+def restore_extra(trainer: SelfDistillationTrainer, extra: dict | None, filename: str, writer: str) -> None:
+    """Load what :func:`extra_state` gave; what the checkpoint does not hold starts anew, and the log says so."""
+    extra = extra or {}
+    if trainer.own_parameters is not None and extra.get("terms"):
+        for term in trainer.loss.terms:
+            prefix = f"{term.name}."
+            state = {k.removeprefix(prefix): v for k, v in extra["terms"].items() if k.startswith(prefix)}
+            term.load_state_dict(state)
+        trainer.own_parameters.optimizer.load_state_dict(extra["optimizer"])
+    elif trainer.own_parameters is not None:
+        for term in trainer.loss.terms:
+            term.start_anew(trainer.loss.task)
+        trainer.print_to_log_file(
+            f"{filename} was written by {writer} and holds no parameters of {type(trainer).__name__}'s terms: these "
+            f"start anew. Network, optimizer and epoch continue."
+        )
+    if trainer.teacher is not None:
+        trainer.teacher.load_state_dict(extra.get("teacher", {}))
+    before, now = extra.get("settings", []), _settings(trainer)
+    if before and before != now:
+        trainer.print_to_log_file(
+            f"WARNING: this training was begun with other settings.\nIt was: {'; '.join(before)}\nIt is now: "
+            f"{'; '.join(now)}\nIt continues with the new ones."
+        )
+
+
+def _term_state(trainer: SelfDistillationTrainer) -> dict[str, torch.Tensor]:
+    return {f"{term.name}.{key}": value for term in trainer.loss.terms for key, value in term.state_dict().items()}
+
+
+def _settings(trainer: SelfDistillationTrainer) -> list[str]:
+    terms = [f"{type(term).__name__}({term.extra_repr()})" for term in trainer.loss.terms]
+    return terms if trainer.teacher is None else [*terms, repr(trainer.teacher)]
