@@ -10,10 +10,13 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 from toy import DATASET, toy_dataset_json, toy_plans
 
-from nnunet_skd.tools import bench, bench_measure, bench_trainers, cli
-from nnunet_skd.tools.bench_losses import bench_losses
-from nnunet_skd.tools.bench_measure import alternate, paired_ratio, summary, tensor_memory
-from nnunet_skd.tools.bench_trainers import borrowed_plans, random_batch, random_case
+from nnunet_skd.tools import cli
+from nnunet_skd.tools.bench import command as bench
+from nnunet_skd.tools.bench import measure as bench_measure
+from nnunet_skd.tools.bench import trainers as bench_trainers
+from nnunet_skd.tools.bench.losses import bench_losses
+from nnunet_skd.tools.bench.measure import alternate, paired_ratio, summary, tensor_memory
+from nnunet_skd.tools.bench.trainers import borrowed_plans, random_batch, random_case
 from nnunet_skd.tools.errors import BadInput
 
 CPU = torch.device("cpu")

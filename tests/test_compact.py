@@ -11,7 +11,7 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_skd.tools import cli
-from nnunet_skd.tools.compact import (
+from nnunet_skd.tools.compact.command import (
     add_compact_configuration,
     compact_configuration,
     load_preset,

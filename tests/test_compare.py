@@ -14,20 +14,20 @@ from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 from skimage import io
 
-from nnunet_skd.tools import compare
-from nnunet_skd.tools.case_pictures import CaseFiles, draw_cases, read_slice
 from nnunet_skd.tools.cli import main
-from nnunet_skd.tools.compare import write_comparison
-from nnunet_skd.tools.comparison_arms import (
+from nnunet_skd.tools.compare import command as compare
+from nnunet_skd.tools.compare.arms import (
     epoch_seconds,
     image_files,
     label_names,
     predicted_comparison,
     trained_comparison,
 )
-from nnunet_skd.tools.comparison_report import cautions
+from nnunet_skd.tools.compare.case_pictures import CaseFiles, draw_cases, read_slice
+from nnunet_skd.tools.compare.command import write_comparison
+from nnunet_skd.tools.compare.paired_table import paired_table, paired_values
+from nnunet_skd.tools.compare.words import cautions
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.paired_table import paired_table, paired_values
 
 DATASET = "Dataset999_Squares"
 LABELS = {"background": 0, "left": 1, "right": 2}

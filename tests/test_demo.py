@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 from skimage import io
 
-from nnunet_skd.tools import demo, demo_report
-from nnunet_skd.tools.demo_data import hold_out, link_dataset, pair_folders
+from nnunet_skd.tools.demo import command as demo
+from nnunet_skd.tools.demo import report as demo_report
+from nnunet_skd.tools.demo.data import hold_out, link_dataset, pair_folders
+from nnunet_skd.tools.demo.phantoms import write_phantom_dataset
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.phantoms import write_phantom_dataset
 
 
 def _folders(tmp_path, number=10, *, mask_value=255, mask_name="{}.png", image_name="{}.png", colour=False):

@@ -12,9 +12,10 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from skimage import io
 
-from nnunet_skd.tools import cli, evaluate
+from nnunet_skd.tools import cli
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.statistics import bootstrap_interval
+from nnunet_skd.tools.evaluate import command as evaluate
+from nnunet_skd.tools.evaluate.statistics import bootstrap_interval
 
 LABELS = {
     "labels": {"background": 0, "liver": 1, "vessel": 2, "tumour": 3, "ignore": 4},

@@ -9,8 +9,8 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from scipy.ndimage import binary_dilation, binary_erosion
 
+from nnunet_skd.tools.demo.phantoms import _fill_tube, _path_length, draw_angiogram, draw_ct, write_phantom_dataset
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.phantoms import _fill_tube, _path_length, draw_angiogram, draw_ct, write_phantom_dataset
 
 TINY = {2: (64, 64), 3: (16, 32, 32)}
 
