@@ -2,10 +2,7 @@
 
 import io
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,53 +11,17 @@ import numpy as np
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.run.run_training import get_trainer_from_args
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from nnunet_skd.tools.bench.borrowed_plans import borrowed_plans
 from nnunet_skd.tools.bench.measure import Stopwatch, alternate, paired_ratio, summary, tensor_memory
-from nnunet_skd.tools.install.discovery import trainers_folder
+from nnunet_skd.tools.bench.random_data import random_batch, random_case
 
 # The first steps compile, let cuDNN choose its algorithms and let the gradient scaler settle.
 WARM_UP_STEPS = 4
+
 PARTS = ("teacher", "losses", "rest")
-
-
-@contextmanager
-def borrowed_plans(plans_file: Path, configuration: str) -> Iterator[Path]:
-    """nnU-Net's folders in a temporary place that holds the plans and no image; the user's results stay untouched.
-
-    Yields:
-        The temporary folder; results go to `nnUNet_results` in it.
-    """
-    with tempfile.TemporaryDirectory(prefix="nnunet_skd_bench_") as folder:
-        folder = Path(folder)
-        dataset = folder / "nnUNet_preprocessed" / plans_file.parent.name
-        # nnU-Net infers the file format from the names in this folder; the file is never read.
-        images = dataset / PlansManager(str(plans_file)).get_configuration(configuration).data_identifier
-        images.mkdir(parents=True)
-        (images / "none.b2nd").touch()
-        for name in (plans_file.name, "dataset.json"):
-            shutil.copyfile(plans_file.with_name(name), dataset / name)
-        (dataset / "dataset_fingerprint.json").write_text("{}")
-        external = [os.environ.get("nnUNet_extTrainer", ""), str(trainers_folder())]
-        values = {
-            "nnUNet_preprocessed": str(folder / "nnUNet_preprocessed"),
-            "nnUNet_results": str(folder / "nnUNet_results"),
-            "nnUNet_extTrainer": os.pathsep.join(filter(None, external)),
-            "nnUNet_wandb_enabled": "0",
-        }
-        before = {name: os.environ.get(name) for name in values}
-        os.environ.update(values)
-        try:
-            yield folder
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    del os.environ[name]
-                else:
-                    os.environ[name] = value
 
 
 def bench_trainers(
@@ -197,57 +158,6 @@ class _Marked:
         result = self._call(*args, **kwargs)
         self._arm.intervals["teacher"].append([start, self._arm.watch.mark()])
         return result
-
-
-def random_batch(trainer: nnUNetTrainer, seed: int = 0) -> dict[str, Any]:
-    """A batch as nnU-Net's loader gives it: noise, and labels drawn anew for each voxel.
-
-    The trainer's own validation transforms make regions, one-hot channels of a cascade and the lower resolutions.
-
-    Returns:
-        `data`: `B, C, spatial`, float32; `target`: a list over the resolutions, or one tensor without deep supervision.
-    """
-    manager = trainer.label_manager
-    transforms = trainer.get_validation_transforms(
-        trainer._get_deep_supervision_scales(),
-        is_cascaded=trainer.is_cascaded,
-        foreground_labels=manager.foreground_labels,
-        regions=manager.foreground_regions if manager.has_regions else None,
-        ignore_label=manager.ignore_label,
-    )
-    patch = tuple(trainer.configuration_manager.patch_size)
-    labels = torch.tensor(sorted(_all_labels(manager)), dtype=torch.int16)
-    images = trainer.num_input_channels
-    if trainer.is_cascaded:
-        images -= len(manager.foreground_labels)
-    generator = torch.Generator().manual_seed(seed)
-    samples = []
-    for _ in range(trainer.batch_size):
-        drawn = torch.randint(len(labels), (1 + trainer.is_cascaded, *patch), generator=generator)
-        image = torch.randn(images, *patch, generator=generator)
-        samples.append(transforms(image=image, segmentation=labels[drawn]))
-    data = torch.stack([sample["image"] for sample in samples])
-    targets = [sample["segmentation"] for sample in samples]
-    if isinstance(targets[0], list):
-        target = [torch.stack(level) for level in zip(*targets, strict=True)]
-    else:
-        target = torch.stack(targets)
-    if trainer.device.type == "cuda":
-        data = data.pin_memory()
-        target = [t.pin_memory() for t in target] if isinstance(target, list) else target.pin_memory()
-    return {"data": data, "target": target}
-
-
-def _all_labels(manager: Any) -> set[int]:
-    return {0, *manager.foreground_labels} | ({manager.ignore_label} if manager.has_ignore_label else set())
-
-
-def random_case(trainer: nnUNetTrainer, seed: int = 0) -> Tensor:
-    """Noise in the shape of the plans' median case after preprocessing: `C, z, y, x` (2D: z slices)."""
-    shape = [int(n) for n in trainer.configuration_manager.median_image_size_in_voxels]
-    if len(shape) == 2:
-        shape = [int(trainer.plans_manager.original_median_shape_after_transp[0]), *shape]
-    return torch.randn(trainer.num_input_channels, *shape, generator=torch.Generator().manual_seed(seed))
 
 
 def _predict(arms: list[_Arm], cases: int) -> list[list[float]]:

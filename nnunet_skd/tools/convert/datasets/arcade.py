@@ -22,17 +22,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from nnunet_skd.tools.convert.common import (
-    BadCase,
-    Case,
-    Files,
-    Found,
-    Written,
-    index,
-    read_grey,
-    require_any,
-    write_png,
-)
+from nnunet_skd.tools.convert.common import BadCase, Case, Files, Found, Written, index, require_any
+from nnunet_skd.tools.convert.pixels import read_grey, write_png
 from nnunet_skd.tools.errors import BadInput
 
 NAME = "ARCADE"

@@ -13,7 +13,8 @@ Licence: the authors' page asks for the citation; no licence text could be estab
 
 from functools import partial
 
-from nnunet_skd.tools.convert.common import Case, Files, Found, index, paired, require_any, write_vessels
+from nnunet_skd.tools.convert.common import Case, Files, Found, index, paired, require_any
+from nnunet_skd.tools.convert.vessels import write_vessels
 
 NAME = "DCA1"
 PUBLISHED = 134

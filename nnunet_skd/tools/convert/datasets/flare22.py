@@ -14,7 +14,8 @@ Reference: Ma et al., the FLARE22 challenge, Lancet Digital Health 2024; scans o
 
 from functools import partial
 
-from nnunet_skd.tools.convert.common import Case, Files, Found, index, paired, require_any, write_nifti
+from nnunet_skd.tools.convert.common import Case, Files, Found, index, paired, require_any
+from nnunet_skd.tools.convert.pixels import write_nifti
 
 NAME = "FLARE22"
 PUBLISHED = 50

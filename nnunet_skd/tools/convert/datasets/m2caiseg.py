@@ -32,11 +32,10 @@ from nnunet_skd.tools.convert.common import (
     index,
     natural,
     paired,
-    read_image,
     require_any,
     short,
-    write_png,
 )
+from nnunet_skd.tools.convert.pixels import read_image, write_png
 
 NAME = "M2CAISeg"
 COLOURS = {

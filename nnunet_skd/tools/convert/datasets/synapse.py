@@ -23,7 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunet_skd.tools.convert.common import BadCase, Case, Files, Found, Written, index, require_any, write_volume
+from nnunet_skd.tools.convert.common import BadCase, Case, Files, Found, Written, index, require_any
+from nnunet_skd.tools.convert.pixels import write_volume
 from nnunet_skd.tools.errors import BadInput
 
 NAME = "SynapseTransUNet"

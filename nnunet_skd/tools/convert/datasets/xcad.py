@@ -13,8 +13,9 @@ Licence: none is named in the publishers' repository.
 
 from functools import partial
 
-from nnunet_skd.tools.convert.common import Case, Files, Found, index, paired, require_any, write_vessels
+from nnunet_skd.tools.convert.common import Case, Files, Found, index, paired, require_any
 from nnunet_skd.tools.convert.datasets.dca1 import add_threshold
+from nnunet_skd.tools.convert.vessels import write_vessels
 
 NAME = "XCAD"
 PUBLISHED = 126
