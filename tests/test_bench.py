@@ -10,10 +10,16 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 from toy import DATASET, toy_dataset_json, toy_plans
 
-from nnunet_skd.tools import bench, bench_measure, bench_trainers, cli
-from nnunet_skd.tools.bench_losses import bench_losses
-from nnunet_skd.tools.bench_measure import alternate, paired_ratio, summary, tensor_memory
-from nnunet_skd.tools.bench_trainers import borrowed_plans, random_batch, random_case
+from nnunet_skd.tools import cli
+from nnunet_skd.tools.bench import measure as bench_measure
+from nnunet_skd.tools.bench import runs
+from nnunet_skd.tools.bench import trainers as bench_trainers
+from nnunet_skd.tools.bench.borrowed_plans import borrowed_plans
+from nnunet_skd.tools.bench.losses import bench_losses
+from nnunet_skd.tools.bench.measure import alternate, paired_ratio, summary, tensor_memory
+from nnunet_skd.tools.bench.random_data import random_batch, random_case
+from nnunet_skd.tools.bench.report import save
+from nnunet_skd.tools.bench.runs import bench
 from nnunet_skd.tools.errors import BadInput
 
 CPU = torch.device("cpu")
@@ -208,7 +214,7 @@ def test_real_trainers_are_measured_and_the_users_folders_stay_as_they_are(nnune
     plan(nnunet_env, toy_plans(patch=64))
     before = dict(os.environ)
     names = ["nnUNetTrainer", "nnUNetTrainer", "nnUNetTrainerDSKD"]
-    results = bench.bench(DATASET, "2d", names, device="cpu", steps=2, cases=1)
+    results = bench(DATASET, "2d", names, device="cpu", steps=2, cases=1)
     assert dict(os.environ) == before
     assert not list((nnunet_env / "nnUNet_results").iterdir())
     files = sorted(path.name for path in (nnunet_env / "nnUNet_preprocessed" / DATASET).iterdir())
@@ -293,16 +299,16 @@ def test_borrowed_plans_give_the_environment_back_after_an_error(nnunet_env, mon
 
 def test_unusable_input_is_refused_before_anything_is_measured(nnunet_env, monkeypatch, tmp_path, capsys):
     plan(nnunet_env)
-    monkeypatch.setattr(bench, "bench_trainers", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(runs, "bench_trainers", lambda *_: pytest.fail("measured"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(BadInput, match="Use -device cpu"):
-        bench.bench(DATASET, "2d", ["nnUNetTrainer"])
+        bench(DATASET, "2d", ["nnUNetTrainer"])
     with pytest.raises(BadInput, match="no configuration '3d_fullres'. It has: 2d"):
-        bench.bench(DATASET, "3d_fullres", ["nnUNetTrainer"], device="cpu")
+        bench(DATASET, "3d_fullres", ["nnUNetTrainer"], device="cpu")
     with pytest.raises(BadInput, match="finds no trainer 'nnUNetTrainerDKSD'"):
-        bench.bench(DATASET, "2d", ["nnUNetTrainerDKSD"], device="cpu")
+        bench(DATASET, "2d", ["nnUNetTrainerDKSD"], device="cpu")
     with pytest.raises(BadInput, match="at least 1 step"):
-        bench.bench(DATASET, "2d", ["nnUNetTrainer"], device="cpu", steps=0)
+        bench(DATASET, "2d", ["nnUNetTrainer"], device="cpu", steps=0)
     assert cli.main(["bench", "-device", "cpu"]) == 2
     assert "give a dataset and a configuration" in capsys.readouterr().err
     (tmp_path / "bench.png").touch()
@@ -313,7 +319,7 @@ def test_unusable_input_is_refused_before_anything_is_measured(nnunet_env, monke
 def test_what_a_trainer_refuses_is_the_users_message(nnunet_env):
     plan(nnunet_env, toy_plans(stages=2))
     with pytest.raises(BadInput, match="at least two deep-supervision outputs"):
-        bench.bench(DATASET, "2d", ["nnUNetTrainerDSKD"], device="cpu", steps=1, cases=0)
+        bench(DATASET, "2d", ["nnUNetTrainerDSKD"], device="cpu", steps=1, cases=0)
 
 
 def known_result(name: str, step: float) -> dict:
@@ -340,7 +346,7 @@ def known_result(name: str, step: float) -> dict:
 def test_command_prints_the_table_and_writes_three_files(nnunet_env, monkeypatch, tmp_path, capsys):
     plan(nnunet_env)
     monkeypatch.setattr(
-        bench, "bench_trainers", lambda names, *_: [known_result(n, 100 + 31 * (len(n) > 13)) for n in names]
+        runs, "bench_trainers", lambda names, *_: [known_result(n, 100 + 31 * (len(n) > 13)) for n in names]
     )
     output = tmp_path / "out"
     argv = ["bench", "-d", "900", "-c", "2d", "-tr", "nnUNetTrainerDSKD", "-device", "cpu", "-o", str(output)]
@@ -372,5 +378,5 @@ def test_loss_terms_keep_as_many_buffers_as_the_mathematics_needs(tmp_path):
     assert [kept["DDL + PSDL"], kept["DDL mixed + PSDL"]] == pytest.approx([1, 1], abs=0.05)
     environment = {"device_name": "x", "torch_compile": False, "torch": "2", "nnunetv2": "2.8"}
     everything = {"steps": 1, "batch_size": 2, "losses": results, **environment}
-    bench.save(everything, tmp_path)
+    save(everything, tmp_path)
     assert "DDL + PSDL" in (tmp_path / "bench.txt").read_text()

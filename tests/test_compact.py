@@ -11,13 +11,10 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_skd.tools import cli
-from nnunet_skd.tools.compact import (
-    add_compact_configuration,
-    compact_configuration,
-    load_preset,
-    network_cost,
-    width_preset,
-)
+from nnunet_skd.tools.compact.configuration import compact_configuration
+from nnunet_skd.tools.compact.cost import network_cost
+from nnunet_skd.tools.compact.plans import add_compact_configuration
+from nnunet_skd.tools.compact.presets import load_preset, width_preset
 from nnunet_skd.tools.errors import BadInput
 
 DATASET_JSON = {

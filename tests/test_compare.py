@@ -14,20 +14,16 @@ from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 from skimage import io
 
-from nnunet_skd.tools import compare
-from nnunet_skd.tools.case_pictures import CaseFiles, draw_cases, read_slice
 from nnunet_skd.tools.cli import main
-from nnunet_skd.tools.compare import write_comparison
-from nnunet_skd.tools.comparison_arms import (
-    epoch_seconds,
-    image_files,
-    label_names,
-    predicted_comparison,
-    trained_comparison,
-)
-from nnunet_skd.tools.comparison_report import cautions
+from nnunet_skd.tools.compare import report
+from nnunet_skd.tools.compare.arms import epoch_seconds
+from nnunet_skd.tools.compare.case_pictures import CaseFiles, draw_cases, read_slice
+from nnunet_skd.tools.compare.comparison import image_files, predicted_comparison, trained_comparison
+from nnunet_skd.tools.compare.paired_table import paired_table, paired_values
+from nnunet_skd.tools.compare.report import write_comparison
+from nnunet_skd.tools.compare.values import label_names
+from nnunet_skd.tools.compare.words import cautions
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.paired_table import paired_table, paired_values
 
 DATASET = "Dataset999_Squares"
 LABELS = {"background": 0, "left": 1, "right": 2}
@@ -490,7 +486,7 @@ def test_nothing_stays_behind_when_writing_fails(predictions, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError("disk full")
 
-    monkeypatch.setattr(compare, "draw_paired_boxes", fail)
+    monkeypatch.setattr(report, "draw_paired_boxes", fail)
     with pytest.raises(OSError, match="disk full"):
         write_comparison(comparison, predictions / "out")
     assert sorted(predictions.iterdir()) == before
@@ -505,7 +501,7 @@ def test_a_picture_takes_the_rows_with_the_largest_difference(predictions, monke
         for case in CASES
     ]
     drawn = []
-    monkeypatch.setattr(compare, "draw_paired_boxes", lambda panels, path, columns: drawn.extend(panels))
+    monkeypatch.setattr(report, "draw_paired_boxes", lambda panels, path, columns: drawn.extend(panels))
     write_comparison(replace(read_predictions(predictions), cases=pd.DataFrame(rows)), predictions / "out", changed=0)
     assert "the 24 rows of the table with the largest difference" in (predictions / "out" / "report.md").read_text()
     smallest = set(np.argsort(np.abs(gains))[:6])

@@ -18,9 +18,14 @@ from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from PIL import Image
 
-from nnunet_skd.tools import cli, convert_arcade, convert_m2caiseg, convert_synapse
-from nnunet_skd.tools.convert import convert, unpack
-from nnunet_skd.tools.convert_common import BadCase, natural, write_nifti
+from nnunet_skd.tools import cli
+from nnunet_skd.tools.convert.archives import unpack
+from nnunet_skd.tools.convert.common import BadCase, natural
+from nnunet_skd.tools.convert.conversion import convert
+from nnunet_skd.tools.convert.datasets import arcade as convert_arcade
+from nnunet_skd.tools.convert.datasets import m2caiseg as convert_m2caiseg
+from nnunet_skd.tools.convert.datasets import synapse as convert_synapse
+from nnunet_skd.tools.convert.pixels import write_nifti
 from nnunet_skd.tools.errors import BadInput
 
 RNG = np.random.default_rng(0)
@@ -505,7 +510,7 @@ def test_an_interrupted_conversion_leaves_nothing(nnunet_env, tmp_path, monkeypa
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nnunet_skd.tools.convert.generate_dataset_json", interrupt)
+    monkeypatch.setattr("nnunet_skd.tools.convert.dataset.generate_dataset_json", interrupt)
     with pytest.raises(KeyboardInterrupt):
         convert("dca1", [dca1(tmp_path / "a")], 82)
     assert left_behind(nnunet_env) == []

@@ -1,9 +1,11 @@
 """The demo: the user's data as it comes, resume and refusal, table and picture, and one run of the real commands."""
 
 import json
+import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -11,10 +13,17 @@ import pandas as pd
 import pytest
 from skimage import io
 
-from nnunet_skd.tools import demo, demo_report
-from nnunet_skd.tools.demo_data import hold_out, link_dataset, pair_folders
+from nnunet_skd.tools.demo import processes
+from nnunet_skd.tools.demo.data import hold_out
+from nnunet_skd.tools.demo.linked_dataset import link_dataset
+from nnunet_skd.tools.demo.paired_folders import pair_folders
+from nnunet_skd.tools.demo.phantoms import write_phantom_dataset
+from nnunet_skd.tools.demo.picture import _read_slice, draw_cases
+from nnunet_skd.tools.demo.processes import CommandFailed, Steps, _program, _stream, demo_environment
+from nnunet_skd.tools.demo.run import run_demo
+from nnunet_skd.tools.demo.state import NNUNET_FOLDERS, open_state
+from nnunet_skd.tools.demo.table import METRICS, format_table
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.phantoms import write_phantom_dataset
 
 
 def _folders(tmp_path, number=10, *, mask_value=255, mask_name="{}.png", image_name="{}.png", colour=False):
@@ -207,26 +216,26 @@ def test_unusable_datasets_are_refused(tmp_path):
 
 def test_same_arguments_resume_and_others_are_refused(tmp_path):
     out = tmp_path / "demo"
-    state = demo._open(out, {"trainer": "A", "device": "cpu"}, overwrite=False)
+    state = open_state(out, {"trainer": "A", "device": "cpu"}, overwrite=False)
     state.set("data", True)
     state.set("plan", True)
-    assert demo._open(out, {"trainer": "A", "device": "cpu"}, overwrite=False).finished("plan")
+    assert open_state(out, {"trainer": "A", "device": "cpu"}, overwrite=False).finished("plan")
     with pytest.raises(BadInput, match="trainer A there and B now.*-o, or --overwrite"):
-        demo._open(out, {"trainer": "B", "device": "cpu"}, overwrite=False)
+        open_state(out, {"trainer": "B", "device": "cpu"}, overwrite=False)
 
 
 def test_arguments_may_change_as_long_as_there_is_no_data(tmp_path):
-    demo._open(tmp_path / "demo", {"images": "typo"}, overwrite=False)
-    state = demo._open(tmp_path / "demo", {"images": "right"}, overwrite=False)
+    open_state(tmp_path / "demo", {"images": "typo"}, overwrite=False)
+    state = open_state(tmp_path / "demo", {"images": "right"}, overwrite=False)
     assert state.content == {"arguments": {"images": "right"}}
 
 
 def test_overwrite_removes_what_the_demo_made_and_nothing_else(tmp_path):
     out = tmp_path / "demo"
-    demo._open(out, {"trainer": "A"}, overwrite=False).set("data", True)
+    open_state(out, {"trainer": "A"}, overwrite=False).set("data", True)
     (out / "nnUNet_raw").mkdir()
     (out / "notes.txt").write_text("mine")
-    state = demo._open(out, {"trainer": "B"}, overwrite=True)
+    state = open_state(out, {"trainer": "B"}, overwrite=True)
     assert not state.finished("data")
     assert _names(out) == ["demo.json", "notes.txt"]
 
@@ -235,7 +244,7 @@ def test_overwrite_removes_what_the_demo_made_and_nothing_else(tmp_path):
 def test_a_folder_that_is_no_demo_is_never_touched(tmp_path, overwrite):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(BadInput, match="not empty and holds no demo"):
-        demo._open(tmp_path, {"trainer": "A"}, overwrite)
+        open_state(tmp_path, {"trainer": "A"}, overwrite)
     assert _names(tmp_path) == ["thesis.txt"]
 
 
@@ -247,14 +256,14 @@ def test_unusable_arguments_are_refused_at_once(tmp_path):
         ({"num_processes": -1}, "must be at least 1, not -1"),
     ):
         with pytest.raises(BadInput, match=message):
-            demo.run_demo(tmp_path / "out", **wrong)
+            run_demo(tmp_path / "out", **wrong)
     assert not (tmp_path / "out").exists()
 
 
 def _steps(out):
-    state = demo._open(out / "demo", {}, overwrite=False)
+    state = open_state(out / "demo", {}, overwrite=False)
     state.set("data", True)
-    return demo._Steps(out, state, demo._environment(out, "cpu", 1))
+    return Steps(out, state, demo_environment(out, "cpu", 1))
 
 
 def test_a_step_is_shown_logged_and_skipped_when_done(tmp_path, capsys):
@@ -269,7 +278,7 @@ def test_a_step_is_shown_logged_and_skipped_when_done(tmp_path, capsys):
 
 def test_a_failed_step_names_command_log_and_way_out(tmp_path):
     step = _steps(tmp_path)
-    with pytest.raises(demo.CommandFailed) as error:
+    with pytest.raises(CommandFailed) as error:
         step("second", "Second", ["python", "-c", "print('the cause'); raise SystemExit(3)"])
     message = str(error.value)
     assert "exit status 3" in message and "python -c" in message and "same demo again" in message
@@ -290,7 +299,7 @@ def test_output_comes_while_the_command_runs(tmp_path, monkeypatch):
 
     monkeypatch.setattr(sys, "stdout", Screen())
     code = "import time; print('early'); time.sleep(1.5); print('late')"
-    assert demo._stream([sys.executable, "-c", code], tmp_path / "log", demo._environment(tmp_path, "cpu", 1)) == 0
+    assert _stream([sys.executable, "-c", code], tmp_path / "log", demo_environment(tmp_path, "cpu", 1)) == 0
     early = next(t for t, text in times if "early" in text)
     late = next(t for t, text in times if "late" in text)
     assert late - early > 1
@@ -298,25 +307,25 @@ def test_output_comes_while_the_command_runs(tmp_path, monkeypatch):
 
 def test_commands_are_those_of_this_python(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
-    assert demo._program("nnUNetv2_train").startswith(str(demo.Path(sys.executable).parent))
+    assert _program("nnUNetv2_train").startswith(str(Path(sys.executable).parent))
     with pytest.raises(BadInput, match="no_such_program is not in .*pip install"):
-        demo._program("no_such_program")
+        _program("no_such_program")
 
 
 def test_environment_keeps_the_users_external_trainers(tmp_path, monkeypatch):
     monkeypatch.setenv("nnUNet_extTrainer", "/mine")
     monkeypatch.setenv("nnUNet_raw", "/users/raw")
-    environment = demo._environment(tmp_path, "cpu", 2)
-    ours, mine = environment["nnUNet_extTrainer"].split(demo.os.pathsep)
-    assert (demo.Path(ours) / "nnUNetTrainerDSKD.py").is_file() and mine == "/mine"
+    environment = demo_environment(tmp_path, "cpu", 2)
+    ours, mine = environment["nnUNet_extTrainer"].split(os.pathsep)
+    assert (Path(ours) / "nnUNetTrainerDSKD.py").is_file() and mine == "/mine"
     assert environment["nnUNet_raw"] == str(tmp_path / "nnUNet_raw")
 
 
 def test_environment_starts_no_more_workers_than_nnunet_would(tmp_path, monkeypatch):
     monkeypatch.delenv("nnUNet_n_proc_DA", raising=False)
     for cores, workers in ((2, "2"), (128, "12")):
-        monkeypatch.setattr(demo, "_cores", lambda cores=cores: cores)
-        assert demo._environment(tmp_path, "cuda", 1)["nnUNet_n_proc_DA"] == workers
+        monkeypatch.setattr(processes, "cpu_cores", lambda cores=cores: cores)
+        assert demo_environment(tmp_path, "cuda", 1)["nnUNet_n_proc_DA"] == workers
 
 
 # ------------------------------------------------------------------------------------------- table and picture
@@ -326,16 +335,16 @@ def test_table():
     table = pd.DataFrame(
         [("a", "x", 0.5, 0.4, 1, 1, 1), ("a", "y", np.nan, 0.2, 1, 1, 1), ("b", "x", 1, 0.8, 1, 1, 1)]
         + [("b", "y", 0.25, 0.4, 1, 1, 1)],
-        columns=["case", "label", *demo_report.METRICS],
+        columns=["case", "label", *METRICS],
     )
-    lines = [line.split() for line in demo_report.format_table(table).splitlines()]
-    assert lines[0] == ["case", "label", *demo_report.METRICS]
+    lines = [line.split() for line in format_table(table).splitlines()]
+    assert lines[0] == ["case", "label", *METRICS]
     assert lines[2][:4] == ["a", "x", "0.500", "0.400"]
     assert lines[3][2] == "-"
     assert lines[7][:4] == ["mean", "x", "0.750", "0.600"]
     assert lines[8][:4] == ["mean", "y", "0.250", "0.300"]
     assert lines[9][:5] == ["mean", "all", "labels", "0.500", "0.450"]
-    short = demo_report.format_table(table, most_rows=1)
+    short = format_table(table, most_rows=1)
     assert "3 more rows in metrics.csv" in short and "0.750" in short
 
 
@@ -353,7 +362,7 @@ def test_slice_with_most_foreground_in_physical_proportions(tmp_path):
         (tmp_path / folder).mkdir()
         nib.save(nib.Nifti1Image(content, np.diag([2, 1, 5, 1])), tmp_path / folder / f"{name}.nii.gz")
     dataset_json = json.loads((tmp_path / "dataset.json").read_text())
-    shown = demo_report._read_slice(tmp_path, tmp_path / "predictions", dataset_json, "c")
+    shown = _read_slice(tmp_path, tmp_path / "predictions", dataset_json, "c")
     np.testing.assert_array_equal(shown["truth"], label[:, :, 7].T)
     assert shown["aspect"] == 0.5 and shown["where"] == ", slice 7"
     assert shown["image"][5, 3] == 1 and shown["image"].sum() == 1
@@ -364,7 +373,7 @@ def test_picture_shows_the_prediction_in_the_right_place(tmp_path, options):
     dataset = write_phantom_dataset(tmp_path, 3, num_train=1, num_test=2, **options)
     table = pd.DataFrame({"case": ["test_000", "test_001"], "label": "x", "Dice": [0.5, 1.0]})
     predictions = dataset / "labelsTs"
-    demo_report.draw_cases(dataset, predictions, table, tmp_path / "demo.png")
+    draw_cases(dataset, predictions, table, tmp_path / "demo.png")
     picture = io.imread(tmp_path / "demo.png")[:-100, :, :3].astype(int)  # without the legend
     assert _names(tmp_path) == [dataset.name, "demo.png"]
     coloured = (picture.max(-1) - picture.min(-1) > 60).sum(0)
@@ -403,7 +412,7 @@ def test_the_real_commands_and_a_second_run(tmp_path, nnunet_env, monkeypatch):
     assert (out / "demo.png").is_file()
     for shown in ("nnUNetv2_plan_and_preprocess -d 12", "-tr nnUNetTrainerTenSteps -device cpu", "mean", "logs"):
         assert shown in first.stdout
-    for folder in demo.NNUNET_FOLDERS:  # the user's own folders stay empty
+    for folder in NNUNET_FOLDERS:  # the user's own folders stay empty
         assert _names(nnunet_env / folder) == []
 
     second = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
@@ -416,5 +425,5 @@ def test_the_real_commands_and_a_second_run(tmp_path, nnunet_env, monkeypatch):
 @pytest.mark.slow
 def test_an_unknown_trainer_is_refused_before_any_work(tmp_path):
     with pytest.raises(BadInput, match="cannot load the trainer nnUNetTrainerTypo: .*Could not find"):
-        demo.run_demo(tmp_path / "out", trainer="nnUNetTrainerTypo", device="cpu")
+        run_demo(tmp_path / "out", trainer="nnUNetTrainerTypo", device="cpu")
     assert not (tmp_path / "out").exists()

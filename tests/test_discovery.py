@@ -8,9 +8,9 @@ import pytest
 
 import nnunet_skd.trainers
 from nnunet_skd.catalogue import trainer_classes
-from nnunet_skd.tools import discovery, doctor, register
 from nnunet_skd.tools.cli import main
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.install import discovery, doctor, register
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import torch
 from commands import BIN, BY_VARIABLE, run, shrink_plans
 from skimage.io import imread
 
-from nnunet_skd.tools.phantoms import write_phantom_dataset
+from nnunet_skd.tools.demo.phantoms import write_phantom_dataset
 
 pytestmark = pytest.mark.slow
 

@@ -12,9 +12,13 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from skimage import io
 
-from nnunet_skd.tools import cli, evaluate
+from nnunet_skd.tools import cli
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.statistics import bootstrap_interval
+from nnunet_skd.tools.evaluate.command import CASES_CSV, JSON, SUMMARY_CSV
+from nnunet_skd.tools.evaluate.folders import _map, evaluate_folders
+from nnunet_skd.tools.evaluate.metrics import METRICS
+from nnunet_skd.tools.evaluate.statistics import bootstrap_interval
+from nnunet_skd.tools.evaluate.summary import FOREGROUND, format_summary, summarize
 
 LABELS = {
     "labels": {"background": 0, "liver": 1, "vessel": 2, "tumour": 3, "ignore": 4},
@@ -54,7 +58,7 @@ def test_dice_and_iou_are_those_of_nnunet(folders, dataset_json):
     theirs = compute_metrics_on_folder(
         *map(str, folders), None, SimpleITKIO(), ".nii.gz", classes, manager.ignore_label, num_processes=1
     )
-    ours = evaluate.evaluate_folders(*folders, dataset_json, num_processes=1, metrics=["IoU", "Dice"])
+    ours = evaluate_folders(*folders, dataset_json, num_processes=1, metrics=["IoU", "Dice"])
     names = [name for name in dataset_json["labels"] if name not in ("background", "ignore")]
     assert list(ours.columns) == ["case", "label", "Dice", "IoU"]
     assert list(ours["case"]) == [case for case in "abcd" for _ in names]
@@ -63,21 +67,21 @@ def test_dice_and_iou_are_those_of_nnunet(folders, dataset_json):
     for metric in ("Dice", "IoU"):
         expected = [case["metrics"][label][metric] for case in theirs["metric_per_case"] for label in classes]
         np.testing.assert_allclose(ours[metric], expected, rtol=0, atol=1e-9)
-        means = evaluate.summarize(ours).query("metric == @metric").set_index("label")["mean"]
+        means = summarize(ours).query("metric == @metric").set_index("label")["mean"]
         np.testing.assert_allclose(means[names], [theirs["mean"][c][metric] for c in classes], rtol=0, atol=1e-9)
-        assert means[evaluate.FOREGROUND] == pytest.approx(theirs["foreground_mean"][metric], abs=1e-9)
+        assert means[FOREGROUND] == pytest.approx(theirs["foreground_mean"][metric], abs=1e-9)
 
 
 def test_processes_change_nothing(folders):
-    alone = evaluate.evaluate_folders(*folders, LABELS, num_processes=1)
-    pd.testing.assert_frame_equal(evaluate.evaluate_folders(*folders, LABELS, num_processes=2), alone)
-    assert list(alone.columns[2:]) == list(evaluate.METRICS)
+    alone = evaluate_folders(*folders, LABELS, num_processes=1)
+    pd.testing.assert_frame_equal(evaluate_folders(*folders, LABELS, num_processes=2), alone)
+    assert list(alone.columns[2:]) == list(METRICS)
     assert alone.attrs["distance_unit"] == "mm"
 
 
 def test_a_killed_worker_is_no_endless_wait():
     with pytest.raises(BadInput, match="smaller -np"):
-        list(evaluate._map(os._exit, [1, 1], 2))
+        list(_map(os._exit, [1, 1], 2))
 
 
 def test_spacing_comes_from_the_files(tmp_path):
@@ -87,7 +91,7 @@ def test_spacing_comes_from_the_files(tmp_path):
         (tmp_path / name).mkdir()
         _write(tmp_path / name / "x.nii.gz", array, spacing=(0.5, 0.5, 3.0))  # SimpleITK's order: x, y, z
     dataset_json = {"labels": {"background": 0, "box": 1}, "file_ending": ".nii.gz"}
-    frame = evaluate.evaluate_folders(
+    frame = evaluate_folders(
         tmp_path / "reference", tmp_path / "prediction", dataset_json, num_processes=1, metrics=["HD95"]
     )
     assert frame["HD95"].item() == pytest.approx(3)
@@ -99,7 +103,7 @@ def test_png_is_measured_in_pixels(tmp_path):
     for name, array in (("reference", square), ("prediction", np.roll(square, 2, axis=1))):
         (tmp_path / name).mkdir()
         io.imsave(tmp_path / name / "x.png", array, check_contrast=False)
-    frame = evaluate.evaluate_folders(
+    frame = evaluate_folders(
         tmp_path / "reference",
         tmp_path / "prediction",
         {"labels": {"background": 0, "vessel": 1}, "file_ending": ".png"},
@@ -116,8 +120,8 @@ def test_missing_predictions_are_named_or_left_out_with_chill(folders):
     reference, prediction = folders
     (prediction / "b.nii.gz").unlink()
     with pytest.raises(BadInput, match=r"lacks b\.nii\.gz .*--chill"):
-        evaluate.evaluate_folders(*folders, LABELS, num_processes=1)
-    frame = evaluate.evaluate_folders(*folders, LABELS, num_processes=1, metrics=["Dice"], chill=True)
+        evaluate_folders(*folders, LABELS, num_processes=1)
+    frame = evaluate_folders(*folders, LABELS, num_processes=1, metrics=["Dice"], chill=True)
     assert set(frame["case"]) == {"a", "c", "d"}
 
 
@@ -125,15 +129,15 @@ def test_many_names_are_cut_short(folders):
     reference, _ = folders
     for number in range(9):
         _write(reference / f"z{number}.nii.gz", np.zeros((2, 2, 2)))
-    with pytest.raises(BadInput, match=r"z0.*z4\.nii\.gz and 4 more"):
-        evaluate.evaluate_folders(*folders, LABELS, num_processes=1)
+    with pytest.raises(BadInput, match=r"z0.*z7\.nii\.gz and 1 more"):
+        evaluate_folders(*folders, LABELS, num_processes=1)
 
 
 def test_predictions_without_reference_are_named(folders):
     reference, prediction = folders
     _write(prediction / "stranger.nii.gz", np.zeros((2, 2, 2)))
     with pytest.raises(BadInput, match=r"stranger\.nii\.gz without a reference"):
-        evaluate.evaluate_folders(*folders, LABELS, num_processes=1, chill=True)
+        evaluate_folders(*folders, LABELS, num_processes=1, chill=True)
 
 
 @pytest.mark.parametrize(
@@ -148,20 +152,20 @@ def test_predictions_without_reference_are_named(folders):
 def test_prediction_that_does_not_fit(folders, array, spacing, message):
     _write(folders[1] / "c.nii.gz", array, spacing)
     with pytest.raises(BadInput, match=message):
-        evaluate.evaluate_folders(*folders, LABELS, num_processes=1, metrics=["Dice"])
+        evaluate_folders(*folders, LABELS, num_processes=1, metrics=["Dice"])
 
 
 def test_unknown_label_in_a_reference(folders):
     _write(folders[0] / "c.nii.gz", np.full((4, 7, 8), 9), (0.5, 0.7, 3))
     with pytest.raises(BadInput, match=r"reference/c\.nii\.gz holds the label 9"):
-        evaluate.evaluate_folders(*folders, LABELS, num_processes=1, metrics=["Dice"])
+        evaluate_folders(*folders, LABELS, num_processes=1, metrics=["Dice"])
 
 
 @pytest.mark.parametrize("name", ["a", "c"])  # a is also the file by which the reader is chosen
 def test_corrupt_file_is_named(folders, name):
     (folders[0] / f"{name}.nii.gz").write_bytes(b"no image")
     with pytest.raises(BadInput, match=rf"reference/{name}\.nii\.gz"):
-        evaluate.evaluate_folders(*folders, LABELS, num_processes=1)
+        evaluate_folders(*folders, LABELS, num_processes=1)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +187,7 @@ def test_corrupt_file_is_named(folders, name):
 def test_refusals(folders, change, message):
     arguments = {"reference_dir": folders[0], "prediction_dir": folders[1], "dataset_json": LABELS, "num_processes": 1}
     with pytest.raises(BadInput, match=message):
-        evaluate.evaluate_folders(**arguments | change)
+        evaluate_folders(**arguments | change)
 
 
 def _frame(**columns):
@@ -196,21 +200,21 @@ def _frame(**columns):
 
 
 def test_summary_by_hand():
-    summary = evaluate.summarize(_frame(one=[0.2, 0.4, 0.9], two=[0.6, 0.8, 0.7])).set_index("label")
-    assert list(summary.index) == ["one", "two", evaluate.FOREGROUND]
+    summary = summarize(_frame(one=[0.2, 0.4, 0.9], two=[0.6, 0.8, 0.7])).set_index("label")
+    assert list(summary.index) == ["one", "two", FOREGROUND]
     assert list(summary["mean"]) == pytest.approx([0.5, 0.7, 0.6])
     assert list(summary["std"]) == pytest.approx([0.13**0.5, 0.1, np.std([0.4, 0.6, 0.8], ddof=1)])
     assert list(summary["n"]) == [3, 3, 3]
     assert tuple(summary.loc["one", ["low", "high"]]) == bootstrap_interval([0.2, 0.4, 0.9])
-    assert tuple(summary.loc[evaluate.FOREGROUND, ["low", "high"]]) == bootstrap_interval([0.4, 0.6, 0.8])
+    assert tuple(summary.loc[FOREGROUND, ["low", "high"]]) == bootstrap_interval([0.4, 0.6, 0.8])
 
 
 def test_one_class_has_no_foreground_row():
-    assert list(evaluate.summarize(_frame(vessel=[0.2, 0.4]))["label"]) == ["vessel"]
+    assert list(summarize(_frame(vessel=[0.2, 0.4]))["label"]) == ["vessel"]
 
 
 def test_a_class_may_be_called_foreground():
-    summary = evaluate.summarize(_frame(foreground=[0.2, 0.4], other=[0.6, 0.8]))
+    summary = summarize(_frame(foreground=[0.2, 0.4], other=[0.6, 0.8]))
     assert list(summary["mean"]) == pytest.approx([0.3, 0.7, 0.5])
 
 
@@ -218,17 +222,17 @@ def test_foreground_interval_holds_its_mean_when_classes_are_absent():
     """19 of 20 cases lack the bad class: the cases' own mean, 0.88, is far from the mean of the class means, 0.5."""
     nan = float("nan")
     good, bad = list(np.linspace(0.85, 0.95, 20)), [nan] * 16 + [0.05, 0.1, 0.15, 0.1]
-    row = evaluate.summarize(_frame(good=good, bad=bad)).set_index("label").loc[evaluate.FOREGROUND]
+    row = summarize(_frame(good=good, bad=bad)).set_index("label").loc[FOREGROUND]
     assert row["mean"] == pytest.approx((0.9 + 0.1) / 2)
     assert row["low"] < row["mean"] < row["high"]
     assert row["n"] == 20
 
 
 def test_class_that_no_case_has():
-    summary = evaluate.summarize(_frame(there=[0.2, 0.4], absent=[np.nan, np.nan])).set_index("label")
+    summary = summarize(_frame(there=[0.2, 0.4], absent=[np.nan, np.nan])).set_index("label")
     assert summary.loc["absent", "n"] == 0 and np.isnan(summary.loc["absent", "mean"])
-    assert summary.loc[evaluate.FOREGROUND, "mean"] == pytest.approx(0.3)
-    assert "-" in evaluate.format_summary(summary.reset_index())
+    assert summary.loc[FOREGROUND, "mean"] == pytest.approx(0.3)
+    assert "-" in format_summary(summary.reset_index())
 
 
 def test_command_writes_three_files_and_a_table(folders, tmp_path, capsys):
@@ -237,25 +241,23 @@ def test_command_writes_three_files_and_a_table(folders, tmp_path, capsys):
     command = ["evaluate", *map(str, folders), "-djfile", str(tmp_path / "dataset.json"), "-o", str(out), "-np", "1"]
     command += ["--metrics", "Dice", "HD95"]
     assert cli.main(command) == 0
-    assert sorted(path.name for path in out.iterdir()) == sorted(
-        (evaluate.CASES_CSV, evaluate.SUMMARY_CSV, evaluate.JSON)
-    )
-    cases = pd.read_csv(out / evaluate.CASES_CSV)
+    assert sorted(path.name for path in out.iterdir()) == sorted((CASES_CSV, SUMMARY_CSV, JSON))
+    cases = pd.read_csv(out / CASES_CSV)
     assert list(cases.columns) == ["case", "label", "Dice", "HD95"]
-    content = json.loads((out / evaluate.JSON).read_text(), parse_constant=pytest.fail)  # NaN is no JSON
+    content = json.loads((out / JSON).read_text(), parse_constant=pytest.fail)  # NaN is no JSON
     assert len(content["cases"]) == len(cases) == 12
     assert content["cases"][0]["Dice"] == pytest.approx(cases["Dice"][0], abs=1e-12)
     assert content["settings"]["distance_unit"] == "mm"
     tumour = next(row for row in content["summary"] if row["label"] == "tumour" and row["metric"] == "HD95")
     assert tumour["n"] == 1  # the other three cases lack it on one side or on both
     table = capsys.readouterr().out
-    assert evaluate.FOREGROUND in table and "4 cases; distances in mm" in table
+    assert FOREGROUND in table and "4 cases; distances in mm" in table
 
-    before = (out / evaluate.CASES_CSV).read_bytes()
+    before = (out / CASES_CSV).read_bytes()
     assert cli.main([*command, "--tolerance", "2"]) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert cli.main([*command, "--overwrite", "--metrics", "IoU"]) == 0
-    assert (out / evaluate.CASES_CSV).read_bytes() != before
+    assert (out / CASES_CSV).read_bytes() != before
 
 
 def test_failed_command_leaves_no_result(folders, tmp_path, capsys):

@@ -12,11 +12,13 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from test_export import files_with_hashes, trained_model
 from toy import make_trainer, toy_dataset_json
 
-from nnunet_skd.tools import export_onnx as module
 from nnunet_skd.tools.cli import main
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.export_onnx import describe, export_onnx
-from nnunet_skd.tools.export_source import Fold, SelfCheckFailed, TrainedModel, read_checkpoint, weights_sha256
+from nnunet_skd.tools.export import to_onnx as module
+from nnunet_skd.tools.export.checkpoint import read_checkpoint, weights_sha256
+from nnunet_skd.tools.export.description import NORMALIZATION, describe
+from nnunet_skd.tools.export.source import Fold, SelfCheckFailed, TrainedModel
+from nnunet_skd.tools.export.to_onnx import export_onnx
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -217,7 +219,7 @@ def test_formulas_are_those_of_nnunet(nnunet_env):
         "RescaleTo01Normalization": (x - x.min()) / (x - x.min()).max(),
         "RGBTo01Normalization": x / 255,
     }
-    assert set(by_words) == set(module.NORMALIZATION)
+    assert set(by_words) == set(NORMALIZATION)
     for name, expected in by_words.items():
         actual = getattr(schemes, name)(use_mask_for_norm=False, intensityproperties=properties).run(x.copy())
         np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nnunet_skd.tools import metrics
+from nnunet_skd.tools.evaluate import metrics
 
 
 def _box(shape, *ranges):

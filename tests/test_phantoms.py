@@ -9,8 +9,10 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from scipy.ndimage import binary_dilation, binary_erosion
 
+from nnunet_skd.tools.demo.angiogram import draw_angiogram, path_length
+from nnunet_skd.tools.demo.ct import draw_ct, fill_tube
+from nnunet_skd.tools.demo.phantoms import write_phantom_dataset
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.phantoms import _fill_tube, _path_length, draw_angiogram, draw_ct, write_phantom_dataset
 
 TINY = {2: (64, 64), 3: (16, 32, 32)}
 
@@ -22,7 +24,7 @@ def _files(folder):
 def test_beam_through_a_straight_tube():
     # A tube of radius 3 along row 10: at distance d from its axis the beam is 2 sqrt(9 - d^2) long.
     points = np.stack([np.full(101, 10.0), np.linspace(-5, 45, 101)], axis=1)
-    length = _path_length(points, np.full(101, 3.0), (21, 40))
+    length = path_length(points, np.full(101, 3.0), (21, 40))
     expected = [0, 2 * np.sqrt(5), 2 * np.sqrt(8), 6, 2 * np.sqrt(8), 2 * np.sqrt(5), 0]
     np.testing.assert_allclose(length[7:14, 20], expected)
     assert not length[:7].any() and not length[14:].any()
@@ -31,7 +33,7 @@ def test_beam_through_a_straight_tube():
 def test_tube_in_anisotropic_voxels():
     # Radius 5 mm around one point in the middle of voxel (2, 5, 5) of 5 x 2 x 2 mm.
     mask = np.zeros((5, 11, 11), bool)
-    _fill_tube(mask, np.array([[12.5, 11.0, 11.0]]), [5.0], np.array([5.0, 2.0, 2.0]))
+    fill_tube(mask, np.array([[12.5, 11.0, 11.0]]), [5.0], np.array([5.0, 2.0, 2.0]))
     z, y, x = np.indices(mask.shape)
     squared = (5 * (z - 2)) ** 2 + (2 * (y - 5)) ** 2 + (2 * (x - 5)) ** 2
     np.testing.assert_array_equal(mask, squared <= 25)

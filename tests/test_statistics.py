@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
-from nnunet_skd.tools.statistics import bootstrap_interval, holm, sign_flip_p, smallest_p, wilcoxon_p
+from nnunet_skd.tools.evaluate.statistics import bootstrap_interval, holm, sign_flip_p, smallest_p, wilcoxon_p
 
 VALUES = np.random.default_rng(5).normal(0.8, 0.1, size=400)
 

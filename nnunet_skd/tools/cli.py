@@ -7,24 +7,25 @@ import sys
 from nnunet_skd import __version__
 from nnunet_skd.tools.errors import BadInput
 
-# Each module has add_arguments(parser) and run(args) -> exit status; its docstring is the command's --help.
+# Command -> its module below nnunet_skd.tools, and one line about it. The module has add_arguments(parser) and
+# run(args) -> exit status (None is 0); its docstring is the command's --help.
 COMMANDS = {
-    "register": "make nnUNetv2_train -tr find the trainers, without environment variables",
-    "path": "print the folder for nnUNet_extTrainer",
-    "doctor": "check that a training could start, and say what mends it",
-    "demo": "plan, train, predict, evaluate and draw a picture, on phantoms or on your data",
-    "evaluate": "compare predictions with the reference: overlap, surface distance and topology",
-    "compare": "did it help? paired statistics and pictures for two or more trainers",
-    "export": "write a model that stock nnU-Net or ONNX Runtime predicts with",
-    "convert": "bring a public data set into nnU-Net's raw format",
-    "compact": "add a smaller configuration to a dataset's plans",
-    "bench": "step time, memory and inference time, as ratios to a reference trainer",
+    "register": ("install.register", "make nnUNetv2_train -tr find the trainers, without environment variables"),
+    "path": ("install.path", "print the folder for nnUNet_extTrainer"),
+    "doctor": ("install.doctor", "check that a training could start, and say what mends it"),
+    "demo": ("demo.command", "plan, train, predict, evaluate and draw a picture, on phantoms or on your data"),
+    "evaluate": ("evaluate.command", "compare predictions with the reference: overlap, surface distance and topology"),
+    "compare": ("compare.command", "did it help? paired statistics and pictures for two or more trainers"),
+    "export": ("export.command", "write a model that stock nnU-Net or ONNX Runtime predicts with"),
+    "convert": ("convert.command", "bring a public data set into nnU-Net's raw format"),
+    "compact": ("compact.command", "add a smaller configuration to a dataset's plans"),
+    "bench": ("bench.command", "step time, memory and inference time, as ratios to a reference trainer"),
 }
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The top-level parser: it knows the commands' names and one line about each, and imports none of them."""
-    lines = "\n".join(f"  {name:10} {line}" for name, line in COMMANDS.items())
+    lines = "\n".join(f"  {name:10} {line}" for name, (_, line) in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="nnunet-skd",
         description="Tools around the self-knowledge distillation trainers for nnU-Net v2.",
@@ -44,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         Exit status: 0 success, 1 the command says no (a failed check), 2 unusable input.
     """
     args = build_parser().parse_args(argv)
-    module = importlib.import_module(f"nnunet_skd.tools.{args.command}")
+    module = importlib.import_module(f"nnunet_skd.tools.{COMMANDS[args.command][0]}")
     parser = argparse.ArgumentParser(
         prog=f"nnunet-skd {args.command}",
         description=module.__doc__,

@@ -1,0 +1,185 @@
+"""What each loss term adds to nnU-Net's Dice and cross-entropy, on random logits."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+
+import torch
+from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+from torch import Tensor, nn
+
+from nnunet_skd.deep_distribution_loss import DeepDistributionLoss
+from nnunet_skd.distillation_terms import temperature_divergence
+from nnunet_skd.self_distillation_loss import SelfDistillationLoss
+from nnunet_skd.tools.bench.measure import Memory, Stopwatch, alternate, paired_ratio, summary, tensor_memory
+from nnunet_skd.tools.compiling import nnunet_compiles
+
+REFERENCE = "Dice + CE"
+WITH_REFERENCE = ("DDL", "PSDL", "DDL + PSDL", "DDL mixed + PSDL")
+# Classes and edge of a cubic patch: a vessel, an abdomen and a whole body.
+SIZES = {2: 96, 14: 64, 105: 32}
+BATCH_SIZE = 2
+OUTPUTS = 4
+WARM_UP_CALLS = 2
+
+
+def bench_losses(device: torch.device, rounds: int, sizes: dict[int, int] = SIZES) -> list[dict]:
+    """Measure the terms, forward and backward pass, on all supervised outputs of a 3D patch.
+
+    The teacher's forward pass is not part of it, turning its logits into probabilities is. The backward pass ends at
+    the logits. On CUDA the logits are float16 under autocast, as in training. DDL and PSDL are measured together with
+    nnU-Net's loss, whose probabilities they share where it is not compiled; time and memory of nnU-Net's loss in the
+    same round are taken off. L_AT is measured alone.
+
+    Args:
+        device: `cpu` or `cuda`.
+        rounds: timed calls of each term.
+        sizes: edge of the patch for each number of classes.
+
+    Returns:
+        One dict per number of classes and term: `classes`, `edge`, `term`; `ms`, `ratio` with median, q1, q3; `kept`,
+        bytes kept from the forward for the backward pass, also in full-size buffers of float32 (`buffers`); `peak`,
+        bytes above the logits, of DDL and PSDL above nnU-Net's peak and with the teacher's outputs; `raw_ms`.
+    """
+    results = []
+    for classes, edge in sizes.items():
+        inputs = _Inputs(classes, edge, device)
+        terms = _terms(classes, device)
+        calls = [partial(inputs.time, forward) for forward in terms.values()]
+        for _ in range(WARM_UP_CALLS):
+            for call in calls:
+                call()
+        times = alternate(calls, rounds, f"{classes} classes")
+        reference = inputs.memory(terms[REFERENCE], uses_up_teacher=False)
+        for (term, forward), values in zip(terms.items(), times, strict=True):
+            kept, peak = inputs.memory(forward, uses_up_teacher=term in WITH_REFERENCE)
+            if term in WITH_REFERENCE:
+                values = [value - base for value, base in zip(values, times[0], strict=True)]
+                kept, peak = kept - reference[0], peak - reference[1]
+            results.append(
+                {
+                    "classes": classes,
+                    "edge": edge,
+                    "term": term,
+                    "ms": summary(values),
+                    "ratio": paired_ratio(values, times[0]),
+                    "kept": kept,
+                    "buffers": kept / (4 * BATCH_SIZE * classes * edge**3),
+                    "peak": peak,
+                    "raw_ms": values,
+                }
+            )
+    return results
+
+
+class _Inputs:
+    """Logits of student and teacher, and targets, at each output's resolution."""
+
+    def __init__(self, classes: int, edge: int, device: torch.device):
+        self.device, self.watch = device, Stopwatch(device)
+        generator = torch.Generator().manual_seed(0)
+        dtype = torch.float16 if device.type == "cuda" else torch.float32
+        shapes = [(edge // 2**i,) * 3 for i in range(OUTPUTS)]
+
+        def logits() -> list[Tensor]:
+            drawn = [torch.randn(BATCH_SIZE, classes, *shape, generator=generator) for shape in shapes]
+            return [z.to(device, dtype) for z in drawn]
+
+        self.student = [z.requires_grad_() for z in logits()]
+        self._teacher = logits()
+        self.target = [
+            torch.randint(classes, (BATCH_SIZE, 1, *s), generator=generator, dtype=torch.int16).to(device)
+            for s in shapes
+        ]
+
+    def _forward(self, forward: Callable) -> Tensor:
+        with torch.autocast("cuda") if self.device.type == "cuda" else nullcontext():
+            return forward(self.student, self.teacher, self.target)
+
+    def _prepare(self) -> None:
+        """As a step finds it: no gradients, and the outputs of a teacher that has just run, to be used up."""
+        self.teacher = [z.clone() for z in self._teacher]
+        for z in self.student:
+            z.grad = None
+
+    def time(self, forward: Callable) -> float:
+        self._prepare()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        start = self.watch.mark()
+        self._forward(forward).backward()
+        return self.watch.milliseconds(start, self.watch.mark())
+
+    def memory(self, forward: Callable, *, uses_up_teacher: bool) -> tuple[int, int]:
+        """Bytes kept for the backward pass, and at the peak of both passes.
+
+        ``uses_up_teacher``: what the term keeps of the teacher's outputs counts as its own.
+        """
+
+        def measure(watched: Callable) -> Memory:
+            self._prepare()
+            if not uses_up_teacher:
+                return tensor_memory(lambda: None, lambda _: watched(), self.device)[1]
+            self.teacher = None
+            return tensor_memory(self._prepare, lambda _: watched(), self.device)[1]
+
+        kept = measure(lambda: self._forward(forward)).end
+        return kept, measure(lambda: self._forward(forward).backward()).peak
+
+
+def _terms(classes: int, device: torch.device) -> dict[str, Callable]:
+    """Functions of (student's logits, teacher's logits, targets), the reference first."""
+    dice_and_ce = _nnunet_loss(device)
+    tau = torch.tensor(2.0, device=device, requires_grad=True)
+    return {
+        REFERENCE: lambda student, teacher, target: dice_and_ce(student, target),
+        "DDL": _distillation(device, ddl_weight=1.0, psdl_weight=0.0),
+        "PSDL": _distillation(device, ddl_weight=0.0, psdl_weight=1.0),
+        "DDL + PSDL": _distillation(device, ddl_weight=1.0, psdl_weight=1.0),
+        "DDL mixed + PSDL": _distillation(device, ddl_weight=1.0, psdl_weight=1.0, ddl_mixed=True),
+        "L_AT": lambda student, teacher, target: temperature_divergence(
+            student[0], teacher[0], tau, None, has_regions=False
+        ),
+    }
+
+
+def _weights() -> list[float]:
+    """nnU-Net's, halved from output to output, without the lowest."""
+    weights = [0.5**i for i in range(OUTPUTS - 1)]
+    return [w / sum(weights) for w in weights] + [0.0]
+
+
+def _nnunet_loss(device: torch.device) -> nn.Module:
+    """As nnUNetTrainer._build_loss builds it for labels in 3D, where only a trainer could be asked for it."""
+    loss = DC_and_CE_loss(
+        {"batch_dice": False, "smooth": 1e-5, "do_bg": False, "ddp": False}, {}, dice_class=MemoryEfficientSoftDiceLoss
+    )
+    if nnunet_compiles(device):
+        loss.dc = torch.compile(loss.dc)
+    return DeepSupervisionWrapper(loss, _weights())
+
+
+def _distillation(device: torch.device, ddl_weight: float, psdl_weight: float, ddl_mixed: bool = False) -> Callable:
+    """nnU-Net's loss and the terms around it, as the trainer joins them."""
+    base = _nnunet_loss(device)
+    loss = SelfDistillationLoss(
+        base,
+        has_regions=False,
+        ignore_label=None,
+        ddl=DeepDistributionLoss(has_regions=False),
+        ddl_weight=ddl_weight,
+        ddl_mixed=ddl_mixed,
+        psdl_weight=psdl_weight,
+        cross_entropy_weight=1.0,
+    )
+    loss.alpha = 0.25
+    loss.share_probabilities(base.loss.dc)
+
+    def forward(student: list[Tensor], teacher: list[Tensor], target: list[Tensor]) -> Tensor:
+        loss.teacher_outputs = teacher.copy()
+        teacher.clear()
+        return loss(student, target)
+
+    return forward

@@ -1,0 +1,145 @@
+"""Run the measurements of ``nnunet-skd bench``, and note where they ran."""
+
+import io
+import platform
+from contextlib import redirect_stdout
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_skd import __version__
+from nnunet_skd.tools.bench.borrowed_plans import borrowed_plans
+from nnunet_skd.tools.bench.losses import BATCH_SIZE, bench_losses
+from nnunet_skd.tools.bench.trainers import bench_trainers
+from nnunet_skd.tools.compact.plans import plans_file
+from nnunet_skd.tools.compiling import nnunet_compiles
+from nnunet_skd.tools.errors import BadInput
+
+
+def bench(
+    dataset: int | str,
+    configuration: str,
+    trainers: list[str],
+    plans_name: str = "nnUNetPlans",
+    device: str = "cuda",
+    steps: int = 20,
+    cases: int = 3,
+) -> dict:
+    """Measure trainers on a dataset's plans.
+
+    Args:
+        dataset: id or name.
+        configuration: of the plans, such as `2d`.
+        trainers: names for nnU-Net's finder; ratios are to the first.
+        plans_name: nnU-Net's plans identifier.
+        device: `cpu` or `cuda`.
+        steps: timed training steps of each trainer, at least 1.
+        cases: timed predictions with each trainer; 0 leaves inference out.
+
+    Returns:
+        What ran where (`dataset`, `configuration`, `patch_size`, `device`, `torch`, ...) and `trainers`, see
+        :func:`nnunet_skd.tools.bench.trainers.bench_trainers`.
+
+    Raises:
+        BadInput: before anything is measured for unknown names or an absent device; also where a trainer refuses the
+            plans or the GPU is too small for all trainers at once.
+    """
+    if steps < 1 or cases < 0:
+        raise BadInput(f"--steps {steps} and --cases {cases}: give at least 1 step and no negative number of cases")
+    torch_device = _device(device)
+    path = plans_file(dataset, plans_name)
+    plans = PlansManager(str(path))
+    if configuration not in plans.available_configurations:
+        known = ", ".join(plans.available_configurations)
+        raise BadInput(f"{path} has no configuration '{configuration}'. It has: {known}")
+    config = plans.get_configuration(configuration)
+    _check_trainers(trainers, path, configuration)
+    try:
+        results = bench_trainers(trainers, path, configuration, torch_device, steps, cases)
+    except torch.cuda.OutOfMemoryError as error:
+        raise BadInput(
+            f"{_device_name(torch_device)} has too little memory for {len(trainers)} trainers at once. Compare fewer,"
+            " or a smaller configuration (nnunet-skd compact)"
+        ) from error
+    except NotImplementedError as error:  # a trainer refuses the plans
+        raise BadInput(str(error)) from error
+    return {
+        "dataset": path.parent.name,
+        "plans": path.stem,
+        "configuration": configuration,
+        "patch_size": [int(n) for n in config.patch_size],
+        "batch_size": config.batch_size,
+        "steps": steps,
+        "cases": cases,
+        **_environment(torch_device),
+        "trainers": results,
+    }
+
+
+def bench_loss_terms(device: str = "cuda", rounds: int = 20) -> dict:
+    """Measure the loss terms on random logits.
+
+    Returns:
+        What ran where and `losses`, see :func:`nnunet_skd.tools.bench.losses.bench_losses`.
+
+    Raises:
+        BadInput: no such device.
+    """
+    if rounds < 1:
+        raise BadInput(f"--steps {rounds}: give at least 1")
+    torch_device = _device(device)
+    return {
+        "steps": rounds,
+        "batch_size": BATCH_SIZE,
+        **_environment(torch_device),
+        "losses": bench_losses(torch_device, rounds),
+    }
+
+
+def _device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise BadInput("PyTorch finds no CUDA device. Use -device cpu, or mend the driver (nvidia-smi shows it)")
+    return torch.device(name)
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name()
+    threads = torch.get_num_threads()
+    return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")  # Linux, where platform.processor() only says x86_64
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _environment(device: torch.device) -> dict:
+    return {
+        "device": device.type,
+        "device_name": _device_name(device),
+        "torch_compile": nnunet_compiles(device),
+        "torch": torch.__version__,
+        "nnunetv2": version("nnunetv2"),
+        "nnunet_skd": __version__,
+    }
+
+
+def _check_trainers(names: list[str], path: Path, configuration: str) -> None:
+    with borrowed_plans(path, configuration):
+        for name in names:
+            try:
+                with redirect_stdout(io.StringIO()):
+                    recursive_find_trainer_class_by_name(name)
+            except RuntimeError as error:
+                raise BadInput(
+                    f"nnU-Net finds no trainer '{name}'. Check the spelling; the folder of a trainer of your own"
+                    " belongs in nnUNet_extTrainer ('nnunet-skd doctor' shows what is found)"
+                ) from error

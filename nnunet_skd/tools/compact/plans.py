@@ -1,0 +1,89 @@
+"""A dataset's plans file in nnUNet_preprocessed, and a configuration more in it."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+from nnunetv2.paths import nnUNet_preprocessed
+from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+
+from nnunet_skd.tools.compact.configuration import compact_configuration
+from nnunet_skd.tools.compact.presets import load_preset
+from nnunet_skd.tools.errors import BadInput
+
+
+def add_compact_configuration(
+    dataset: int | str, configuration: str, preset: dict | str, plans_name: str = "nnUNetPlans", name: str | None = None
+) -> str:
+    """Add a compact configuration to a dataset's plans file in nnUNet_preprocessed.
+
+    Args:
+        dataset: id or full name.
+        configuration: the configuration to start from, such as `2d`.
+        preset: a dict, or a name or path for `load_preset`.
+        plans_name: nnU-Net's plans identifier.
+        name: of the new configuration; None appends the preset's name.
+
+    Returns:
+        The new configuration's name. Where the same configuration is there already, nothing is written.
+
+    Raises:
+        BadInput: as `compact_configuration`; no plans file; or a configuration of that name that differs.
+    """
+    if isinstance(preset, str):
+        preset = load_preset(preset)
+    name = name or f"{configuration}_{preset['name']}"
+    if "__" in name or not re.fullmatch(r"[\w.-]+", name):
+        raise BadInput(
+            f"'{name}' cannot name a configuration: nnU-Net makes a folder of it and separates names by two"
+            " underscores. Use letters, digits, '.', '-' and single underscores"
+        )
+    path = plans_file(dataset, plans_name)
+    plans = json.loads(path.read_text(encoding="utf-8"))
+    entry = compact_configuration(plans, configuration, preset)
+    existing = plans["configurations"].get(name)
+    if existing == entry:
+        return name
+    if existing is not None:
+        raise BadInput(
+            f"{path} has another configuration '{name}'. Nothing was changed: give the new one another --name,"
+            " or remove the old one from that file if no model needs it"
+        )
+    plans["configurations"][name] = entry
+    _write_json(plans, path)
+    return name
+
+
+def plans_file(dataset: int | str, plans_name: str) -> Path:
+    """A dataset's plans file in nnUNet_preprocessed, beside its dataset.json.
+
+    Raises:
+        BadInput: nnUNet_preprocessed is not set, no such dataset, or one of the two files is missing.
+    """
+    if not nnUNet_preprocessed.is_set():
+        raise BadInput("nnUNet_preprocessed is not set. Export it as for nnUNetv2_plan_and_preprocess")
+    try:
+        folder = Path(nnUNet_preprocessed) / maybe_convert_to_dataset_name(dataset)
+    except (RuntimeError, ValueError) as error:
+        raise BadInput(str(error)) from error
+    path = folder / f"{plans_name}.json"
+    for file in (path, folder / "dataset.json"):
+        if not file.is_file():
+            raise BadInput(
+                f"{file} does not exist. Run nnUNetv2_plan_and_preprocess -d {dataset} first, or name the plans with -p"
+            )
+    return path
+
+
+def _write_json(content: dict, path: Path) -> None:
+    """Replace a file, or what a link points to, at once, keeping its permissions."""
+    path = path.resolve()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(json.dumps(content, indent=4), encoding="utf-8")
+        shutil.copymode(path, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

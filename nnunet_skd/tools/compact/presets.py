@@ -1,0 +1,77 @@
+"""The presets of ``nnunet-skd compact``: found, read and checked."""
+
+import json
+from importlib import resources
+from pathlib import Path
+
+from nnunet_skd.tools.errors import BadInput
+
+PRESET_KEYS = {
+    "width",
+    "features_base",
+    "features_max",
+    "max_stages",
+    "max_convs_per_stage",
+    "patch_size",
+    "batch_size",
+}
+
+
+def load_preset(name_or_path: str) -> dict:
+    """A preset of this package by name, or a JSON file by path.
+
+    Raises:
+        BadInput: no such preset or file, or no JSON object with a "name" in it.
+    """
+    shipped = {
+        file.name.removesuffix(".json"): file
+        for file in resources.files("nnunet_skd.plans").iterdir()
+        if file.name.endswith(".json")
+    }
+    source = shipped.get(name_or_path, Path(name_or_path))
+    if not source.is_file():
+        raise BadInput(f"there is no preset or file '{name_or_path}'. Presets: {', '.join(sorted(shipped))}")
+    try:
+        preset = json.loads(source.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadInput(f"'{name_or_path}' is not valid JSON: {error}") from error
+    if not isinstance(preset, dict) or not isinstance(preset.get("name"), str):
+        raise BadInput(f"'{name_or_path}' needs a \"name\": the text appended to the configuration's name")
+    return preset
+
+
+def width_preset(width: float) -> dict:
+    """The preset that only scales the channels: 0.5 becomes {"name": "w050", "width": 0.5}."""
+    return {"name": f"w{100 * width:03.0f}", "width": width}
+
+
+def preset_options(preset: dict, dimension: int) -> dict:
+    """The preset's settings for 2D or 3D, checked."""
+    section = preset.get(f"{dimension}d", {})
+    if not isinstance(section, dict):
+        raise BadInput(f"the preset's '{dimension}d' is {section!r}, but has to be an object with settings")
+    common = {k: v for k, v in preset.items() if k not in ("name", "description", "2d", "3d")}
+    options = common | section
+    if unknown := sorted(set(options) - PRESET_KEYS):
+        raise BadInput(f"unknown keys in the preset: {', '.join(unknown)}. Known: {', '.join(sorted(PRESET_KEYS))}")
+    if not options:
+        raise BadInput(f"the preset says nothing about {dimension}D plans; add a '{dimension}d' section")
+    if "width" in options and ("features_base" in options or "features_max" in options):
+        raise BadInput("the preset sets width and features_base or features_max; keep one of the two ways")
+    if "width" in options and not (_is_number(options["width"]) and 0 < options["width"] <= 1):
+        raise BadInput(f"width is {options['width']!r}, but has to lie above 0 and at most at 1")
+    for key in ("features_base", "features_max", "max_stages", "max_convs_per_stage", "batch_size"):
+        if key in options and not (isinstance(options[key], int) and options[key] >= 1):
+            raise BadInput(f"{key} is {options[key]!r}, but has to be a positive whole number")
+    if options.get("max_stages", 3) < 3:
+        raise BadInput("max_stages has to be 3 or more: deep supervision needs two outputs, one per decoder stage")
+    patch = options.get("patch_size")
+    if patch is not None and not (
+        isinstance(patch, list) and len(patch) == dimension and all(isinstance(n, int) and n > 0 for n in patch)
+    ):
+        raise BadInput(f"patch_size is {patch!r}, but has to be a list of {dimension} positive whole numbers")
+    return options
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

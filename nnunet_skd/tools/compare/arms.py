@@ -1,0 +1,138 @@
+"""The arms of a comparison: nnU-Net's results folders, or folders with predictions."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.paths import nnUNet_results
+from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from nnunetv2.utilities.file_path_utilities import convert_trainer_plans_config_to_identifier
+
+from nnunet_skd.tools.errors import BadInput
+
+NO_FOLD = "-"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One thing to compare.
+
+    ``folders`` maps a fold (``-`` for a test set) to the folder with its predictions; ``epoch_seconds`` come from the
+    logs.
+    """
+
+    name: str
+    folders: dict[str, Path]
+    epoch_seconds: list[float] = field(default_factory=list)
+
+
+def trained_arms(
+    dataset_name_or_id: str | int,
+    trainers: Sequence[str],
+    configurations: Sequence[str],
+    plans: Sequence[str],
+    folds: Sequence[str],
+) -> tuple[str, list[Arm], dict]:
+    """Find the results folders of trained models.
+
+    Args:
+        dataset_name_or_id: as nnU-Net takes it.
+        trainers, configurations, plans: one for all arms or one per arm.
+        folds: fold numbers or ``all``.
+
+    Returns:
+        The dataset's name, the arms and the dataset.json that their labels agree on.
+
+    Raises:
+        BadInput: no such dataset or result, an arm twice, numbers of names that do not fit, different labels.
+    """
+    if not nnUNet_results.is_set():
+        raise BadInput("nnUNet_results is not set; export it as for the training")
+    try:
+        dataset = maybe_convert_to_dataset_name(dataset_name_or_id)
+    except (RuntimeError, ValueError) as error:
+        raise BadInput(str(error)) from error
+    parts = _one_or_each(**{"-tr": trainers, "-p": plans, "-c": configurations})
+    models = [
+        Path(nnUNet_results.require()) / dataset / convert_trainer_plans_config_to_identifier(*arm) for arm in parts
+    ]
+    arms, missing = [], []
+    for name, (trainer, plan, configuration), model in zip(_short_names(parts), parts, models, strict=True):
+        folders = {fold: model / f"fold_{fold}" / "validation" for fold in folds}
+        for fold, folder in folders.items():
+            if not (folder / "summary.json").is_file():
+                command = f"nnUNetv2_train {dataset} {configuration} {fold} -tr {trainer} -p {plan}"
+                state = " --val" if (folder.parent / "checkpoint_final.pth").is_file() else ""
+                missing.append(f"  {folder / 'summary.json'}\n    {command}{state}")
+        arms.append(Arm(name, folders, [s for f in folders.values() for s in epoch_seconds(f.parent)]))
+    if missing:
+        raise BadInput(
+            "no validation result here; make it with the command below it, or leave the fold out with -f:\n"
+            + "\n".join(missing)
+        )
+    return dataset, arms, _common_dataset_json(arms, models)
+
+
+def predicted_arms(folders: Sequence[str | Path]) -> list[Arm]:
+    """One arm per folder with predictions, named after the folder.
+
+    Raises:
+        BadInput: fewer than two folders, or one that is missing or given twice.
+    """
+    folders = [Path(f) for f in folders]
+    for folder in folders:
+        if not folder.is_dir():
+            raise BadInput(f"{folder} is not a folder; --pred takes one folder with predictions per arm")
+    if len(folders) < 2 or len({f.resolve() for f in folders}) < len(folders):
+        raise BadInput("--pred takes two or more different folders, the reference arm first")
+    names = [f.resolve().name for f in folders]
+    if len(set(names)) < len(names):
+        names = [f.as_posix() for f in folders]
+    return [Arm(name, {NO_FOLD: folder}) for name, folder in zip(names, folders, strict=True)]
+
+
+def epoch_seconds(fold_folder: Path) -> list[float]:
+    """Seconds of every epoch in nnU-Net's training logs of one fold (several logs if the training was continued)."""
+    return [
+        float(seconds)
+        for log in sorted(fold_folder.glob("training_log_*.txt"))
+        for seconds in re.findall(r"Epoch time: ([\d.]+) s", log.read_text(encoding="utf-8", errors="replace"))
+    ]
+
+
+def _one_or_each(**names: Sequence[str]) -> list[tuple[str, ...]]:
+    """The arms' parts; a single name stands for every arm."""
+    count = max(len(n) for n in names.values())
+    for flag, given in names.items():
+        if len(given) not in (1, count):
+            raise BadInput(f"{flag} names {len(given)}, but there are {count} arms: give one name, or one per arm")
+    arms = list(zip(*(n * count if len(n) == 1 else n for n in map(list, names.values())), strict=True))
+    if len(set(arms)) < max(2, count):
+        raise BadInput(
+            "nothing to compare: name two or more different trainers (-tr), plans (-p) or configurations (-c)"
+        )
+    return arms
+
+
+def _short_names(parts: list[tuple[str, ...]]) -> list[str]:
+    """Only the parts in which the arms differ: the title of the report holds the others."""
+    varying = [i for i in range(len(parts[0])) if len({arm[i] for arm in parts}) > 1]
+    return [" ".join(arm[i] for i in varying) for arm in parts]
+
+
+def _common_dataset_json(arms: list[Arm], models: list[Path]) -> dict:
+    contents = []
+    for model in models:
+        try:
+            contents.append(load_json(str(model / "dataset.json")))
+        except (OSError, ValueError) as error:
+            raise BadInput(f"{model / 'dataset.json'} cannot be read ({error}); nnUNetv2_train writes it") from error
+    for arm, content in zip(arms, contents, strict=True):
+        if content["labels"] != contents[0]["labels"]:
+            raise BadInput(
+                f"{arms[0].name} and {arm.name} were trained on different labels: {contents[0]['labels']} and "
+                f"{content['labels']}; train one of them again"
+            )
+    return contents[0]

@@ -1,0 +1,194 @@
+"""What ``nnunet-skd compare`` reads, as one object: the arms, their values, and where the images lie."""
+
+import copy
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.configuration import default_num_processes
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
+from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+
+from nnunet_skd.tools.compare.arms import NO_FOLD, Arm, predicted_arms, trained_arms
+from nnunet_skd.tools.compare.values import SUMMARY_METRICS, evaluated_values, summary_values
+from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.evaluate.metrics import METRICS
+
+LOWER_IS_BETTER = ("HD95", "ASD", "b0_error")
+
+DISTANCES = ("HD95", "ASD")
+
+
+class Metric(NamedTuple):
+    """How to read and print a metric; ``unit`` is empty or starts with a space."""
+
+    higher_is_better: bool
+    unit: str
+    decimals: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that a report needs.
+
+    ``cases`` has one row per ``arm``, ``fold``, ``case`` and ``label`` and a column per metric in ``metrics``.
+    ``reference_dir`` and ``images_dir`` serve the pictures and may be None; ``no_images`` says what to do then.
+    """
+
+    title: str
+    arms: list[Arm]
+    cases: pd.DataFrame
+    metrics: dict[str, Metric]
+    dataset_json: dict
+    reference_dir: Path | None
+    images_dir: Path | None
+    no_images: str
+
+    @property
+    def folds(self) -> list[str]:
+        """The folds, none for a test set."""
+        return [fold for fold in self.arms[0].folders if fold != NO_FOLD]
+
+
+def trained_comparison(
+    dataset_name_or_id: str | int,
+    trainers: Sequence[str],
+    *,
+    configurations: Sequence[str],
+    plans: Sequence[str] = ("nnUNetPlans",),
+    folds: Sequence[str | int] = (0, 1, 2, 3, 4),
+    metrics: Sequence[str] = ("Dice",),
+    images_dir: str | Path | None = None,
+    num_processes: int = default_num_processes,
+) -> Comparison:
+    """Read what trained models reached on the validation cases of their folds.
+
+    Args:
+        dataset_name_or_id: as nnU-Net takes it.
+        trainers, configurations, plans: one for all arms or one per arm; the first arm is the reference.
+        folds: fold numbers or ``all``.
+        metrics: of ``nnunet-skd evaluate``. Dice and IoU are read from summary.json; if any other is wanted, all
+            are computed from the predictions.
+        images_dir: folder with the images; by default the raw dataset's.
+        num_processes: cases evaluated at once.
+
+    Raises:
+        BadInput: nothing to compare, missing results, different cases, labels or reference segmentations.
+    """
+    metrics, images_dir = _known_metrics(metrics), _folder(images_dir)
+    dataset, arms, dataset_json = trained_arms(
+        dataset_name_or_id, trainers, configurations, plans, list(dict.fromkeys(map(str, folds)))
+    )
+    raw = Path(nnUNet_raw.require()) / dataset if nnUNet_raw.is_set() else None
+    references = [raw / "labelsTr"] if raw else []
+    if nnUNet_preprocessed.is_set():
+        references.insert(0, Path(nnUNet_preprocessed.require()) / dataset / "gt_segmentations")
+    reference_dir = next((r for r in references if r.is_dir()), None)
+    if set(metrics) <= set(SUMMARY_METRICS):
+        cases = summary_values(arms, metrics, dataset_json)
+    elif reference_dir is None:
+        raise BadInput(
+            f"{', '.join(metrics)}: not all in summary.json, and there is neither nnUNet_preprocessed/{dataset}/"
+            f"gt_segmentations nor nnUNet_raw/{dataset}/labelsTr to compute them; set these variables, or compare Dice"
+        )
+    else:
+        cases = evaluated_values(arms, reference_dir, dataset_json, metrics, num_processes)
+    return Comparison(
+        title=", ".join([dataset, *(names[0] for names in (trainers, plans, configurations) if len(set(names)) == 1)]),
+        arms=arms,
+        cases=cases,
+        metrics=_read_as(metrics, cases.attrs.get("distance_unit", "mm")),
+        dataset_json=dataset_json,
+        reference_dir=reference_dir,
+        images_dir=images_dir or (raw if raw and raw.is_dir() else None),
+        no_images="set nnUNet_raw to where this dataset lies, or give --images",
+    )
+
+
+def predicted_comparison(
+    prediction_dirs: Sequence[str | Path],
+    reference_dir: str | Path,
+    dataset_json_file: str | Path,
+    *,
+    metrics: Sequence[str] = ("Dice",),
+    images_dir: str | Path | None = None,
+    num_processes: int = default_num_processes,
+) -> Comparison:
+    """Evaluate folders with predictions of the same cases.
+
+    Args:
+        prediction_dirs: one per arm; the first is the reference arm.
+        reference_dir: reference segmentations of exactly these cases.
+        dataset_json_file: nnU-Net's dataset.json.
+        metrics: of ``nnunet-skd evaluate``.
+        images_dir: folder with the images, for the pictures.
+        num_processes: cases evaluated at once.
+
+    Raises:
+        BadInput: missing folders or files, different cases.
+    """
+    metrics, images_dir = _known_metrics(metrics), _folder(images_dir)
+    arms = predicted_arms(prediction_dirs)
+    reference_dir = Path(reference_dir)
+    try:
+        dataset_json = load_json(str(dataset_json_file))
+        dataset_json["labels"], dataset_json["file_ending"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(
+            f"{dataset_json_file} is not nnU-Net's dataset.json ({type(error).__name__}: {error})"
+        ) from error
+    cases = evaluated_values(arms, reference_dir, dataset_json, metrics, num_processes, all_references=True)
+    return Comparison(
+        title=f"{reference_dir.resolve().parent.name}/{reference_dir.resolve().name}",
+        arms=arms,
+        cases=cases,
+        metrics=_read_as(metrics, cases.attrs.get("distance_unit", "mm")),
+        dataset_json=dataset_json,
+        reference_dir=reference_dir,
+        images_dir=images_dir,
+        no_images="give --images",
+    )
+
+
+def image_files(images_dir: Path, case: str, dataset_json: dict) -> list[Path]:
+    """The files of one case, a channel each; none if there are none.
+
+    Args:
+        images_dir: a folder with CASE_0000, CASE_0001, ... or a raw dataset.
+        case: its name.
+        dataset_json: for the file ending, and for data sets that list their files there.
+    """
+    # A raw dataset whose dataset.json says where its files are, rather than a folder of images.
+    if case in dataset_json.get("dataset", {}) and not list(images_dir.glob(f"*{dataset_json['file_ending']}")):
+        files = get_filenames_of_train_images_and_targets(str(images_dir), copy.deepcopy(dataset_json))[case]["images"]
+        return [Path(f) for f in files if Path(f).is_file()]
+    if (images_dir / "imagesTr").is_dir():
+        images_dir = images_dir / "imagesTr"
+    name = re.compile(re.escape(case) + r"_\d{4}" + re.escape(dataset_json["file_ending"]))
+    return sorted(f for f in images_dir.glob("*") if name.fullmatch(f.name))
+
+
+def _known_metrics(metrics: Sequence[str]) -> list[str]:
+    unknown = [m for m in metrics if m not in METRICS]
+    if unknown:
+        raise BadInput(f"--metric {' '.join(unknown)} is unknown; known are {', '.join(METRICS)}")
+    return list(dict.fromkeys(metrics))
+
+
+def _folder(folder: str | Path | None) -> Path | None:
+    if folder is not None and not Path(folder).is_dir():
+        raise BadInput(f"--images {folder} is not a folder")
+    return None if folder is None else Path(folder)
+
+
+def _read_as(metrics: list[str], distance_unit: str) -> dict[str, Metric]:
+    return {
+        m: Metric(
+            m not in LOWER_IS_BETTER, f" {distance_unit}" if m in DISTANCES else "", 2 if m in LOWER_IS_BETTER else 4
+        )
+        for m in metrics
+    }

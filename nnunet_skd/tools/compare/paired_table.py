@@ -1,0 +1,120 @@
+"""From one number per case, class and arm to the table that answers "did it help?"."""
+
+from itertools import product
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from nnunet_skd.tools.evaluate.statistics import bootstrap_interval, holm, sign_flip_p, smallest_p, wilcoxon_p
+
+ALPHA = 0.05
+MEAN = "mean"
+TESTS = {"wilcoxon": wilcoxon_p, "permutation": sign_flip_p}
+
+
+def paired_values(
+    cases: pd.DataFrame, metric: str, reference: str, arm: str, labels: list[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The two arms' values of one metric, case by case.
+
+    ``mean`` is the case's mean over the classes for which both arms have a value, so that it compares the same classes.
+    A case that several folds validated counts once, with the mean of its values.
+
+    Args:
+        cases: one row per ``arm``, ``fold``, ``case`` and ``label``, with a column per metric; nan where not defined.
+        metric: a column of ``cases``.
+        reference, arm: two values of ``cases.arm``.
+        labels: the classes, in the order wanted.
+
+    Returns:
+        Two frames (cases, labels) with the same rows and columns; with several classes ``mean`` is the first column.
+    """
+    first, second = (
+        cases[cases["arm"] == name]
+        .groupby(["case", "label"])[metric]
+        .mean()
+        .unstack("label")
+        .reindex(columns=labels)
+        .sort_index()
+        for name in (reference, arm)
+    )
+    if len(labels) > 1:
+        both = first.notna() & second.notna()
+        first, second = (
+            pd.concat([frame.where(both).mean(axis=1).rename(MEAN), frame], axis=1) for frame in (first, second)
+        )
+    return first, second
+
+
+def paired_table(
+    cases: pd.DataFrame, higher_is_better: dict[str, bool], *, test: str = "wilcoxon", confidence: float = 1 - ALPHA
+) -> pd.DataFrame:
+    """Compare every arm with the first one, per metric and class and for the mean over the classes.
+
+    Args:
+        cases: one row per ``arm``, ``fold``, ``case`` and ``label``, with a column per metric; nan where not defined.
+            All arms hold the same cases; the arm of the first row is the reference.
+        higher_is_better: the metrics to compare, and their direction.
+        test: ``wilcoxon`` or ``permutation`` (sign flips of the mean).
+        confidence: of the bootstrap interval.
+
+    Returns:
+        One row per metric, arm and class: ``cases`` (pairs compared), ``only_reference`` and ``only_arm`` (cases left
+        out because the other arm has no value), the two means, ``difference`` (arm - reference) with ``low`` and
+        ``high``, how many cases got ``better``, ``worse`` or stayed the ``same``, ``p``, ``p_holm`` over all rows, and
+        a ``verdict``.
+    """
+    reference, *arms = cases["arm"].unique()
+    labels = list(cases["label"].unique())
+    rows = []
+    for metric, arm in tqdm(list(product(higher_is_better, arms)), desc="statistics", delay=2):
+        first, second = paired_values(cases, metric, reference, arm, labels)
+        for label in tqdm(first.columns, desc=f"{metric} of {arm}", delay=2, leave=False):
+            rows.append(
+                {"metric": metric, "label": label, "arm": arm, "reference": reference}
+                | _compare(first[label], second[label], higher_is_better[metric], test, confidence)
+            )
+    table = pd.DataFrame(rows)
+    table["p_holm"] = holm(table["p"])
+    # Holm multiplies the smallest p by the number of tests, so not even it can pass if this is above alpha.
+    informative = table["better"] + table["worse"]
+    hopeless = smallest_p(informative.max()) * table["p"].notna().sum() > ALPHA
+    table["verdict"] = [
+        "too few cases" if hopeless or smallest_p(n) > ALPHA else _verdict(row, higher_is_better[row.metric])
+        for n, row in zip(informative, table.itertuples(), strict=True)
+    ]
+    return table
+
+
+def _compare(first: pd.Series, second: pd.Series, higher: bool, test: str, confidence: float) -> dict:
+    both = first.notna() & second.notna()
+    # Rounded: the same change must not count as two different ones, nor as better, for its last bit.
+    differences = np.round((second - first)[both].to_numpy(), 12)
+    low, high = bootstrap_interval(differences, confidence=confidence)
+    gains = differences if higher else -differences
+    return {
+        "cases": int(both.sum()),
+        "only_reference": int((first.notna() & second.isna()).sum()),
+        "only_arm": int((first.isna() & second.notna()).sum()),
+        "reference_mean": first[both].mean(),
+        "arm_mean": second[both].mean(),
+        "difference": differences.mean() if len(differences) else np.nan,
+        "low": low,
+        "high": high,
+        "better": int((gains > 0).sum()),
+        "worse": int((gains < 0).sum()),
+        "same": int((gains == 0).sum()),
+        "p": TESTS[test](differences),
+    }
+
+
+def _verdict(row, higher: bool) -> str:
+    if not row.p_holm < ALPHA:
+        return "no difference shown"
+    low, high = (row.low, row.high) if higher else (-row.high, -row.low)
+    if low > 0:
+        return "better"
+    if high < 0:
+        return "worse"
+    return "shifted, mean unclear"

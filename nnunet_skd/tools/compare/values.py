@@ -1,0 +1,167 @@
+"""The values of all cases and arms as one table, from nnU-Net's summary.json or from the predictions."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from batchgenerators.utilities.file_and_folder_operations import load_json
+
+from nnunet_skd.tools.compare.arms import NO_FOLD, Arm
+from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.evaluate.folders import evaluate_folders
+from nnunet_skd.tools.files import listed
+
+SUMMARY_METRICS = ("Dice", "IoU")  # what summary.json holds; its other entries are counts of voxels
+
+
+def summary_values(arms: Sequence[Arm], metrics: Sequence[str], dataset_json: dict) -> pd.DataFrame:
+    """The values of all cases from nnU-Net's summary.json.
+
+    Returns:
+        One row per ``arm``, ``fold``, ``case`` and ``label``, with one column per metric.
+
+    Raises:
+        BadInput: unreadable files, different cases, or reference segmentations that changed between the validations.
+    """
+    rows = []
+    for arm in arms:
+        for fold, folder in arm.folders.items():
+            rows += _read_summary(arm.name, fold, folder / "summary.json", metrics, dataset_json)
+    cases = pd.DataFrame(rows).astype(dict.fromkeys(metrics, float))
+    check_same_cases(cases.groupby(["arm", "fold"], sort=False)["case"].agg(set).to_dict())
+    _check_same_reference(cases)
+    return cases.drop(columns="n_ref")
+
+
+def evaluated_values(
+    arms: Sequence[Arm],
+    reference_dir: Path,
+    dataset_json: dict,
+    metrics: Sequence[str],
+    num_processes: int,
+    *,
+    all_references: bool = False,
+) -> pd.DataFrame:
+    """The values of all cases, computed from the predictions as ``nnunet-skd evaluate`` does.
+
+    Args:
+        arms: their folders hold the predictions.
+        reference_dir: reference segmentations.
+        dataset_json: labels, regions, ignore label and file ending.
+        metrics: names that ``evaluate`` knows.
+        num_processes: cases evaluated at once.
+        all_references: refuse references that nobody predicted.
+
+    Returns:
+        One row per ``arm``, ``fold``, ``case`` and ``label``, with one column per metric.
+
+    Raises:
+        BadInput: different cases, or a case without its counterpart.
+    """
+    ending = dataset_json["file_ending"]
+    files = {(arm.name, fold): case_names(folder, ending) for arm in arms for fold, folder in arm.folders.items()}
+    check_same_cases(files)
+    references, predicted = case_names(reference_dir, ending), set().union(*files.values())
+    if predicted - references:
+        raise BadInput(f"{reference_dir} has no reference segmentation for {listed(sorted(predicted - references))}")
+    if all_references and references - predicted:
+        raise BadInput(
+            f"no arm predicted {listed(sorted(references - predicted))} of {reference_dir}: predict them, or name a "
+            "folder with the references of the predicted cases only"
+        )
+    frames = []
+    for arm in arms:
+        for fold, folder in arm.folders.items():
+            print(f"Evaluating {arm.name}{'' if fold == NO_FOLD else f', fold {fold}'}")
+            frame = evaluate_folders(
+                reference_dir, folder, dataset_json, num_processes=num_processes, metrics=metrics, chill=True
+            )
+            frames.append(frame.assign(arm=arm.name, fold=fold))
+    cases = pd.concat(frames, ignore_index=True)[["arm", "fold", "case", "label", *metrics]]
+    cases.attrs = frames[0].attrs
+    return cases
+
+
+def case_names(folder: Path, file_ending: str) -> set[str]:
+    """The cases of a folder with segmentations.
+
+    Raises:
+        BadInput: there are none.
+    """
+    names = {f.name.removesuffix(file_ending) for f in Path(folder).glob(f"*{file_ending}")}
+    if not names:
+        raise BadInput(f"{folder} holds no {file_ending} file; the file ending is the one in dataset.json")
+    return names
+
+
+def check_same_cases(cases: dict[tuple[str, str], set[str]]) -> None:
+    """Refuse arms whose cases differ.
+
+    Args:
+        cases: (arm, fold) -> names of the cases; the first arm is the one that the others are held against.
+
+    Raises:
+        BadInput: with the cases that only one of two arms has.
+    """
+    reference = next(iter(cases))[0]
+    problems = []
+    for (arm, fold), names in cases.items():
+        expected = cases[reference, fold]
+        where = "" if fold == NO_FOLD else f"fold {fold}: "
+        problems += [
+            f"  {where}only {who} has {listed(sorted(only))}"
+            for who, only in ((reference, expected - names), (arm, names - expected))
+            if only
+        ]
+    if problems:
+        raise BadInput(
+            "the arms hold different cases, so they cannot be paired:\n"
+            + "\n".join(problems)
+            + "\nTrain with the same splits_final.json, predict the missing cases, or leave the fold out with -f"
+        )
+
+
+def label_names(dataset_json: dict) -> dict[str, str]:
+    """Names of the classes by their key in summary.json: ``"1"`` for a label, ``"(1, 2)"`` for a region."""
+    return {
+        str(tuple(int(i) for i in value)) if isinstance(value, (list, tuple)) else str(int(value)): name
+        for name, value in dataset_json["labels"].items()
+    }
+
+
+def _read_summary(arm: str, fold: str, path: Path, metrics: Sequence[str], dataset_json: dict) -> list[dict]:
+    names = label_names(dataset_json)
+    try:
+        rows = [
+            {
+                "arm": arm,
+                "fold": fold,
+                # Both kinds of slashes: the training may have run elsewhere.
+                "case": re.split(r"[\\/]", entry["prediction_file"])[-1].removesuffix(dataset_json["file_ending"]),
+                "label": names.get(key, key),
+                "n_ref": values["n_ref"],
+                **{metric: values[metric] for metric in metrics},
+            }
+            for entry in load_json(str(path))["metric_per_case"]
+            for key, values in entry["metrics"].items()
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(
+            f"{path} is not a summary of nnU-Net's validation ({type(error).__name__}: {error}); "
+            "write it again with nnUNetv2_train ... --val"
+        ) from error
+    if not rows:
+        raise BadInput(f"{path} holds no case; write it again with nnUNetv2_train ... --val")
+    return rows
+
+
+def _check_same_reference(cases: pd.DataFrame) -> None:
+    """The reference has as many voxels of a class in every arm, or somebody changed it between the validations."""
+    sizes = cases.groupby(["fold", "case", "label"])["n_ref"].nunique(dropna=False)
+    changed = sizes.index[sizes > 1].get_level_values("case").unique()
+    if len(changed):
+        raise BadInput(
+            f"the reference segmentation changed between the arms' validations, in {listed(sorted(changed))}; "
+            "validate every arm again with nnUNetv2_train ... --val"
+        )

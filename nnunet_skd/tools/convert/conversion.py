@@ -1,0 +1,162 @@
+"""Convert a data set: from the publishers' files to a folder in nnU-Net's raw format."""
+
+import importlib
+import os
+import re
+import shutil
+import tempfile
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
+from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_datasets
+
+from nnunet_skd import __version__
+from nnunet_skd.tools.convert.archives import unpack
+from nnunet_skd.tools.convert.common import Files, Found
+from nnunet_skd.tools.convert.dataset import name_cases, refusal, write_dataset
+from nnunet_skd.tools.errors import BadInput
+
+DATASETS = {
+    "dca1": "coronary angiograms, vessel masks",
+    "xcad": "coronary angiograms, vessel masks",
+    "arcade": "coronary angiograms, vessels, segments or stenoses",
+    "synapse": "abdominal CT, 8 organs, TransUNet's preprocessing",
+    "btcv": "abdominal CT, 13 organs, the original NIfTI files of Synapse",
+    "flare22": "abdominal CT, 13 organs",
+    "m2caiseg": "laparoscopic images, 19 classes",
+}
+
+
+def convert(
+    dataset: str, sources: list[str | Path], dataset_id: int, name: str | None = None, partial: bool = False, **options
+) -> Path:
+    """Convert one of ``DATASETS``; ``options`` are those of its module's ``find``.
+
+    Args:
+        sources: archives or unpacked folders, read as one.
+        dataset_id: 1 to 999, not in use in any of nnU-Net's folders.
+        name: DatasetXXX_<name>; each data set has its own default.
+        partial: leave out what is missing or damaged instead of refusing.
+
+    Returns:
+        The new folder inside nnUNet_raw.
+
+    Raises:
+        BadInput: with the names of all files concerned; then nothing was written.
+    """
+    if dataset not in DATASETS:
+        raise BadInput(f"no data set {dataset!r}; there are {', '.join(DATASETS)}")
+    module = dataset_module(dataset)
+    sources = [Path(source) for source in sources]
+    target = _target(dataset_id, module.NAME if name is None else name)
+    for source in sources:
+        if not source.exists():
+            raise BadInput(f"{source} does not exist; give the downloaded archive or the folder it was unpacked to")
+    with _work_folder(target) as work:
+        files: Files = {}
+        for number, source in enumerate(sources):
+            root, top = source, source.resolve().name
+            if source.is_file():
+                root, top = work / f"unpacked{number}", source.name.split(".")[0]
+                unpack(source, root)
+            # the number keeps two sources of one name apart
+            files |= {f"{number}:{top}/{path.relative_to(root).as_posix()}": path for path in _files_below(root)}
+        found = module.find(files, **options)
+        name_cases(found)
+        if found.problems and not partial:
+            raise refusal(found.problems)
+        splits = write_dataset(
+            found, work / "dataset", partial, f"nnunet-skd convert {dataset}, nnunet_skd {__version__}"
+        )
+        _move_into_place(work, target)
+    _tell(found, target, splits)
+    return target
+
+
+def dataset_module(dataset: str):
+    return importlib.import_module(f"nnunet_skd.tools.convert.datasets.{dataset}")
+
+
+def _target(dataset_id: int, name: str) -> Path:
+    """The folder to make; refuses before anything is read."""
+    if not nnUNet_raw.is_set() or not os.path.isdir(nnUNet_raw):
+        raise BadInput("nnUNet_raw is not set to a folder that exists: export nnUNet_raw=/path/to/nnUNet_raw")
+    if not 1 <= dataset_id <= 999:
+        raise BadInput(f"-d {dataset_id}: nnU-Net's dataset ids are 1 to 999")
+    if not re.fullmatch(r"[A-Za-z0-9]+([_-][A-Za-z0-9]+)*", name):
+        raise BadInput(f"--name {name!r}: use letters and digits, with single _ or - between them")
+    used = find_candidate_datasets(dataset_id)
+    if len(used):
+        free = next((i for i in range(dataset_id + 1, 1000) if not len(find_candidate_datasets(i))), None)
+        raise BadInput(
+            f"-d {dataset_id} is in use by {', '.join(used)} (looked in nnUNet_raw, nnUNet_preprocessed and "
+            f"nnUNet_results); take another id" + (f", {free} is free" if free else "")
+        )
+    return Path(nnUNet_raw) / f"Dataset{dataset_id:03d}_{name}"
+
+
+@contextmanager
+def _work_folder(target: Path):
+    """A folder beside ``target`` that is gone afterwards, whatever happens."""
+    try:
+        work = Path(tempfile.mkdtemp(prefix=".nnunet-skd-convert-", dir=target.parent))
+    except OSError as error:
+        raise BadInput(f"cannot write into nnUNet_raw ({error}); point it to a folder of yours") from error
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _files_below(root: Path) -> list[Path]:
+    """All files but what operating systems leave behind (._x, .DS_Store, __MACOSX, Thumbs.db, desktop.ini)."""
+    return [
+        path
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+        and not any(part.startswith((".", "__MACOSX")) for part in path.relative_to(root).parts)
+        and path.name.lower() not in ("thumbs.db", "desktop.ini")
+    ]
+
+
+def _move_into_place(work: Path, target: Path) -> None:
+    """The last step: nothing of the new data set is visible before it."""
+    if target.exists():  # made by somebody else meanwhile
+        raise BadInput(f"{target} exists; it is left as it is, take another id")
+    os.rename(work / "dataset", target)
+    split = target / "splits_final.json"
+    if split.exists() and nnUNet_preprocessed.is_set():
+        # a failure is no reason to take the data set away: _tell names the copy command if the file is not there
+        with suppress(OSError):
+            _split_for_nnunet(target).parent.mkdir(parents=True)
+            shutil.copyfile(split, _split_for_nnunet(target))
+
+
+def _split_for_nnunet(target: Path) -> Path:
+    return Path(nnUNet_preprocessed) / target.name / "splits_final.json"
+
+
+def _tell(found: Found, target: Path, splits: list[dict]) -> None:
+    number = int(target.name[7:10])
+    counts = {sub: len(list((target / sub).glob("*"))) for sub in ("labelsTr", "labelsTs")}
+    print(f"\n{target}: {counts['labelsTr']} cases in imagesTr, {counts['labelsTs']} in imagesTs")
+    print(f"{found.description}\nreference: {found.reference}\nlicence: {found.licence}")
+    for note in found.notes:
+        print(f"note: {note}")
+    if found.problems:
+        print("left out (recorded in dataset.json):\n  " + "\n  ".join(found.problems))
+    if splits:
+        print(f"split: fold 0 has {len(splits[0]['train'])} cases to train on, {len(splits[0]['val'])} to validate on")
+        if not (nnUNet_preprocessed.is_set() and _split_for_nnunet(target).exists()):
+            print(
+                "nnUNet_preprocessed is not set or not writable. Mend that, then give nnU-Net the split:\n"
+                f"  mkdir -p $nnUNet_preprocessed/{target.name}\n"
+                f"  cp {target}/splits_final.json $nnUNet_preprocessed/{target.name}/"
+            )
+    else:
+        print("split: none is published; nnU-Net makes five folds")
+    print(
+        f"next:\n  nnUNetv2_plan_and_preprocess -d {number} -c {found.configuration} --verify_dataset_integrity\n"
+        f"  nnUNetv2_train {number} {found.configuration} 0 -tr nnUNetTrainerDSKD"
+    )

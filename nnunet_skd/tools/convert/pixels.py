@@ -1,0 +1,104 @@
+"""Read, check and write the image and the labels of one case."""
+
+import shutil
+import zlib
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import SimpleITK as sitk
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+from PIL import Image
+
+from nnunet_skd.tools.convert.common import BadCase, Written
+
+
+def read_image(path: Path) -> np.ndarray:
+    """A PNG, JPEG or PGM as (H, W) or (H, W, 3), unsigned integers.
+
+    Raises:
+        BadCase: the file is damaged, half transparent, or of a kind that nnU-Net's reader does not take.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode in ("P", "1"):
+                image = image.convert("RGB" if image.mode == "P" else "L")
+            pixels = np.asarray(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BadCase(f"{path.name} is damaged or no image ({error})") from error
+    if image.mode in ("LA", "RGBA"):
+        if (pixels[..., -1] != 255).any():
+            raise BadCase(f"{path.name} is partly transparent")
+        pixels = pixels[..., 0] if image.mode == "LA" else pixels[..., :3]
+    elif image.mode.startswith("I") and pixels.min() >= 0 and pixels.max() <= 65535:
+        pixels = pixels.astype(np.uint16)
+    if pixels.dtype not in (np.uint8, np.uint16) or image.mode == "CMYK":
+        raise BadCase(f"{path.name} has pixels of mode {image.mode}, expected grey or RGB with 8 or 16 bit")
+    return pixels
+
+
+def read_grey(path: Path) -> np.ndarray:
+    """As ``read_image``, (H, W). A grey picture that was saved as RGB is taken, a coloured one is not."""
+    pixels = read_image(path)
+    if pixels.ndim == 2:
+        return pixels
+    if (pixels != pixels[..., :1]).any():
+        raise BadCase(f"{path.name} is a colour image, expected a grey one")
+    return pixels[..., 0]
+
+
+def check_labels(labels: np.ndarray, known: dict[str, int]) -> set[int]:
+    """The label values that are present. A fraction, or a value that ``known`` does not name, is a bad case."""
+    values = np.unique(labels)
+    unknown = sorted(set(values.tolist()) - set(known.values()))
+    if unknown:
+        shown = ", ".join(f"{value:g}" for value in unknown[:10])
+        raise BadCase(f"unknown label {shown} (known are {min(known.values())} to {max(known.values())})")
+    return {int(value) for value in values}
+
+
+def write_png(image_path: Path, label_path: Path, image: np.ndarray, labels: np.ndarray) -> None:
+    """Image (H, W) or (H, W, 3) and labels (H, W) as nnU-Net's 2D reader takes them; their sizes must agree."""
+    if image.shape[:2] != labels.shape[:2]:
+        raise BadCase(f"the image is {image.shape[:2]}, its reference {labels.shape[:2]} pixels (height, width)")
+    Image.fromarray(image).save(image_path)
+    Image.fromarray(labels.astype(np.uint8)).save(label_path)
+
+
+def write_volume(image: np.ndarray, labels: np.ndarray, known: dict[str, int], image_path: Path, label_path: Path):
+    """Image and labels (Z, Y, X) without geometry, as NIfTI with a spacing of 1, 1, 1."""
+    if image.shape != labels.shape or image.ndim != 3:
+        raise BadCase(f"image {image.shape} and label {labels.shape} are not two volumes of one shape")
+    if not np.isfinite(image).all():
+        raise BadCase("the image holds values that are not finite")
+    present = check_labels(labels, known)
+    sitk.WriteImage(sitk.GetImageFromArray(image.astype(np.float32)), str(image_path))
+    sitk.WriteImage(sitk.GetImageFromArray(labels.astype(np.uint8)), str(label_path))
+    return Written(present)
+
+
+def write_nifti(image: Path, label: Path, known: dict[str, int], image_path: Path, label_path: Path) -> Written:
+    """A volume and its labels that are NIfTI already: read with nnU-Net's own reader to check them, then copied."""
+    pixels, geometry = _read_nifti(image)
+    labels, label_geometry = _read_nifti(label)
+    if pixels.shape != labels.shape:
+        raise BadCase(f"{image.name} is {pixels.shape[1:]}, {label.name} {labels.shape[1:]} voxels (z, y, x)")
+    if not np.allclose(geometry["spacing"], label_geometry["spacing"], rtol=1e-3):
+        mm = [" x ".join(f"{value:.4g}" for value in about["spacing"]) for about in (geometry, label_geometry)]
+        raise BadCase(f"{image.name} has a spacing of {mm[0]} mm, {label.name} of {mm[1]} (z, y, x)")
+    present = check_labels(labels, known)
+    for source, target in ((image, image_path), (label, label_path)):
+        if source.name.endswith(".nii.gz"):
+            shutil.copyfile(source, target)
+        else:
+            sitk.WriteImage(sitk.ReadImage(str(source)), str(target))
+    return Written(present)
+
+
+def _read_nifti(path: Path) -> tuple[np.ndarray, dict]:
+    try:
+        # ITK reads a file that was cut short without a word, as zeros; nibabel says so
+        np.asanyarray(nibabel.load(path).dataobj)
+        return SimpleITKIO().read_images((str(path),))
+    except (OSError, EOFError, ValueError, RuntimeError, zlib.error, nibabel.filebasedimages.ImageFileError) as error:
+        raise BadCase(f"{path.name} is damaged or no NIfTI file that nnU-Net can read ({error})") from error

@@ -1,0 +1,30 @@
+"""Angiograms with masks of vessels in black and white."""
+
+from pathlib import Path
+
+import numpy as np
+
+from nnunet_skd.tools.convert.common import BadCase, Written
+from nnunet_skd.tools.convert.pixels import read_grey, write_png
+
+
+def binary(mask: np.ndarray, threshold: int | None) -> tuple[np.ndarray, int]:
+    """A mask of two values, 0 and 1 or 0 and 255, as labels 0 and 1; in others, values from ``threshold`` on are 1.
+
+    Returns:
+        The labels (H, W), and the number of pixels between black and white that the threshold decided.
+    """
+    values = np.unique(mask)
+    if set(values.tolist()) <= {0, 1} or set(values.tolist()) <= {0, 255}:
+        return (mask > 0).astype(np.uint8), 0
+    if threshold is None:
+        some = ", ".join(str(value) for value in values[:8]) + (" ..." if len(values) > 8 else "")
+        raise BadCase(f"the mask holds the values {some} where 0 and 255 were expected; --threshold decides about them")
+    return (mask >= threshold).astype(np.uint8), int(((mask > 0) & (mask < 255)).sum())
+
+
+def write_vessels(image: Path, mask: Path, threshold: int | None, image_path: Path, label_path: Path) -> Written:
+    """A grey angiogram and its black and white vessel mask."""
+    labels, resolved = binary(read_grey(mask), threshold)
+    write_png(image_path, label_path, read_grey(image), labels)
+    return Written({int(value) for value in np.unique(labels)}, resolved)

@@ -1,0 +1,58 @@
+"""What data sets of the user's own files share: held-out cases, links and the refusal of too few cases."""
+
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from nnunet_skd.tools.errors import BadInput
+
+FEWEST_TRAINING_CASES = 5  # nnU-Net splits them into five folds
+
+MOST_HELD_OUT = 8
+
+
+def hold_out(cases: dict) -> tuple[dict, dict]:
+    """Set every fifth case aside for testing, at most 8, evenly spread over the sorted names: (train, test)."""
+    names = sorted(cases)
+    number = max(1, min(MOST_HELD_OUT, len(names) // 5))
+    held_out = {names[i] for i in np.linspace(0, len(names) - 1, number + 2).astype(int)[1:-1]}
+    print(f"No labelled test cases: {len(held_out)} of {len(names)} training cases are held out as such.")
+    print(f"Held out: {', '.join(sorted(held_out))}")
+    return {n: cases[n] for n in names if n not in held_out}, {n: cases[n] for n in names if n in held_out}
+
+
+def channels_of(folder: Path, case: str, ending: str) -> list[Path]:
+    """The image files of a case, one per channel, in order."""
+    name = re.compile(re.escape(case) + r"_\d{4}" + re.escape(ending))
+    return sorted(f for f in folder.iterdir() if name.fullmatch(f.name))
+
+
+def refuse_few(train, source):
+    if len(train) < FEWEST_TRAINING_CASES:
+        raise BadInput(
+            f"{source} leaves {len(train)} training cases, but nnU-Net splits them into five folds and needs at least"
+            f" {FEWEST_TRAINING_CASES}. Add cases (where none has a test label, one more is held out for testing)."
+        )
+
+
+def link(source, target):
+    target.parent.mkdir(exist_ok=True)
+    try:
+        target.symlink_to(Path(source).resolve())
+    except OSError:  # Windows without the right to link
+        shutil.copy2(source, target)
+
+
+def write_folder(target, fill):
+    """Fill a folder under a temporary name and move it into place."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=".unfinished_", dir=target.parent))
+    try:
+        fill(unfinished)
+        unfinished.rename(target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return target

@@ -1,0 +1,95 @@
+"""The user's data set as one that the demo may train and test on: linked, neither copied nor changed."""
+
+import json
+import re
+from pathlib import Path
+
+from nnunetv2.utilities.utils import (
+    get_filenames_of_train_images_and_targets,
+    get_identifiers_from_splitted_dataset_folder,
+)
+
+from nnunet_skd.tools.demo.data import channels_of, hold_out, link, refuse_few, write_folder
+from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.files import listed
+
+
+def link_dataset(data, raw_folder) -> Path:
+    """Link a data set in nnU-Net's raw format into another raw folder; test cases are those that have labels.
+
+    Where imagesTs and labelsTs give no test case, a fifth of the training cases (at most 8) is held out instead, evenly
+    spread over the sorted names.
+
+    Args:
+        data: DatasetXXX_Name with dataset.json, imagesTr, labelsTr and perhaps imagesTs, labelsTs.
+        raw_folder: where nnUNet_raw will point to.
+
+    Returns:
+        The new data set's folder; it has the same name.
+
+    Raises:
+        BadInput: not such a folder, files missing, or fewer than five training cases left.
+    """
+    data = Path(data).absolute()
+    if not re.fullmatch(r"Dataset\d{3}_.+", data.name):
+        raise BadInput(
+            f"{data} is not named like DatasetXXX_Name (three digits). Rename it, or use --images and --masks."
+        )
+    if not (data / "dataset.json").is_file():
+        raise BadInput(
+            f"{data} has no dataset.json. Write one (nnU-Net's dataset_format.md), or use --images and --masks."
+        )
+    dataset_json = json.loads((data / "dataset.json").read_text(encoding="utf-8"))
+    missing = [key for key in ("channel_names", "labels", "file_ending") if key not in dataset_json]
+    if missing:
+        raise BadInput(
+            f"{data / 'dataset.json'} lacks {', '.join(missing)}. Add it as nnU-Net's dataset_format.md says."
+        )
+    ending = dataset_json["file_ending"]
+    for folder in () if "dataset" in dataset_json else ("imagesTr", "labelsTr"):
+        if not (data / folder).is_dir():
+            raise BadInput(f"{data} has no folder {folder}. Training needs it.")
+
+    if "dataset" in dataset_json:
+        found = get_filenames_of_train_images_and_targets(str(data), dataset_json)
+        train = {case: ([Path(f) for f in files["images"]], Path(files["label"])) for case, files in found.items()}
+    else:
+        train = _cases(data / "imagesTr", data / "labelsTr", ending)
+    _refuse_missing(train)
+    test = _labelled_test_cases(data, ending)
+    if not test:
+        train, test = hold_out(train)
+    refuse_few(train, data)
+
+    def fill(folder):
+        for split, cases in (("Tr", train), ("Ts", test)):
+            for case, (images, label) in cases.items():
+                for channel, image in enumerate(images):
+                    link(image, folder / f"images{split}" / f"{case}_{channel:04d}{ending}")
+                link(label, folder / f"labels{split}" / f"{case}{ending}")
+                for original, kind in ((images[0].parent, "images"), (label.parent, "labels")):
+                    if (original / f"{case}.json").is_file():  # the spacing of 3D TIFF
+                        link(original / f"{case}.json", folder / f"{kind}{split}" / f"{case}.json")
+        content = {key: value for key, value in dataset_json.items() if key != "dataset"} | {"numTraining": len(train)}
+        (folder / "dataset.json").write_text(json.dumps(content, indent=4), encoding="utf-8")
+
+    return write_folder(Path(raw_folder) / data.name, fill)
+
+
+def _labelled_test_cases(data, ending):
+    images, labels = data / "imagesTs", data / "labelsTs"
+    if not (images.is_dir() and labels.is_dir()):
+        return {}
+    return {case: files for case, files in _cases(images, labels, ending).items() if files[1].is_file()}
+
+
+def _cases(images, labels, ending):
+    # nnU-Net's own function for this starts a dozen processes.
+    names = get_identifiers_from_splitted_dataset_folder(str(images), ending)
+    return {str(c): (channels_of(images, str(c), ending), labels / f"{c}{ending}") for c in names}
+
+
+def _refuse_missing(cases):
+    absent = [str(f) for images, label in cases.values() for f in (*images, label) if not f.is_file()]
+    if absent:
+        raise BadInput(f"files of the data set are missing: {listed(absent)}. Put them back, or remove their cases.")

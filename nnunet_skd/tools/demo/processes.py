@@ -1,0 +1,137 @@
+"""Run nnU-Net's commands as a user would, in folders of the demo's own."""
+
+import codecs
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+
+from nnunet_skd.tools.demo.state import NNUNET_FOLDERS
+from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.install.discovery import trainers_folder
+
+
+class CommandFailed(RuntimeError):
+    """A command that the demo started ended with an error. The message names it, its log and what to do."""
+
+
+def say(title):
+    print(f"\n=== {title} ===", flush=True)
+
+
+def cpu_cores():
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def demo_environment(out, device, num_processes):
+    """The environment of the commands: folders of the demo's own, and the trainers of this package."""
+    environment = dict(os.environ)
+    environment |= {name: str(out / name) for name in NNUNET_FOLDERS}
+    others = [e for e in environment.get("nnUNet_extTrainer", "").split(os.pathsep) if e]
+    environment["nnUNet_extTrainer"] = os.pathsep.join(dict.fromkeys([str(trainers_folder()), *others]))
+    environment["nnUNet_def_n_proc"] = str(num_processes)
+    if environment.get("nnUNet_n_proc_DA", "0") == "0":  # with 0 nnU-Net's planner fails (2.8.1)
+        environment["nnUNet_n_proc_DA"] = str(
+            min(12, cpu_cores()) if device == "cuda" else max(1, min(4, cpu_cores() - 1))
+        )
+    if device != "cuda":
+        environment["nnUNet_compile"] = "f"  # a few small epochs do not earn back the compilation
+    environment["PYTHONUNBUFFERED"] = "1"  # progress at once, not in blocks
+    return environment
+
+
+def _program(name):
+    """The command of this Python's environment, whatever PATH holds."""
+    folders = [
+        Path(sys.executable).parent,
+        sysconfig.get_path("scripts"),
+        sysconfig.get_path("scripts", _user_scheme()),
+    ]
+    found = shutil.which(name, path=os.pathsep.join(str(f) for f in folders))
+    if found is None:
+        raise BadInput(f"{name} is not in {folders[0]}. Install it there: {sys.executable} -m pip install nnunet_skd")
+    return found
+
+
+def _user_scheme():
+    return sysconfig.get_preferred_scheme("user")
+
+
+def check_trainer(trainer, environment):
+    """Look the trainer up as nnU-Net will."""
+    print(f"Looking for {trainer} ...", flush=True)
+    look_up = (
+        "import sys; from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find;"
+        "find(sys.argv[1])"
+    )
+    done = subprocess.run([sys.executable, "-c", look_up, trainer], env=environment, capture_output=True, text=True)
+    if done.returncode:
+        cause = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit status {done.returncode}"
+        raise BadInput(
+            f"nnU-Net does not find or cannot load the trainer {trainer}: {cause}\n'nnunet-skd doctor' tells more."
+        )
+
+
+class Steps:
+    """Runs commands one after the other: shows each, streams and logs its output, remembers that it is done."""
+
+    def __init__(self, out, state, environment):
+        self.logs, self.state, self.environment = out / "logs", state, environment
+        self.logs.mkdir(exist_ok=True)
+
+    def __call__(self, name, title, command):
+        say(title)
+        print(f"$ {shlex.join(command)}", flush=True)
+        if self.state.finished(name):
+            print("done before, skipped")
+            return
+        log = self.logs / f"{name}.log"
+        started = time.monotonic()
+        status = _stream([_program(command[0]), *command[1:]], log, self.environment)
+        if status:
+            raise CommandFailed(
+                f"this command ended with {_status(status)}:\n  {shlex.join(command)}\n"
+                f"Its output is in {log}; the cause stands near its end. When it is mended, call the same demo again:"
+                f" it goes on with this step. 'nnunet-skd doctor' checks the installation."
+            )
+        self.state.set(name, True)
+        print(f"({time.monotonic() - started:.0f} s, log: {log})")
+
+
+def _status(status):
+    if status == -signal.SIGTERM or status >= 0:
+        return f"exit status {status}"
+    return f"signal {-status} (killed from outside; signal 9 mostly means that memory ran out: close other programs)"
+
+
+def _stream(command, log, environment):
+    """Run a command; show and log what it prints while it prints it. Returns its exit status.
+
+    It gets a session of its own, so that stopping the demo stops the command's worker processes, too.
+    """
+    decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+    with (
+        open(log, "ab") as record,
+        subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+        ) as process,
+    ):
+        record.write(f"$ {shlex.join(command)}\n".encode())
+        try:
+            while chunk := process.stdout.read1():
+                record.write(chunk)
+                record.flush()
+                sys.stdout.write(decode(chunk))
+                sys.stdout.flush()
+            return process.wait()
+        except BaseException:
+            if hasattr(os, "killpg"):
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                process.kill()
+            raise

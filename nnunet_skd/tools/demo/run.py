@@ -1,0 +1,187 @@
+"""The demo from its data to its picture, step by step."""
+
+import json
+import os
+import shlex
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from nnunet_skd.tools.demo.linked_dataset import link_dataset
+from nnunet_skd.tools.demo.paired_folders import pair_folders
+from nnunet_skd.tools.demo.phantoms import write_phantom_dataset
+from nnunet_skd.tools.demo.picture import draw_cases, reader_of
+from nnunet_skd.tools.demo.processes import Steps, check_trainer, cpu_cores, demo_environment, say
+from nnunet_skd.tools.demo.state import STATE, open_state
+from nnunet_skd.tools.demo.table import METRICS, format_table
+from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.evaluate.folders import evaluate_folders
+
+TRAINER = "nnUNetTrainerDSKD_5epochs"
+
+PHANTOM_IDS = {2: 901, 3: 902}
+
+PHANTOM_CASES = {  # 3D smaller than the phantoms' own size: a sliding window takes a minute per such case on two cores
+    2: {"num_train": 16, "num_test": 8},
+    3: {"num_train": 12, "num_test": 4, "size": (28, 72, 72)},
+}
+
+
+def run_demo(
+    out,
+    *,
+    dim: int = 2,
+    data=None,
+    images=None,
+    masks=None,
+    trainer: str = TRAINER,
+    device: str | None = None,
+    num_processes: int | None = None,
+    overwrite: bool = False,
+) -> pd.DataFrame:
+    """Plan, preprocess, train fold 0, predict the test cases, measure them and draw demo.png.
+
+    Args:
+        out: folder for everything; a finished or interrupted demo of the same arguments in it is continued.
+        dim: of the phantoms, 2 or 3; ignored with data or images.
+        data: DatasetXXX_Name in nnU-Net's raw format, instead of phantoms.
+        images, masks: two folders, paired by name, instead of phantoms.
+        trainer: what ``nnUNetv2_train -tr`` takes.
+        device: cpu, cuda or mps; None is cuda where there is one, else cpu. Other than cuda: the preset cpu_demo.
+        num_processes: for preprocessing; None: the CPU cores this process may use, at most 8.
+        overwrite: remove what an earlier demo left in ``out`` first.
+
+    Returns:
+        One row per case and label, one column per metric.
+
+    Raises:
+        BadInput: unusable data, an unknown trainer, or ``out`` holds something else.
+        CommandFailed: one of nnU-Net's commands did.
+    """
+    started = time.monotonic()
+    source = _source(dim, data, images, masks)
+    if num_processes is not None and num_processes < 1:
+        raise BadInput(f"the number of processes (-np) must be at least 1, not {num_processes}.")
+    out = Path(out).absolute()
+    device = device or _best_device()
+    num_processes = num_processes or min(8, cpu_cores())
+    environment = demo_environment(out, device, num_processes)
+    if overwrite or not (out / STATE).is_file():
+        check_trainer(trainer, environment)  # before an earlier demo is removed and before hours of preprocessing
+    state = open_state(out, source | {"trainer": trainer, "device": device}, overwrite)
+
+    say("Data")
+    if not state.finished("data"):
+        state.set("data", _make_data(source, out / "nnUNet_raw"))
+    dataset = state.content["data"]
+    raw = out / "nnUNet_raw" / dataset
+    dataset_json = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
+    number = str(int(dataset[len("Dataset") :].split("_")[0]))
+    num_test = len(_cases(raw, dataset_json))
+    print(f"{dataset}: {dataset_json['numTraining']} training cases, {num_test} test cases in {raw}")
+
+    print("\nThe commands below run with these variables (export them to repeat a command by hand):")
+    for name in sorted(n for n in environment if n.startswith("nnUNet_")):
+        print(f"  export {name}={shlex.quote(environment[name])}")
+
+    configuration = "2d" if _is_2d(raw, dataset_json) else "3d_fullres"
+    processes = str(num_processes)
+    step = Steps(out, state, environment)
+    step(
+        "plan",
+        "Fingerprint, plans, preprocessing",
+        ["nnUNetv2_plan_and_preprocess", "-d", number, "-c", configuration, "-np", processes, "-npfp", processes]
+        + ["--verify_dataset_integrity"],
+    )
+    if device != "cuda":
+        step(
+            "compact",
+            "A network small enough for a CPU",
+            ["nnunet-skd", "compact", "-d", number, "-c", configuration, "--preset", "cpu_demo"],
+        )
+        configuration += "_cpu_demo"
+
+    model = out / "nnUNet_results" / dataset / f"{trainer}__nnUNetPlans__{configuration}"
+    train = ["nnUNetv2_train", number, configuration, "0", "-tr", trainer, "-device", device]
+    if not state.finished("train") and any((model / "fold_0").glob("checkpoint_*.pth")):
+        train.append("--c")  # interrupted: goes on with the last checkpoint
+    step("train", "Training, fold 0 of 5 (nnU-Net reports after each epoch of 250 steps)", train)
+
+    predictions = out / "predictions"
+    step(
+        "predict",
+        "Prediction of the test cases",
+        ["nnUNetv2_predict", "-i", str(raw / "imagesTs"), "-o", str(predictions), "-d", number, "-c", configuration]
+        + ["-tr", trainer, "-f", "0", "-device", device, "-npp", "1", "-nps", "1"],
+    )
+
+    say("Evaluation")
+    table = _evaluate(raw, predictions, out / "metrics.csv")
+    draw_cases(raw, predictions, table, out / "demo.png")
+    print(format_table(table))
+    print(f"\nDone in {(time.monotonic() - started) / 60:.1f} min. Everything is in {out}")
+    for name, where in (
+        ("picture", out / "demo.png"),
+        ("metrics", out / "metrics.csv"),
+        ("predictions", predictions),
+        ("model, training log, curves", model / "fold_0"),
+        ("plans, preprocessed data", out / "nnUNet_preprocessed" / dataset),
+        ("images and labels", raw),
+        ("output of each command", out / "logs"),
+    ):
+        print(f"  {name:28} {where}")
+    return table
+
+
+def _source(dim, data, images, masks):
+    if data is not None and (images is not None or masks is not None):
+        raise BadInput("--data and --images/--masks exclude each other. Give one of the two.")
+    if (images is None) != (masks is None):
+        raise BadInput("--images and --masks belong together. Give both folders.")
+    for folder in (data, images, masks):
+        if folder is not None and not Path(folder).is_dir():
+            raise BadInput(f"{folder} is no folder. Check the path.")
+    if data is not None:
+        return {"data": str(Path(data).absolute())}
+    if images is not None:
+        return {"images": str(Path(images).absolute()), "masks": str(Path(masks).absolute())}
+    if dim not in PHANTOM_IDS:
+        raise BadInput(f"dim must be 2 or 3, not {dim}.")
+    return {"phantoms": f"{dim}D"}
+
+
+def _make_data(source, raw_folder):
+    """Draw, link or pair the data; returns the data set's name."""
+    if "data" in source:
+        return link_dataset(source["data"], raw_folder).name
+    if "images" in source:
+        return pair_folders(source["images"], source["masks"], raw_folder).name
+    dim = int(source["phantoms"][0])
+    return write_phantom_dataset(raw_folder, PHANTOM_IDS[dim], dim=dim, **PHANTOM_CASES[dim]).name
+
+
+def _cases(raw, dataset_json):
+    ending = dataset_json["file_ending"]
+    return sorted(f.name[: -len(ending)] for f in (raw / "labelsTs").iterdir() if f.name.endswith(ending))
+
+
+def _is_2d(raw, dataset_json):
+    label = raw / "labelsTs" / (_cases(raw, dataset_json)[0] + dataset_json["file_ending"])
+    return reader_of(dataset_json, label).read_seg(str(label))[0].shape[1] == 1
+
+
+def _best_device():
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _evaluate(raw, predictions, path):
+    """Measure the predictions, write them as CSV, return the table: ``case``, ``label`` and one column per metric."""
+    # One process: these metrics cost little more than reading the files, starting others costs seconds.
+    table = evaluate_folders(raw / "labelsTs", predictions, raw / "dataset.json", num_processes=1, metrics=METRICS)
+    unfinished = path.with_name(f".{path.name}")
+    table.to_csv(unfinished, index=False)
+    os.replace(unfinished, path)
+    return table

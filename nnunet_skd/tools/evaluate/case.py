@@ -1,0 +1,72 @@
+"""Evaluate one case: read its two files, check that they fit, and compute the metrics of each class."""
+
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.evaluate.metrics import mask_metrics
+from nnunet_skd.tools.files import listed
+
+# Headers round the spacing to float32 and sometimes to three digits.
+_SPACING_RTOL = 1e-3
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    reference: Path
+    prediction: Path
+    reader: type
+    classes: dict
+    ignore: int | None
+
+
+def evaluate_case(case, tolerance, metrics):
+    reference, spacing = _read(case.reference, case.reader)
+    prediction, prediction_spacing = _read(case.prediction, case.reader)
+    if reference.shape != prediction.shape:
+        raise BadInput(
+            f"{case.prediction} has the shape {prediction.shape}, but its reference {case.reference} has "
+            f"{reference.shape}; predictions must be in the geometry of the original images"
+        )
+    if not np.allclose(spacing, prediction_spacing, rtol=_SPACING_RTOL):
+        raise BadInput(
+            f"{case.prediction} has the spacing {prediction_spacing} mm, but its reference {case.reference} has "
+            f"{spacing} mm (axes in array order); predictions must be in the geometry of the original images"
+        )
+    known = {0, *chain.from_iterable(case.classes.values())} | ({case.ignore} - {None})
+    for path, segmentation in ((case.reference, reference), (case.prediction, prediction)):
+        _check_labels(path, segmentation, known)
+    valid = None if case.ignore is None else reference != case.ignore
+    rows = []
+    for name, values in case.classes.items():
+        masks = np.isin(reference, values), np.isin(prediction, values)
+        scores = mask_metrics(*masks, spacing, valid=valid, tolerance=tolerance, metrics=metrics)
+        rows.append({"case": case.name, "label": name, **scores})
+    return rows
+
+
+def _read(path, reader):
+    """Segmentation (spatial) and spacing; nnU-Net reads a 2D file as a single slice, which becomes 2D again."""
+    try:
+        segmentation, properties = reader().read_seg(str(path))
+    except Exception as error:  # every reader has its own
+        raise BadInput(f"cannot read {path}: {error}") from error
+    if segmentation.shape[0] != 1:
+        raise BadInput(f"{path} has {segmentation.shape[0]} channels; a segmentation has one")
+    segmentation, spacing = segmentation[0], [float(size) for size in properties["spacing"]]
+    if 1 in segmentation.shape:
+        axis = segmentation.shape.index(1)
+        segmentation = segmentation.squeeze(axis)
+        del spacing[axis]
+    return segmentation, spacing
+
+
+def _check_labels(path, segmentation, known):
+    unknown = np.unique(segmentation[~np.isin(segmentation, list(known))])
+    if unknown.size:
+        values = listed([f"{value:g}" for value in unknown])
+        raise BadInput(f"{path} holds the label {values}, which dataset.json does not know (it has {sorted(known)})")

@@ -1,0 +1,101 @@
+"""From values per case to mean, standard deviation and interval per class."""
+
+import warnings
+from itertools import product
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from tqdm import tqdm
+
+from nnunet_skd.tools.evaluate.statistics import RESAMPLES, bootstrap_interval
+
+FOREGROUND = "foreground mean"
+
+CONFIDENCE = 0.95
+
+# Numbers that one batch of resamples may hold: the memory stays flat over thousands of cases.
+_BATCH_NUMBERS = 2_000_000
+
+
+def summarize(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean, standard deviation and 95 % bootstrap interval over cases, per class and for the foreground.
+
+    Args:
+        frame: of ``evaluate_folders``.
+
+    Returns:
+        One row per class and metric, the classes in their order and ``foreground mean`` last (left out if there is
+        only one class): ``label, metric, mean, std, low, high, n``. n counts the cases in which the metric exists.
+    """
+    metrics = [name for name in frame.columns if name not in ("case", "label")]
+    labels = list(frame["label"].unique())
+    groups = {label: [label] for label in labels}
+    if len(labels) > 1:
+        groups[FOREGROUND] = labels
+    rows = []
+    # delay: a bar for thousands of cases, none for a few.
+    for group, metric in tqdm(list(product(groups, metrics)), desc="bootstrap", delay=2, leave=False):
+        table = frame.pivot(index="case", columns="label", values=metric)[groups[group]]
+        of_case = table.mean(axis=1)
+        low, high = _interval(table)
+        rows.append(
+            {
+                "label": group,
+                "metric": metric,
+                "mean": table.mean().mean(),
+                "std": of_case.std(),
+                "low": low,
+                "high": high,
+                "n": of_case.count(),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def format_summary(summary: pd.DataFrame) -> str:
+    """The summary as a table to read: one block per class."""
+    width = max(len(name) for name in ("class", *summary["label"]))
+    lines = [f"{'class':{width}}  {'metric':11} {'mean':>9} {'std':>9}  {'95 % interval':>22}  {'n':>5}"]
+    previous = None
+    for row in summary.itertuples():
+        name = row.label if row.label != previous else ""
+        if name and previous is not None:
+            lines.append("")
+        previous = row.label
+        interval = f"{_number(row.low)} .. {_number(row.high)}"
+        lines.append(
+            f"{name:{width}}  {row.metric:11} {_number(row.mean):>9} {_number(row.std):>9}  {interval:>22}  {row.n:>5}"
+        )
+    return "\n".join(lines)
+
+
+def _interval(table):
+    """Bootstrap interval of the mean of the class means; ``table`` has a row per case and a column per class."""
+    values = table.to_numpy()
+    if values.shape[1] == 1 or not np.isnan(values).any():
+        return bootstrap_interval(values.mean(axis=1), confidence=CONFIDENCE)
+    # A class is missing from some cases: the cases' means would weigh the classes otherwise than nnU-Net does.
+    values = values[~np.isnan(values).all(axis=1)]
+    if len(values) < 2:
+        return np.nan, np.nan
+
+    def mean_of_class_means(rows, axis=-1):
+        return np.nanmean(np.nanmean(values[rows], axis=-2), axis=-1)
+
+    with warnings.catch_warnings():  # a class that no case of a resample holds is left out of its mean
+        warnings.filterwarnings("ignore", message="Mean of empty slice", category=RuntimeWarning)
+        interval = stats.bootstrap(
+            (np.arange(len(values)),),
+            mean_of_class_means,
+            confidence_level=CONFIDENCE,
+            n_resamples=RESAMPLES,
+            batch=max(1, _BATCH_NUMBERS // values.size),
+            method="percentile",  # BCa is 0 / 0 where a class hardly varies
+            rng=np.random.default_rng(0),
+        ).confidence_interval
+    return float(interval.low), float(interval.high)
+
+
+def _number(value):
+    return f"{value:.4f}" if np.isfinite(value) else "-"

@@ -1,0 +1,72 @@
+"""Read nnU-Net's checkpoints without running what they contain, and tell equal weights by their hash."""
+
+import hashlib
+import pickle
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nnunet_skd.tools.errors import BadInput
+
+# nnU-Net logs NumPy numbers. Rebuilding one runs no code of the file's; NumPy 1 and 2 give the function two names.
+_NUMPY_SCALAR = np.float64(0).__reduce__()[0]
+
+_HARMLESS = [
+    (_NUMPY_SCALAR, "numpy.core.multiarray.scalar"),
+    (_NUMPY_SCALAR, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    *{type(np.dtype(code)) for code in "?bhilqBHILQefd"},
+]
+
+
+def read_checkpoint(path: Path, allow_pickle: bool = False) -> dict:
+    """Read one of nnU-Net's checkpoints, on the CPU, without executing what it contains.
+
+    Args:
+        path: the checkpoint file.
+        allow_pickle: execute the file's code if it cannot be read otherwise. Only for files whose origin is trusted.
+
+    Raises:
+        BadInput: the file is damaged, is no nnU-Net checkpoint, or needs ``allow_pickle``.
+    """
+    code = None
+    if torch.__version__ < (2, 6):
+        code = "whatever it contains, with a torch older than 2.6"
+    else:
+        try:
+            with torch.serialization.safe_globals(_HARMLESS):
+                checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged file fails in as many ways as it can be damaged
+            found = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
+            if found is None:
+                raise BadInput(f"{path} is damaged or no checkpoint ({type(error).__name__}): copy it again") from error
+            code = f"'{found[1]}'"
+    if code is not None:
+        if not allow_pickle:
+            raise BadInput(
+                f"{path} was not read: to read it, Python would have to execute {code}, and code in a checkpoint can "
+                "do anything. If you know why it is there and trust where the file comes from, add --allow_pickle"
+            )
+        checkpoint = torch.load(path, map_location="cpu", weights_only=False)
+    try:
+        checkpoint["network_weights"], checkpoint["trainer_name"], checkpoint["init_args"]["configuration"]
+    except (KeyError, TypeError) as error:
+        raise BadInput(
+            f"{path} is no checkpoint of nnU-Net v2 ({error} is missing): give one that is (-chk)"
+        ) from error
+    return checkpoint
+
+
+def weights_sha256(weights: dict[str, torch.Tensor]) -> str:
+    """SHA-256 of a state dict, the same for the same numbers however and by whichever version they were stored.
+
+    Hashed, for each tensor in the order of its name: name, dtype and shape as text, then the values' bytes in C order.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

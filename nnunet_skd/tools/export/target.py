@@ -1,0 +1,37 @@
+"""What both kinds of export share: where they may write, and what they say about the origin."""
+
+from importlib.metadata import version
+from pathlib import Path
+
+from nnunet_skd import __version__
+from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.export.source import Fold
+
+
+def new_target(output: str | Path, model_folder: str | Path) -> Path:
+    """The absolute path to write to.
+
+    Raises:
+        BadInput: it exists, has no parent folder, or lies in the model that is exported.
+    """
+    output = Path(output).absolute()
+    if output.exists():
+        raise BadInput(f"{output} exists, and nothing is overwritten: move it away or choose another name")
+    if not output.parent.is_dir():
+        raise BadInput(f"there is no folder {output.parent}: create it, or choose another place")
+    if Path(model_folder).resolve() in output.resolve().parents:
+        raise BadInput(f"{output} lies in the model that is exported, which is only read: choose another place")
+    return output
+
+
+def provenance(fold: Fold, sha256: str) -> dict[str, str | int | bool | None]:
+    """Where exported weights come from, in plain types."""
+    return {
+        "trainer_name": fold.trainer_name,
+        "trainer_class_compared": fold.trainer_found,
+        "fold": fold.name,
+        "checkpoint": fold.file.name,
+        "epochs": fold.epochs,
+        "weights_sha256": sha256,
+        "exported_with": {name: version(name) for name in ("nnunetv2", "torch")} | {"nnunet_skd": __version__},
+    }

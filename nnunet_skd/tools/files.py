@@ -1,0 +1,95 @@
+"""Files and folders that appear complete or not at all, and lists of names for messages."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nnunet_skd.tools.errors import BadInput
+
+
+def write_file(path: Path, content: str | bytes | Callable[[Path], object]) -> None:
+    """Write aside, then move into place: nobody ever sees half a file, and a failure leaves the old one as it was.
+
+    Args:
+        path: the file to make or replace. A link stays, what it points to is replaced; permissions are kept.
+        content: text (UTF-8), bytes, or a function that writes to the path it is given, which ends like ``path``.
+    """
+    path = Path(path).resolve()
+    unfinished = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        if isinstance(content, str):
+            unfinished.write_text(content, encoding="utf-8")
+        elif isinstance(content, bytes):
+            unfinished.write_bytes(content)
+        else:
+            content(unfinished)
+        if path.exists():
+            shutil.copymode(path, unfinished)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def scratch_folder(parent: Path, prefix: str = ".nnunet_skd_") -> Iterator[Path]:
+    """A folder inside ``parent`` (made if missing) that is gone afterwards, whatever happens.
+
+    Raises:
+        BadInput: ``parent`` cannot be written to.
+    """
+    try:
+        Path(parent).mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise BadInput(f"cannot write to {parent}: {error.strerror}. Choose a folder that you may write to") from error
+    with folder as name:
+        yield Path(name)
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A folder to fill that takes the name ``target`` when all is well, and vanishes otherwise.
+
+    Raises:
+        BadInput: ``target`` exists and is not an empty folder, before or after the work; it is left as it is.
+    """
+    target = Path(target).resolve()
+    require_free(target)
+    with scratch_folder(target.parent, prefix=f".{target.name}.") as scratch:
+        folder = scratch / target.name  # inside scratch, whose permissions are for its owner only
+        folder.mkdir()
+        yield folder
+        require_free(target)
+        if target.exists():
+            target.rmdir()
+        folder.rename(target)
+
+
+@contextmanager
+def new_files(folder: Path) -> Iterator[Path]:
+    """A folder to write files into that move to ``folder`` together when all is well; none of them does otherwise."""
+    with scratch_folder(folder) as scratch:
+        yield scratch
+        for file in sorted(scratch.iterdir()):
+            os.replace(file, Path(folder) / file.name)
+
+
+def require_free(target: Path) -> None:
+    """Refuse a path where something would be overwritten.
+
+    Raises:
+        BadInput: ``target`` exists and is not an empty folder.
+    """
+    target = Path(target)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise BadInput(f"{target} exists and is not empty. Choose another name, or remove it first")
+
+
+def listed(names: Iterable[object], most: int = 8, between: str = ", ") -> str:
+    """The first names, and how many more there are: "a, b and 3 more"."""
+    names = [str(name) for name in names]
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return between.join(names[:most]) + more

@@ -1,0 +1,211 @@
+"""Check whether a training could start on this machine, and say what mends it if not.
+
+Looks at the versions, nnU-Net's folders, the way in which nnU-Net finds the trainers of this package, what a trainer's
+name resolves to, the device and torch.compile. The exit status is 0 only if a training could start.
+
+  nnunet-skd doctor
+  nnunet-skd doctor -tr nnUNetTrainerDSKD_250epochs -device cpu
+"""
+
+import argparse
+import contextlib
+import importlib.metadata
+import io
+import os
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunet_skd.catalogue import trainer_classes
+from nnunet_skd.tools.install.discovery import (
+    export_line,
+    folders_on_variable,
+    is_registered,
+    shim_folder,
+    trainers_folder,
+)
+
+TESTED_NNUNET = "2.8"
+
+
+@dataclass
+class Finding:
+    """One line of the report: ``problem`` stops a training, ``hint`` does not; ``remedy`` is what to do about it."""
+
+    level: str  # "ok", "hint" or "problem"
+    text: str
+    remedy: str = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-tr", default="nnUNetTrainerDSKD", help="trainer to look up (default: %(default)s)")
+    parser.add_argument("-device", default=None, choices=("cuda", "cpu", "mps"), help="default: what this machine has")
+
+
+def run(args: argparse.Namespace) -> int:
+    findings = examine(args.tr, args.device)
+    for finding in findings:
+        print(f"[{finding.level:^7}] {finding.text}")
+        if finding.remedy:
+            print("\n".join(f"          {line}" for line in finding.remedy.splitlines()))
+    problems = sum(finding.level == "problem" for finding in findings)
+    print(f"\n{problems} problem(s): a training would not start." if problems else "\nA training can start.")
+    return 1 if problems else 0
+
+
+def examine(trainer: str, device: str | None = None) -> list[Finding]:
+    """All findings, for the trainer ``trainer`` on ``device`` (None: what this machine has)."""
+    return [*_versions(), *_commands(), *_folders(), *_discovery(), *_resolution(trainer), *_device(device)]
+
+
+def _versions() -> list[Finding]:
+    from nnunet_skd import __version__
+
+    findings = [Finding("ok", f"nnunet_skd {__version__}, Python {platform.python_version()} at {sys.executable}")]
+    for package in ("nnunetv2", "torch", "batchgenerators", "dynamic_network_architectures"):
+        findings.append(Finding("ok", f"{package} {importlib.metadata.version(package)}"))
+    nnunet = importlib.metadata.version("nnunetv2")
+    if not nnunet.startswith(f"{TESTED_NNUNET}."):
+        findings.append(Finding("hint", f"tested with nnunetv2 {TESTED_NNUNET}.x; you have {nnunet}"))
+    return findings
+
+
+def _commands() -> list[Finding]:
+    """The nnUNetv2 commands of this environment, not those of another one further up in PATH."""
+    import nnunetv2
+
+    here = Path(sys.executable).parent
+    found = shutil.which("nnUNetv2_train")
+    if found is None:
+        remedy = f'export PATH="{here}:$PATH"'
+        return [Finding("problem", f"nnUNetv2_train is not on PATH (nnunetv2: {nnunetv2.__path__[0]})", remedy)]
+    if Path(found).parent != here:
+        text = f"nnUNetv2_train on PATH is {found}, of another environment than this one ({here})"
+        return [Finding("problem", text, f'Activate this environment, or: export PATH="{here}:$PATH"')]
+    return [Finding("ok", f"{found} uses nnunetv2 in {nnunetv2.__path__[0]}")]
+
+
+def _folders() -> list[Finding]:
+    findings = []
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        folder = os.environ.get(name)
+        if folder is None:
+            findings.append(Finding("problem", f"{name} is not set", f"export {name}=/path/to/{name}"))
+        elif not os.path.isdir(folder):
+            findings.append(Finding("problem", f"{name}={folder} does not exist", f'mkdir -p "{folder}"'))
+        elif name != "nnUNet_raw" and not os.access(folder, os.W_OK):
+            findings.append(
+                Finding("problem", f"{name}={folder} is not writable", f"export {name}=/a/folder/you/can/write/to")
+            )
+        else:
+            free = shutil.disk_usage(folder).free / 2**30
+            findings.append(Finding("ok", f"{name}={folder} ({free:.0f} GiB free)"))
+    return findings
+
+
+def _discovery() -> list[Finding]:
+    on_variable = trainers_folder() in folders_on_variable()
+    findings = []
+    if is_registered():
+        findings.append(Finding("ok", f"registered in {shim_folder()}"))
+    elif shim_folder().exists():
+        findings.append(Finding("problem", f"{shim_folder()} is of another version", "nnunet-skd register"))
+    if on_variable:
+        findings.append(Finding("ok", f"nnUNet_extTrainer names {trainers_folder()}"))
+    if not findings:
+        findings.append(
+            Finding("problem", "nnU-Net cannot find the trainers", f"nnunet-skd register\nor: {export_line()}")
+        )
+    for entry in os.environ.get("nnUNet_extTrainer", "").split(os.pathsep):
+        if entry.strip() and not os.path.exists(entry):
+            text = f"nnUNet_extTrainer names {entry}, which does not exist; nnU-Net skips it silently"
+            findings.append(Finding("hint", text))
+    return findings
+
+
+def _resolution(trainer: str) -> list[Finding]:
+    """Ask nnU-Net's own finder."""
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            found = recursive_find_trainer_class_by_name(trainer)
+    except Exception as error:  # whatever a module on the search path raises is what the user must see
+        remedy = (
+            "" if trainer in trainer_classes() else "Known to this package: " + ", ".join(sorted(trainer_classes()))
+        )
+        return [Finding("problem", f"-tr {trainer} is not found: {type(error).__name__}: {error}", remedy)]
+    source = _source_file(found)
+    way = ""
+    if trainer in trainer_classes():
+        way = ", found by the registration" if is_registered() else ", found by nnUNet_extTrainer"
+    findings = [Finding("ok", f"-tr {trainer} is {source}{way}")]
+    if trainer in trainer_classes() and source.parent != trainers_folder():
+        text = f"-tr {trainer} is not the trainer of this package in {trainers_folder()}"
+        findings.append(Finding("problem", text, f"Rename or remove the class in {source}"))
+    return findings
+
+
+def _source_file(found: type) -> Path:
+    """nnU-Net drops what it imported from nnUNet_extTrainer out of sys.modules, so Python cannot tell any more."""
+    if found.__module__ in sys.modules:
+        return Path(sys.modules[found.__module__].__file__).resolve()
+    module = Path(*found.__module__.split(".")).with_suffix(".py")
+    return next(folder / module for folder in folders_on_variable() if (folder / module).is_file())
+
+
+def _gpu_at_work(name: str, compiled: bool) -> Finding:
+    """A GPU that is seen may still be full, reserved or too old for this PyTorch, and torch.compile lack a compiler."""
+    failure = _failure_on_gpu(compiled=False)
+    if failure:
+        remedy = (
+            "nvidia-smi shows who else uses it\n"
+            "'no kernel image': install a PyTorch for this GPU, https://pytorch.org/get-started\n"
+            "or: nnUNetv2_train ... -device cpu"
+        )
+        return Finding("problem", f"device cuda: {name}, does not compute: {failure}", remedy)
+    failure = compiled and _failure_on_gpu(compiled=True)
+    if failure:
+        remedy = "export nnUNet_compile=f\nor install a C compiler and Python's headers (Debian: gcc python3-dev)"
+        return Finding("problem", f"device cuda: {name}; torch.compile fails: {failure}", remedy)
+    return Finding("ok", f"device cuda: {name}; torch.compile {'on' if compiled else 'off'}")
+
+
+def _failure_on_gpu(compiled: bool) -> str:
+    """The first line of the error that a small computation ends with, empty if none: what follows is for developers."""
+    import torch
+
+    def line(x):
+        return 2 * x + 1
+
+    try:
+        (torch.compile(line) if compiled else line)(torch.ones(8, device="cuda")).cpu()
+    except Exception as error:  # whatever a driver or a compiler says is what the user must see
+        return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return ""
+
+
+def _device(device: str | None) -> list[Finding]:
+    import torch
+
+    from nnunet_skd.tools.compiling import nnunet_compiles
+
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        return [
+            Finding("problem", "no CUDA device", "nnUNetv2_train ... -device cpu, or install a CUDA build of torch")
+        ]
+    if device == "mps" and not torch.backends.mps.is_available():
+        return [Finding("problem", "no MPS device", "nnUNetv2_train ... -device cpu")]
+    if device == "cuda":
+        properties = torch.cuda.get_device_properties(0)
+        name = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+        return [_gpu_at_work(name, nnunet_compiles(torch.device("cuda")))]
+    text = f"device {device}, torch.compile off: say nnUNetv2_train ... -device {device}"
+    return [
+        Finding("ok", text),
+        Finding("hint", "without CUDA, use a small configuration", "nnunet-skd compact --help"),
+    ]

@@ -1,0 +1,72 @@
+"""Make nnU-Net find the trainers of this package without environment variables.
+
+Writes one small module into the active nnunetv2 (site-packages or an editable clone). From then on
+`-tr nnUNetTrainerDSKD` works for nnUNetv2_train, nnUNetv2_predict and nnUNetv2_predict_from_modelfolder in every shell,
+cluster job and GUI that uses this Python environment. Stock trainers are found before that module is ever read, and
+when nnunet_skd is uninstalled it does nothing. Run it again after nnunetv2 was reinstalled.
+
+Where nnunetv2 must not or cannot be written to, set nnUNet_extTrainer instead (see `nnunet-skd path --help`).
+
+  nnunet-skd register
+  nnunet-skd register --remove
+"""
+
+import argparse
+import shutil
+
+from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.install.discovery import export_line, is_registered, shim_files, shim_folder
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--remove", action="store_true", help="take the module away again")
+
+
+def run(args: argparse.Namespace) -> None:
+    if args.remove:
+        removed = remove()
+        print(f"Removed {shim_folder()}" if removed else f"Nothing to remove: {shim_folder()} does not exist")
+    else:
+        written = register()
+        print(f"Registered in {shim_folder()}" if written else f"Already registered in {shim_folder()}")
+        print("Try: nnUNetv2_train DATASET 2d 0 -tr nnUNetTrainerDSKD")
+
+
+def register() -> bool:
+    """Write the shim.
+
+    Returns:
+        False where it was already there.
+
+    Raises:
+        BadInput: nnunetv2 is read-only; the message holds the line for nnUNet_extTrainer.
+    """
+    if is_registered():
+        return False
+    try:
+        shim_folder().mkdir(exist_ok=True)
+        for path, text in shim_files().items():
+            path.write_text(text)
+    except OSError as error:
+        raise BadInput(
+            f"cannot write to {shim_folder()}: {error.strerror}. Use the environment variable instead:\n{export_line()}"
+        ) from error
+    return True
+
+
+def remove() -> bool:
+    """Take the shim away.
+
+    Returns:
+        False where there was none.
+
+    Raises:
+        BadInput: the folder cannot be removed.
+    """
+    if not shim_folder().is_dir():
+        return False
+    try:
+        shutil.rmtree(shim_folder())
+    except OSError as error:
+        raise BadInput(f"cannot remove {shim_folder()}: {error.strerror}. Remove it as its owner.") from error
+    return True
