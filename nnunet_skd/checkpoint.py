@@ -99,15 +99,17 @@ def check_extra(trainer: SelfDistillationTrainer, extra: dict | None, filename: 
 def restore_extra(trainer: SelfDistillationTrainer, extra: dict | None, filename: str, writer: str) -> None:
     """Load what :func:`extra_state` gave; what the checkpoint does not hold starts anew, and the log says so."""
     extra = extra or {}
-    if trainer.own_parameters is not None and extra.get("terms"):
-        for term in trainer.loss.terms:
-            prefix = f"{term.name}."
-            state = {k.removeprefix(prefix): v for k, v in extra["terms"].items() if k.startswith(prefix)}
+    theirs = extra.get("terms", {})
+    for term in trainer.loss.terms:
+        prefix = f"{term.name}."
+        state = {key.removeprefix(prefix): value for key, value in theirs.items() if key.startswith(prefix)}
+        if state:
             term.load_state_dict(state)
+        else:
+            term.start_anew(trainer.loss.task)
+    if trainer.own_parameters is not None and theirs:
         trainer.own_parameters.optimizer.load_state_dict(extra["optimizer"])
     elif trainer.own_parameters is not None:
-        for term in trainer.loss.terms:
-            term.start_anew(trainer.loss.task)
         trainer.print_to_log_file(
             f"{filename} was written by {writer} and holds no parameters of {type(trainer).__name__}'s terms: these "
             f"start anew. Network, optimizer and epoch continue."

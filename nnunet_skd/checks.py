@@ -47,6 +47,17 @@ def require_side_outputs(trainer: nnUNetTrainer, network: nn.Module) -> None:
         )
 
 
+def predict_command(trainer: nnUNetTrainer) -> str:
+    """The command line that predicts with the trainer's model."""
+    device = "" if trainer.device.type == "cuda" else f" -device {trainer.device.type}"
+    previous_stage = " -prev_stage_predictions PREVIOUS_STAGE_FOLDER" if trainer.is_cascaded else ""
+    return (
+        f"nnUNetv2_predict -i INPUT_FOLDER -o OUTPUT_FOLDER -d {trainer.plans_manager.dataset_name} "
+        f"-c {trainer.configuration_name} -tr {type(trainer).__name__} -p {trainer.plans_manager.plans_name} "
+        f"-f {trainer.fold}{previous_stage}{device}"
+    )
+
+
 def task_of(trainer: nnUNetTrainer) -> Task:
     """What the terms may know of an initialised trainer whose loss is still nnU-Net's."""
     base = trainer.loss.loss

@@ -18,6 +18,9 @@ class FeatureTap:
         if module.training:
             self._inputs.append(inputs[0])
 
+    def clear(self) -> None:
+        self._inputs.clear()
+
     def pop(self) -> Tensor:
         """The features of the last forward pass, ``B, D, spatial``.
 

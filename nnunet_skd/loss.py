@@ -88,15 +88,39 @@ class SelfDistillationLoss(nn.Module):
         """The summands of a training step's loss, weights included, of which the means are kept for the log."""
         teacher_outputs, self.teacher_outputs = self.teacher_outputs, None
         step = Step(self.task, outputs, target, teacher_outputs, self.epoch, self.num_epochs, self.tap)
-        values = {"segmentation": self.segmentation_loss(outputs, target)} | self._terms(step)
+        terms = [term for term in self.terms if term.on_labelled]
+        return self._recorded({"segmentation": self.segmentation_loss(outputs, target)} | _values(terms, step), step)
+
+    @property
+    def teaches_labelled(self) -> bool:
+        """Whether a term compares with the teacher on nnU-Net's labelled patches."""
+        return any(term.needs_teacher and term.on_labelled for term in self.terms)
+
+    @property
+    def teaches_unlabelled(self) -> bool:
+        """Whether a term has a weight on patches of the second stream in this epoch."""
+        return any(term.on_unlabelled and term.weight_at(self.epoch, self.num_epochs) for term in self.terms)
+
+    def unlabelled(
+        self, outputs: list[Tensor], target: list[Tensor] | None, teacher_outputs: list[Tensor | None]
+    ) -> Tensor:
+        """What the terms add on patches of the second stream. ``target``: None where no voxel has a label."""
+        step = Step(self.task, outputs, target, teacher_outputs, self.epoch, self.num_epochs, from_stream=True)
+        if self.tap is not None:
+            self.tap.clear()
+        values = _values([term for term in self.terms if term.on_unlabelled], step)
+        return sum(self._recorded(values, step).values())
+
+    def _recorded(self, values: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         self.means.add(values)
         self.means.add(step.log, skip_undefined=True)
         return values
 
-    def _terms(self, step: Step) -> dict[str, Tensor]:
-        values = {}
-        for term in self.terms:
-            if step.teacher_outputs is not None or not term.needs_teacher:
-                with nullcontext() if term.under_autocast else without_autocast(step.outputs[0]):
-                    values |= term.weighted(step)
-        return values
+
+def _values(terms: Sequence[Term], step: Step) -> dict[str, Tensor]:
+    values = {}
+    for term in terms:
+        if step.teacher_outputs is not None or not term.needs_teacher:
+            with nullcontext() if term.under_autocast else without_autocast(step.outputs[0]):
+                values |= term.weighted(step)
+    return values

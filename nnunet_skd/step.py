@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import torch
 from torch import Tensor, nn
 
 from nnunet_skd.feature_tap import FeatureTap
@@ -39,6 +40,15 @@ class Task:
     lowest_value: float = 0.0
     segmentation_layer: nn.Module | None = None
 
+    @property
+    def num_outputs(self) -> int:
+        """K: classes including the background, or regions."""
+        return self.segmentation_layer.out_channels
+
+    @property
+    def device(self) -> torch.device:
+        return self.segmentation_layer.weight.device
+
     @cached_property
     def supervised(self) -> tuple[int, ...]:
         """The outputs that nnU-Net trains."""
@@ -52,7 +62,9 @@ class Step:
     Attributes:
         outputs: the student's logits, highest resolution first, each ``B, K, spatial``.
         target: nnU-Net's targets at the same resolutions; None for patches of images without labels.
-        teacher_outputs: the teacher's logits of the same patches, or None while there is no teacher.
+        teacher_outputs: the teacher's logits of the same patches, or None while there is no teacher. A teacher of
+            another configuration may lack an output; then that one is None.
+        from_stream: whether the patches are of the second stream: without labels, but for what ``target`` says.
         log: what the terms want in the log, beside their values: numbers or scalars on the device. nan is left out.
     """
 
@@ -63,12 +75,17 @@ class Step:
     epoch: int = 0
     num_epochs: int = 1
     tap: FeatureTap | None = None
+    from_stream: bool = False
     log: dict[str, float | Tensor] = field(default_factory=dict)
 
     def __post_init__(self):
         self._probabilities: dict[int, Tensor] = {}
         self._teacher_probabilities: dict[int, Tensor] = {}
         self._targets: dict[int, tuple[Tensor, Tensor | None]] = {}
+
+    def teacher_has(self, head: int) -> bool:
+        """Whether the teacher has an output of this resolution."""
+        return self.teacher_outputs[head] is not None
 
     def probabilities(self, head: int) -> Tensor:
         """The student's: ``B, K, spatial`` of this output in float32, with a gradient."""
@@ -90,6 +107,13 @@ class Step:
     def valid(self, head: int) -> Tensor | None:
         """Which voxels have a label, ``B, 1, spatial`` (bool), or None where all have."""
         return self._split(head)[1]
+
+    def without_label(self, head: int) -> Tensor | None:
+        """Which voxels have no label, ``B, 1, spatial`` (bool), or None where none has."""
+        if self.target is None:
+            return None
+        valid = self.valid(head)
+        return torch.zeros_like(self.labels(head)[:, :1], dtype=torch.bool) if valid is None else ~valid
 
     def _split(self, head: int) -> tuple[Tensor, Tensor | None]:
         if head not in self._targets:

@@ -15,6 +15,7 @@ from nnunet_skd.loss import SelfDistillationLoss
 from nnunet_skd.losses.term import Term
 from nnunet_skd.own_parameters import OwnParameters
 from nnunet_skd.teachers import Teacher
+from nnunet_skd.unlabelled import UnlabelledStream, gradients_of, processes_shared, stream_cases
 
 
 class SelfDistillationTrainer(nnUNetTrainer):
@@ -26,10 +27,15 @@ class SelfDistillationTrainer(nnUNetTrainer):
     Attributes:
         terms: the summands beside nnU-Net's loss, see :class:`nnunet_skd.losses.term.Term`.
         teacher: see :class:`nnunet_skd.teachers.Teacher`.
+        unlabelled_per_labelled: patches without labels beside each of nnU-Net's; 0: none.
+        needs_unlabelled: refuse a training without images that nobody labelled, and without an ignore label.
     """
 
     terms: tuple[Term, ...] = ()
     teacher: Teacher | None = None
+    unlabelled_per_labelled = 0.0
+    needs_unlabelled = False
+    stream: UnlabelledStream | None = None
 
     def initialize(self) -> None:
         """nnU-Net's initialisation, then the loss.
@@ -39,8 +45,6 @@ class SelfDistillationTrainer(nnUNetTrainer):
         """
         checks.require_deep_supervision(self)
         self.teacher = deepcopy(self.teacher)
-        if self.teacher is not None:
-            self.teacher.check(self)
         super().initialize()
         checks.require_side_outputs(self, self.plain_network())
         self.loss = SelfDistillationLoss(self.loss, deepcopy(self.terms), checks.task_of(self))
@@ -55,9 +59,17 @@ class SelfDistillationTrainer(nnUNetTrainer):
         return network._orig_mod if isinstance(network, OptimizedModule) else network
 
     def on_train_start(self) -> None:
-        super().on_train_start()
+        if not self.was_initialized:
+            self.initialize()
+        if self.teacher is not None:
+            self.teacher.check(self)
+        cases = stream_cases(self)
+        with processes_shared(cases is not None) as processes:
+            super().on_train_start()
         if self.teacher is not None:
             self.teacher.attach(self)
+        if cases is not None:
+            self.stream = UnlabelledStream(self, cases, processes)
         if self.local_rank == 0:
             self.distillation_log = DistillationLog(
                 self.output_folder, self.current_epoch, lambda text: self.print_to_log_file("WARNING:", text)
@@ -73,12 +85,13 @@ class SelfDistillationTrainer(nnUNetTrainer):
     def train_step(self, batch: dict) -> dict:
         if self.own_parameters is not None:
             self.own_parameters.zero_grad()
-        if self.teacher is not None:
+        if self.teacher is not None and self.loss.teaches_labelled:
             batch["data"] = batch["data"].to(self.device, non_blocking=True)
             # as nnU-Net: mixed precision on CUDA only
             with torch.autocast(self.device.type) if self.device.type == "cuda" else dummy_context():
                 self.loss.teacher_outputs = self.teacher(batch["data"])
-        result = super().train_step(batch)
+        with gradients_of(self.stream):
+            result = super().train_step(batch)
         if self.teacher is not None:
             self.teacher.after_step()
         return result
@@ -127,12 +140,6 @@ class SelfDistillationTrainer(nnUNetTrainer):
 
     def on_train_end(self) -> None:
         super().on_train_end()
-        device = "" if self.device.type == "cuda" else f" -device {self.device.type}"
-        previous_stage = " -prev_stage_predictions PREVIOUS_STAGE_FOLDER" if self.is_cascaded else ""
-        self.print_to_log_file(
-            "Predict with this model:\n"
-            f"nnUNetv2_predict -i INPUT_FOLDER -o OUTPUT_FOLDER -d {self.plans_manager.dataset_name} "
-            f"-c {self.configuration_name} -tr {type(self).__name__} -p {self.plans_manager.plans_name} "
-            f"-f {self.fold}{previous_stage}{device}",
-            add_timestamp=False,
-        )
+        if self.stream is not None:
+            self.stream.close()
+        self.print_to_log_file(f"Predict with this model:\n{checks.predict_command(self)}", add_timestamp=False)

@@ -139,4 +139,5 @@ class DeepDistribution(Term):
                 **self.options,
             )
             for head in step.task.supervised
+            if step.teacher_has(head)
         )

@@ -22,7 +22,8 @@ class Term(nn.Module):
         needs_features: whether the term reads ``step.features``.
         under_autocast: whether the term runs in nnU-Net's mixed precision, as its networks do. Otherwise products stay
             in the precision of their operands.
-        on_unlabelled: whether the term also applies to patches of images without labels.
+        on_labelled: whether the term applies to nnU-Net's labelled patches.
+        on_unlabelled: whether the term applies to the patches of the second stream, see :mod:`nnunet_skd.unlabelled`.
 
     Raises:
         ValueError: for a negative weight.
@@ -32,6 +33,7 @@ class Term(nn.Module):
     needs_teacher = True
     needs_features = False
     under_autocast = False
+    on_labelled = True
     on_unlabelled = False
 
     def __init__(self, *, weight: float = 1.0):

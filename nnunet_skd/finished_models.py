@@ -1,0 +1,131 @@
+"""Finished nnU-Net models as a teacher: an ensemble, a bigger network, or the model that saw the labels only."""
+
+from __future__ import annotations
+
+import os
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from torch import Tensor, nn
+
+from nnunet_skd.model_checks import CHECKPOINT, VARIABLE, check_model, teaching_folds
+from nnunet_skd.teachers import Teacher
+
+if TYPE_CHECKING:
+    from nnunet_skd.trainer import SelfDistillationTrainer
+
+
+@dataclass
+class Member:
+    """One trained network: its weights on the device, or waiting on the CPU where not all members fit."""
+
+    name: str
+    network: nn.Module
+    mirror_axes: tuple[int, ...]
+
+
+class FinishedModels(Teacher):
+    """Models that were trained before, frozen. Each step draws one member at random.
+
+    On average a member says what the ensemble's mean says, for one forward pass. A member is mirrored along the axes
+    along which its own trainer mirrors at inference.
+
+    The models are the folders that ``nnUNetv2_train`` writes, named by the environment variable
+    ``nnUNet_skd_teacher=FOLDER[:FOLDER...]`` and recorded in the checkpoint, so that ``--c`` needs no variable. Any
+    trainer, configuration and plans of the same dataset will do, as long as the images are preprocessed alike.
+
+    A student of fold f may only be taught by what has not seen the validation cases of fold f: the models' own fold f.
+    A student of ``all`` is taught by every fold there is.
+    """
+
+    def __init__(self, *, mirror: bool = True):
+        super().__init__(mirror=mirror)
+        self.folders: list[str] = []
+        self._recorded: list[str] = []
+
+    def __repr__(self) -> str:
+        return f"FinishedModels(mirror={self.mirror}, folders={self.folders})"
+
+    def check(self, trainer: SelfDistillationTrainer) -> None:
+        """
+        Raises:
+            ValueError: no models are named; one is missing, unfinished or damaged; it differs from the student in
+                dataset, labels, channels or preprocessing; or it has seen the student's validation cases.
+        """
+        named = [folder for folder in os.environ.get(VARIABLE, "").split(os.pathsep) if folder]
+        self.folders = [str(Path(folder).expanduser().resolve()) for folder in named] or self._recorded
+        if not self.folders:
+            raise ValueError(
+                f"{type(trainer).__name__} needs finished models as its teacher. Name their folders: {VARIABLE}="
+                f"$nnUNet_results/{trainer.plans_manager.dataset_name}/nnUNetTrainer__"
+                f"{trainer.plans_manager.plans_name}__{trainer.configuration_name} (several with {os.pathsep!r})."
+            )
+        for folder in map(Path, self.folders):
+            check_model(folder, trainer)
+            teaching_folds(folder, trainer)
+
+    def attach(self, trainer: SelfDistillationTrainer) -> None:
+        self._device = trainer.device
+        scales = trainer._get_deep_supervision_scales()
+        patch = trainer.configuration_manager.patch_size
+        self._sizes = [tuple(round(n * s) for n, s in zip(patch, scale, strict=True)) for scale in scales]
+        self._members = [m for folder in self.folders for m in _load(Path(folder), trainer, self._device)]
+        self._resident = _move_all(self._members, self._device)
+        trainer.print_to_log_file(f"Teachers: {', '.join(member.name for member in self._members)}")
+
+    def state_dict(self) -> dict:
+        return {"folders": self.folders}
+
+    def load_state_dict(self, state: dict) -> None:
+        self._recorded = state.get("folders", [])
+
+    def __call__(self, data: Tensor) -> list[Tensor | None]:
+        self._member = random.choice(self._members)
+        self.mirror_axes = self._member.mirror_axes
+        return super().__call__(data)
+
+    def outputs(self, data: Tensor) -> list[Tensor | None]:
+        network = self._member.network
+        if not self._resident:
+            network.to(self._device)
+        by_size = {tuple(z.shape[2:]): z for z in network(data)}
+        if not self._resident:
+            network.to("cpu")
+        return [by_size.get(size) for size in self._sizes]
+
+
+def _load(folder: Path, trainer: SelfDistillationTrainer, device: torch.device) -> list[Member]:
+    """The members of one folder, each by nnU-Net's own means, on the CPU; half precision where they run on CUDA."""
+    members = []
+    for fold in teaching_folds(folder, trainer):
+        predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+        try:
+            predictor.initialize_from_trained_model_folder(str(folder), (fold,), CHECKPOINT)
+        except (RuntimeError, OSError, EOFError, KeyError) as error:
+            raise ValueError(
+                f"{folder}/fold_{fold}/{CHECKPOINT} cannot be loaded ({str(error).splitlines()[0]}). It is damaged, or "
+                f"its trainer is not known here."
+            ) from error
+        network = getattr(predictor.network, "_orig_mod", predictor.network)
+        network.decoder.deep_supervision = True
+        network.eval().requires_grad_(False)
+        if device.type == "cuda":
+            network.half()
+        members.append(Member(f"{folder.name} fold {fold}", network, tuple(predictor.allowed_mirroring_axes or ())))
+    return members
+
+
+def _move_all(members: list[Member], device: torch.device) -> bool:
+    """Whether all members fit on the device at once; otherwise they wait on the CPU."""
+    try:
+        for member in members:
+            member.network.to(device)
+    except torch.cuda.OutOfMemoryError:
+        for member in members:
+            member.network.to("cpu")
+        return False
+    return True

@@ -1,0 +1,185 @@
+"""The second stream: patches of images without labels, on top of nnU-Net's own batches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
+from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
+from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class, nnUNetBaseDataset
+from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
+from nnunetv2.utilities.helpers import dummy_context
+
+from nnunet_skd.stronger_view import StrongerView
+from nnunet_skd.unlabelled_data import checked_cases, read_record, unlabelled_folder
+
+if TYPE_CHECKING:
+    from nnunet_skd.trainer import SelfDistillationTrainer
+
+
+def stream_cases(trainer: SelfDistillationTrainer) -> list[str] | None:
+    """The images without labels for the second stream; None: the trainer has no second stream.
+
+    The list may be empty where the dataset has an ignore label: the training cases hold voxels without a label then.
+
+    Raises:
+        ValueError: the trainer needs such images and there are none, or they do not fit the plans. The message names
+            the command that fixes it.
+    """
+    if not trainer.unlabelled_per_labelled:
+        return None
+    plans, configuration = trainer.plans_manager, trainer.configuration_name
+    if read_record(unlabelled_folder(plans, configuration)) is not None:
+        return checked_cases(plans, configuration)
+    if trainer.label_manager.has_ignore_label:
+        return []
+    return checked_cases(plans, configuration) if trainer.needs_unlabelled else None
+
+
+class PartlyLabelled:
+    """The images without labels and, where the dataset has an ignore label, the training cases, as one dataset.
+
+    nnU-Net's data loader draws from it as from its own datasets.
+    """
+
+    def __init__(self, unlabelled: nnUNetBaseDataset | None, labelled: nnUNetBaseDataset | None, ignore: int | None):
+        self._unlabelled, self._labelled, self._ignore = unlabelled, labelled, ignore
+        self._labelled_cases = set() if labelled is None else set(labelled.identifiers)
+        self.identifiers = ([] if unlabelled is None else list(unlabelled.identifiers)) + sorted(self._labelled_cases)
+
+    def load_case(self, identifier: str) -> tuple:
+        if identifier in self._labelled_cases:
+            return self._labelled.load_case(identifier)
+        data, segmentation, previous, properties = self._unlabelled.load_case(identifier)
+        if self._ignore is not None:  # here only ignored voxels are taught
+            segmentation = np.broadcast_to(np.int16(self._ignore), segmentation.shape)
+        return data, segmentation, previous, properties
+
+
+class UnlabelledStream:
+    """Patches drawn uniformly by nnU-Net's data loader, with the trainer's own augmentation.
+
+    Args:
+        trainer: initialised.
+        cases: from :func:`stream_cases`.
+        processes: for augmentation; 0 runs it in the training's own process.
+    """
+
+    def __init__(self, trainer: SelfDistillationTrainer, cases: list[str], processes: int):
+        self._trainer = trainer
+        configuration, labels = trainer.configuration_manager, trainer.label_manager
+        rotation, dummy_2d, initial_patch_size, mirror_axes = (
+            trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        )
+        self._partly = labels.has_ignore_label
+        transforms = trainer.get_training_transforms(
+            configuration.patch_size,
+            rotation,
+            trainer._get_deep_supervision_scales() if self._partly else None,
+            mirror_axes,
+            dummy_2d,
+            use_mask_for_norm=configuration.use_mask_for_norm,
+            is_cascaded=False,
+            foreground_labels=labels.foreground_labels,
+            regions=labels.foreground_regions if labels.has_regions and self._partly else None,
+            ignore_label=labels.ignore_label,
+        )
+        folder = str(unlabelled_folder(trainer.plans_manager, trainer.configuration_name))
+        dataset = PartlyLabelled(
+            infer_dataset_class(folder)(folder, cases) if cases else None,
+            trainer.get_tr_and_val_datasets()[0] if self._partly else None,
+            labels.ignore_label,
+        )
+        batch_size = max(1, round(trainer.batch_size * trainer.unlabelled_per_labelled))
+        loader = nnUNetDataLoader(
+            dataset, batch_size, initial_patch_size, configuration.patch_size, labels, transforms=transforms
+        )
+        loader.has_ignore = False  # or patches would be centred on annotated voxels
+        if processes == 0:
+            self._batches = SingleThreadedAugmenter(loader, None)
+        else:
+            self._batches = NonDetMultiThreadedAugmenter(
+                loader,
+                None,
+                processes,
+                num_cached=max(6, processes // 2),
+                pin_memory=trainer.device.type == "cuda",
+                wait_time=0.002,
+            )
+        self._view = StrongerView(
+            tuple(mirror_axes or ()), tuple(configuration.spacing)[-len(configuration.patch_size) :]
+        )
+
+    @property
+    def teaches(self) -> bool:
+        return self._trainer.loss.teaches_unlabelled
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        return self._trainer.optimizer
+
+    def backward(self) -> None:
+        """One pass over a batch: the terms' gradients join those of the network's parameters."""
+        trainer = self._trainer
+        batch = next(self._batches)
+        data = batch["data"].to(trainer.device, non_blocking=True)
+        target = [t.to(trainer.device, non_blocking=True) for t in batch["target"]] if self._partly else None
+        with torch.autocast(trainer.device.type) if trainer.device.type == "cuda" else dummy_context():
+            outputs = trainer.teacher(data)
+            if outputs is None:
+                return
+            with torch.no_grad():
+                data, outputs, target = self._view(data, outputs, target)
+            loss = trainer.loss.unlabelled(trainer.network(data), target, outputs)
+        if trainer.grad_scaler is not None:
+            loss = trainer.grad_scaler.scale(loss)
+        loss.backward()
+
+    def close(self) -> None:
+        if isinstance(self._batches, NonDetMultiThreadedAugmenter):
+            self._batches._finish()
+
+
+@contextmanager
+def gradients_of(stream: UnlabelledStream | None) -> Iterator[None]:
+    """While nnU-Net's step runs: its gradients are added to those of a batch of the stream, if it teaches now.
+
+    nnU-Net's step begins with ``zero_grad`` and cannot be asked not to, so that function does nothing meanwhile. Two
+    passes one after the other need no more memory than one, and the sum is scaled and clipped as one gradient.
+    """
+    if stream is None or not stream.teaches:
+        yield
+        return
+    optimizer = stream.optimizer
+    optimizer.zero_grad(set_to_none=True)
+    stream.backward()
+    optimizer.zero_grad = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        del optimizer.zero_grad
+
+
+@contextmanager
+def processes_shared(with_stream: bool) -> Iterator[int]:
+    """While nnU-Net starts its augmentation processes: half of them are the stream's; gives their number."""
+    allowed = get_allowed_n_proc_DA()
+    if not with_stream or allowed == 0:
+        yield 0
+        return
+    share = max(1, allowed // 2)
+    before = os.environ.get("nnUNet_n_proc_DA")
+    os.environ["nnUNet_n_proc_DA"] = str(max(1, allowed - share))
+    try:
+        yield share
+    finally:
+        if before is None:
+            del os.environ["nnUNet_n_proc_DA"]
+        else:
+            os.environ["nnUNet_n_proc_DA"] = before

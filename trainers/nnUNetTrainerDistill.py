@@ -1,0 +1,20 @@
+"""Learning from finished models, named by nnUNet_skd_teacher=FOLDER[:FOLDER...], for nnUNetv2_train -tr."""
+
+from nnunet_skd.catalogue import epoch_variants
+from nnunet_skd.finished_models import FinishedModels
+from nnunet_skd.losses.channel_wise import ChannelWise
+from nnunet_skd.losses.deep_distribution import DeepDistribution
+from nnunet_skd.losses.pixelwise import Pixelwise
+from nnunet_skd.losses.unlabelled import Unlabelled
+from nnunet_skd.trainer import SelfDistillationTrainer
+
+
+class nnUNetTrainerDistill(SelfDistillationTrainer):
+    """Finished models, mirrored, teach the labelled voxels, and images without labels where there are any."""
+
+    teacher = FinishedModels()
+    terms = (DeepDistribution(), Pixelwise(rising=False), ChannelWise(), Unlabelled(rise=0.05))
+    unlabelled_per_labelled = 1.0
+
+
+globals().update(epoch_variants(nnUNetTrainerDistill))
