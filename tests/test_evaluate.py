@@ -15,7 +15,7 @@ from skimage import io
 from nnunet_skd.tools import cli
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.command import CASES_CSV, JSON, SUMMARY_CSV
-from nnunet_skd.tools.evaluate.folders import _map, evaluate_folders
+from nnunet_skd.tools.evaluate.folders import evaluate_folders, map_processes
 from nnunet_skd.tools.evaluate.metrics import METRICS
 from nnunet_skd.tools.evaluate.statistics import bootstrap_interval
 from nnunet_skd.tools.evaluate.summary import FOREGROUND, format_summary, summarize
@@ -81,7 +81,7 @@ def test_processes_change_nothing(folders):
 
 def test_a_killed_worker_is_no_endless_wait():
     with pytest.raises(BadInput, match="smaller -np"):
-        list(_map(os._exit, [1, 1], 2))
+        list(map_processes(os._exit, [1, 1], 2))
 
 
 def test_spacing_comes_from_the_files(tmp_path):
@@ -171,7 +171,7 @@ def test_corrupt_file_is_named(folders, name):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"metrics": ["Dise"]}, "no metric Dise; choose from Dice, IoU"),
+        ({"metrics": ["Dise"]}, "no metric Dise. Choose from Dice, IoU"),
         ({"num_processes": 0}, "at least 1, not 0"),
         ({"tolerance": -1.0}, "tolerance"),
         ({"tolerance": float("nan")}, "tolerance"),
@@ -285,4 +285,4 @@ def test_output_that_cannot_be_written_is_refused_before_the_work(folders, tmp_p
     command = ["evaluate", *map(str, folders), "-djfile", str(tmp_path / "dataset.json"), "-o", str(tmp_path / "file")]
     assert cli.main(command) == 2
     captured = capsys.readouterr()
-    assert "cannot write into" in captured.err and "evaluate:" not in captured.err.replace("nnunet-skd evaluate:", "")
+    assert "cannot write to" in captured.err and "evaluate:" not in captured.err.replace("nnunet-skd evaluate:", "")

@@ -51,7 +51,7 @@ def test_losses_and_modules_work_without_nnunet():
 
 def test_every_module_of_the_training_path_is_in_one_of_the_layers():
     modules = {file.stem for file in PACKAGE.glob("*.py")}
-    assert modules == {*TORCH_ONLY, "__init__", "catalogue", "distillation_log", "trainer"}
+    assert modules == {*TORCH_ONLY, "__init__", "catalogue", "distillation_log", "trainer", "unlabelled_data"}
 
 
 def test_imports_run_one_way():

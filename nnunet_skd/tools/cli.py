@@ -19,6 +19,7 @@ COMMANDS = {
     "export": ("export.command", "write a model that stock nnU-Net or ONNX Runtime predicts with"),
     "convert": ("convert.command", "bring a public data set into nnU-Net's raw format"),
     "compact": ("compact.command", "add a smaller configuration to a dataset's plans"),
+    "unlabelled": ("unlabelled.command", "preprocess images without labels, beside a dataset that is preprocessed"),
     "bench": ("bench.command", "step time, memory and inference time, as ratios to a reference trainer"),
 }
 

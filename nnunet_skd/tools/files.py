@@ -77,6 +77,17 @@ def new_files(folder: Path) -> Iterator[Path]:
             os.replace(file, Path(folder) / file.name)
 
 
+def require_folder(folder: str | Path) -> Path:
+    """The folder as a path.
+
+    Raises:
+        BadInput: it does not exist, or is a file.
+    """
+    if not Path(folder).is_dir():
+        raise BadInput(f"{folder} is not a folder. Check the path")
+    return Path(folder)
+
+
 def require_free(target: Path) -> None:
     """Refuse a path where something would be overwritten.
 

@@ -20,7 +20,6 @@ from nnunet_skd.tools.bench.random_data import random_batch, random_case
 
 # The first steps compile, let cuDNN choose its algorithms and let the gradient scaler settle.
 WARM_UP_STEPS = 4
-
 PARTS = ("teacher", "losses", "rest")
 
 

@@ -10,7 +10,6 @@ from nnunet_skd.tools.errors import BadInput
 
 # Tensor cores want channels in eights, and fewer than eight leave instance norm little to work with.
 CHANNEL_STEP = 8
-
 # UNet_featuremap_min_edge_length of nnU-Net's planner: an axis is not pooled below this many voxels.
 MIN_BOTTLENECK_EDGE = 4
 

@@ -46,10 +46,10 @@ def trained_arms(
         The dataset's name, the arms and the dataset.json that their labels agree on.
 
     Raises:
-        BadInput: no such dataset or result, an arm twice, numbers of names that do not fit, different labels.
+        BadInput: no such dataset or result, an arm twice, different numbers of names, different labels.
     """
     if not nnUNet_results.is_set():
-        raise BadInput("nnUNet_results is not set; export it as for the training")
+        raise BadInput("nnUNet_results is not set. Export it as for the training")
     try:
         dataset = maybe_convert_to_dataset_name(dataset_name_or_id)
     except (RuntimeError, ValueError) as error:
@@ -84,7 +84,7 @@ def predicted_arms(folders: Sequence[str | Path]) -> list[Arm]:
     folders = [Path(f) for f in folders]
     for folder in folders:
         if not folder.is_dir():
-            raise BadInput(f"{folder} is not a folder; --pred takes one folder with predictions per arm")
+            raise BadInput(f"{folder} is not a folder. --pred takes one folder with predictions per arm")
     if len(folders) < 2 or len({f.resolve() for f in folders}) < len(folders):
         raise BadInput("--pred takes two or more different folders, the reference arm first")
     names = [f.resolve().name for f in folders]
@@ -128,11 +128,13 @@ def _common_dataset_json(arms: list[Arm], models: list[Path]) -> dict:
         try:
             contents.append(load_json(str(model / "dataset.json")))
         except (OSError, ValueError) as error:
-            raise BadInput(f"{model / 'dataset.json'} cannot be read ({error}); nnUNetv2_train writes it") from error
+            raise BadInput(
+                f"{model / 'dataset.json'} cannot be read ({error}). Copy it again from where the model was trained"
+            ) from error
     for arm, content in zip(arms, contents, strict=True):
         if content["labels"] != contents[0]["labels"]:
             raise BadInput(
                 f"{arms[0].name} and {arm.name} were trained on different labels: {contents[0]['labels']} and "
-                f"{content['labels']}; train one of them again"
+                f"{content['labels']}. Train one of them again"
             )
     return contents[0]

@@ -1,24 +1,25 @@
 """Pictures of single cases: two segmentations as contours on the image and the truth, and where they differ most."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
-from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from scipy.ndimage import uniform_filter
 from skimage.measure import find_contours
 from tqdm import tqdm
 
-# Okabe and Ito's palette, told apart by every kind of colour vision and on grey tissue.
-TRUTH, FIRST, SECOND = "#F0E442", "#56B4E9", "#D55E00"
-PAPER_WIDTH = 7.0  # inches: two columns of a journal page
+from nnunet_skd.tools.cases import reader_class
+from nnunet_skd.tools.slices import PAPER_WIDTH, SKY, VERMILION, YELLOW, fullest_slice, grey, slice_axis, take_slice
+
+TRUTH, FIRST, SECOND = YELLOW, SKY, VERMILION
 ZOOM = 0.36  # edges of the enlarged part, as a share of the slice's
-COARSE = 2  # an axis so many times coarser than the first one was the scanner's slice axis
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,12 @@ class CaseSlice:
 def read_slice(files: CaseFiles, dataset_json: dict) -> CaseSlice:
     """Read a case with nnU-Net's reader and take the slice where the two segmentations differ in most voxels.
 
-    The slices lie across the first axis (axial in most files), or across another one if its spacing is at least twice
-    as large, for then the image is fine only within those slices. A 2D image is its own only slice. Voxels with the
-    ignore label do not count as different.
+    Voxels with the ignore label do not count as different.
 
     Raises:
         ValueError: the files' shapes do not agree.
     """
-    reader = determine_reader_writer_from_dataset_json(dataset_json, str(files.truth), verbose=False)()
+    reader = reader_class(dataset_json, files.truth)()
     image, properties = reader.read_images([str(f) for f in files.images])
     truth, first, second = (reader.read_seg(str(f))[0][0] for f in (files.truth, files.first, files.second))
     shapes = {"image": image.shape[1:], "reference": truth.shape, "first": first.shape, "second": second.shape}
@@ -67,14 +66,8 @@ def read_slice(files: CaseFiles, dataset_json: dict) -> CaseSlice:
         differ &= truth != ignore
         truth = np.where(truth == ignore, 0, truth)
     spacing = [float(s) for s in properties["spacing"]]
-    axis = int(np.argmax(spacing)) if max(spacing) >= COARSE * spacing[0] else 0
-    index = int(np.argmax(differ.sum(axis=tuple(a for a in range(3) if a != axis))))
-    # Rows along the body axis are stored from the feet upwards; turned over, the head is on top.
-    turn = slice(None, None, -1 if axis != 0 else 1)
-
-    def take(volume):
-        return np.take(volume, index, axis=axis)[turn]
-
+    axis = slice_axis(spacing)
+    take = partial(take_slice, axis=axis, index=fullest_slice(differ, axis))
     colour = len(files.images) == 1 and len(image) in (3, 4)
     shown = np.stack([take(c) for c in image[:3]], axis=-1) if colour else take(image[0])
     return CaseSlice(
@@ -87,7 +80,7 @@ def read_slice(files: CaseFiles, dataset_json: dict) -> CaseSlice:
     )
 
 
-def draw_cases(
+def draw_differences(
     cases: list[CaseFiles], path: Path, *, dataset_json: dict, first_name: str, second_name: str
 ) -> list[str]:
     """Draw one row per case: the image, the same with both contours on the truth, and the place where they differ most.
@@ -153,13 +146,12 @@ def _physical_ratio(case: CaseSlice) -> float:
     return float(np.clip(height / width, 0.5, 1.6))
 
 
-def _show(axes, image: np.ndarray, case: CaseSlice, window: np.ndarray | None = None) -> None:
+def _show(axes: Axes, image: np.ndarray, case: CaseSlice, window: np.ndarray | None = None) -> None:
     low, high = np.percentile(image if window is None else window, (0.5, 99.5))
-    scaled = np.clip((image - low) / max(high - low, 1e-6), 0, 1)
-    axes.imshow(scaled, cmap="gray", vmin=0, vmax=1, aspect=case.spacing[0] / case.spacing[1])
+    axes.imshow(grey(image, low, high), cmap="gray", vmin=0, vmax=1, aspect=case.spacing[0] / case.spacing[1])
 
 
-def _overlay(axes, case: CaseSlice, linewidth: float) -> None:
+def _overlay(axes: Axes, case: CaseSlice, linewidth: float) -> None:
     tint = np.zeros((*case.truth.shape, 4))
     tint[case.truth > 0] = matplotlib.colors.to_rgba(TRUTH, 0.35)
     axes.imshow(tint, aspect=case.spacing[0] / case.spacing[1], interpolation="nearest")

@@ -1,30 +1,31 @@
 """Did it help? Compare two or more trainers on the same cases: paired statistics, a table and pictures.
 
-The first arm is the reference; every other arm is compared with it, case by case. Per metric, per class and for the
-mean over the classes: the difference of the means with its 95 % bootstrap interval, how many cases got better or worse,
-and a paired test with Holm's correction over all rows of the table.
+The first arm is the reference; every other arm is compared with it, case by case. For
+each metric, each class and the mean over the classes, the table holds the difference of the means with its 95 %
+bootstrap interval, the number of cases that got better or worse, and a paired test with Holm's correction for all rows.
 
-Two ways to name the arms:
+There are two ways to name the arms:
 
-  Trained folds (-d -c -tr -f). Reads fold_K/validation/summary.json, which nnUNetv2_train writes at its end, and the
-  training time per epoch from the logs. -tr, -p and -c take one name for all arms or one per arm:
+  Trained folds (-d -c -tr -f). Reads fold_K/validation/summary.json, which nnUNetv2_train writes when it ends, and
+  the training time per epoch from the logs. -tr, -p and -c take one name for all arms or one per arm:
     nnunet-skd compare -d 80 -c 2d -tr nnUNetTrainer nnUNetTrainerDSKD nnUNetTrainerACWSKD -o did_it_help
     nnunet-skd compare -d 80 -c 2d -tr nnUNetTrainerDSKD -p nnUNetPlans compact_w050 -f 0 -o smaller_network
 
   Predictions of a test set (--pred --ref -djfile), one folder per arm, evaluated here against the reference:
     nnunet-skd compare --pred baseline dskd --ref labelsTs -djfile dataset.json --images imagesTs -o did_it_help
 
---metric takes one or more metrics of 'nnunet-skd evaluate' (Dice, IoU, HD95, clDice, ...). Name them before you look at
-the results. Metrics that summary.json does not hold are computed from the predictions, which takes longer.
+--metrics takes one or more metrics of 'nnunet-skd evaluate' (Dice, IoU, HD95, clDice, ...). Choose them before you look
+at the results. Metrics that are not in summary.json are computed from the predictions, which takes longer.
 
 Writes into the new folder -o, all at once or not at all:
   report.md                  the table, what it means, and what it cannot say
   comparison.csv             the same table, unrounded
-  cases.csv                  every value behind it: one row per arm, fold, case and class
+  cases.csv                  all values behind it: one row per arm, fold, case and class
   paired_METRIC.png          a box per arm and a line per case
-  changed_ARM.png            the -k cases that changed most, by the first metric: image, both contours, the reference
+  changed_ARM.png            the cases that changed most by the first metric: image, both contours, reference
 
-Refuses to compare arms whose cases differ and says which; says so when there are too few cases to conclude.
+Arms whose cases differ are refused, with the names of these cases. Where there are too few cases for a conclusion, the
+report says so.
 Exit status: 0 done, whatever the answer is; 2 unusable input.
 """
 
@@ -35,9 +36,11 @@ from nnunetv2.configuration import default_num_processes
 
 from nnunet_skd.tools.compare.comparison import predicted_comparison, trained_comparison
 from nnunet_skd.tools.compare.paired_table import TESTS
-from nnunet_skd.tools.compare.report import check_free, write_comparison
+from nnunet_skd.tools.compare.report import write_comparison
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.metrics import METRICS
+from nnunet_skd.tools.files import require_free
+from nnunet_skd.tools.old_names import accept_old_name
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,27 +66,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     predicted.add_argument(
         "--ref", metavar="DIR", help="folder with the reference segmentations of the predicted cases"
     )
-    predicted.add_argument("-djfile", metavar="FILE", help="dataset.json: labels, regions, file ending")
+    predicted.add_argument("-djfile", metavar="FILE", help="dataset.json of the raw dataset or the model")
     both = parser.add_argument_group("both")
-    both.add_argument("-o", required=True, metavar="DIR", help="folder for the results; it must not exist or be empty")
+    both.add_argument("-o", required=True, metavar="DIR", help="folder for the results; it must be new or empty")
     both.add_argument(
-        "--metric",
+        "--metrics",
         nargs="+",
         default=["Dice"],
         metavar="NAME",
         help=f"one or more of {', '.join(METRICS)} (default: Dice)",
     )
+    accept_old_name(both, "--metric", dest="metrics", nargs="+")
     both.add_argument(
         "--test",
         choices=list(TESTS),
         default="wilcoxon",
-        help="wilcoxon: signed ranks, the field's habit (default); permutation: sign flips of the mean difference",
+        help="wilcoxon: signed ranks, usual in the field (default); permutation: sign flips of the mean difference",
     )
     both.add_argument(
-        "-k", type=int, default=4, metavar="N", help="draw the N cases that changed most (default: 4; 0: none)"
+        "--pictures", type=int, default=4, metavar="N", help="draw the N cases that changed most (default: 4; 0: none)"
     )
+    accept_old_name(both, "-k", dest="pictures", type=int)
     both.add_argument(
-        "--images", metavar="DIR", help="the cases' images, for the pictures (default with -d: the raw dataset's)"
+        "--images",
+        metavar="DIR",
+        help="images of the cases, for the pictures (default with -d: the raw dataset's)",
     )
     both.add_argument(
         "-np", type=int, default=default_num_processes, metavar="N", help="processes (default: %(default)s, nnU-Net's)"
@@ -98,14 +105,14 @@ def run(args: argparse.Namespace) -> None:
         raise BadInput("name the arms either by -d -c -tr (trained folds) or by --pred --ref -djfile (a test set)")
     missing = [flag for flag, value in (predicted if any(predicted.values()) else trained).items() if not value]
     if missing:
-        raise BadInput(f"{', '.join(missing)} missing; see nnunet-skd compare --help")
+        raise BadInput(f"{', '.join(missing)} missing. See nnunet-skd compare --help")
     output = Path(args.o)
-    check_free(output)
-    common = {"metrics": args.metric, "images_dir": args.images, "num_processes": args.np}
+    require_free(output)
+    common = {"metrics": args.metrics, "images_dir": args.images, "num_processes": args.np}
     if args.pred:
         comparison = predicted_comparison(args.pred, args.ref, args.djfile, **common)
     else:
         comparison = trained_comparison(args.d, args.tr, configurations=args.c, plans=args.p, folds=args.f, **common)
-    write_comparison(comparison, output, test=args.test, changed=args.k)
+    write_comparison(comparison, output, test=args.test, changed=args.pictures)
     print((output / "report.md").read_text(encoding="utf-8"))
     print(f"Written to {output}")

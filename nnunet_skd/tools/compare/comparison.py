@@ -1,25 +1,24 @@
 """What ``nnunet-skd compare`` reads, as one object: the arms, their values, and where the images lie."""
 
 import copy
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.configuration import default_num_processes
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
+from nnunet_skd.tools.cases import channel_files, load_dataset_json
 from nnunet_skd.tools.compare.arms import NO_FOLD, Arm, predicted_arms, trained_arms
 from nnunet_skd.tools.compare.values import SUMMARY_METRICS, evaluated_values, summary_values
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.evaluate.metrics import METRICS
+from nnunet_skd.tools.evaluate.folders import known_metrics
+from nnunet_skd.tools.files import require_folder
 
 LOWER_IS_BETTER = ("HD95", "ASD", "b0_error")
-
 DISTANCES = ("HD95", "ASD")
 
 
@@ -79,7 +78,7 @@ def trained_comparison(
     Raises:
         BadInput: nothing to compare, missing results, different cases, labels or reference segmentations.
     """
-    metrics, images_dir = _known_metrics(metrics), _folder(images_dir)
+    metrics, images_dir = known_metrics(metrics), images_dir and require_folder(images_dir)
     dataset, arms, dataset_json = trained_arms(
         dataset_name_or_id, trainers, configurations, plans, list(dict.fromkeys(map(str, folds)))
     )
@@ -92,8 +91,9 @@ def trained_comparison(
         cases = summary_values(arms, metrics, dataset_json)
     elif reference_dir is None:
         raise BadInput(
-            f"{', '.join(metrics)}: not all in summary.json, and there is neither nnUNet_preprocessed/{dataset}/"
-            f"gt_segmentations nor nnUNet_raw/{dataset}/labelsTr to compute them; set these variables, or compare Dice"
+            f"summary.json does not hold all of {', '.join(metrics)}, and to compute them there is neither "
+            f"nnUNet_preprocessed/{dataset}/gt_segmentations nor nnUNet_raw/{dataset}/labelsTr. Set these "
+            "variables, or compare Dice"
         )
     else:
         cases = evaluated_values(arms, reference_dir, dataset_json, metrics, num_processes)
@@ -105,14 +105,14 @@ def trained_comparison(
         dataset_json=dataset_json,
         reference_dir=reference_dir,
         images_dir=images_dir or (raw if raw and raw.is_dir() else None),
-        no_images="set nnUNet_raw to where this dataset lies, or give --images",
+        no_images="set nnUNet_raw to the folder that holds this dataset, or give --images",
     )
 
 
 def predicted_comparison(
     prediction_dirs: Sequence[str | Path],
     reference_dir: str | Path,
-    dataset_json_file: str | Path,
+    dataset_json: str | Path,
     *,
     metrics: Sequence[str] = ("Dice",),
     images_dir: str | Path | None = None,
@@ -123,7 +123,7 @@ def predicted_comparison(
     Args:
         prediction_dirs: one per arm; the first is the reference arm.
         reference_dir: reference segmentations of exactly these cases.
-        dataset_json_file: nnU-Net's dataset.json.
+        dataset_json: path of nnU-Net's dataset.json.
         metrics: of ``nnunet-skd evaluate``.
         images_dir: folder with the images, for the pictures.
         num_processes: cases evaluated at once.
@@ -131,16 +131,10 @@ def predicted_comparison(
     Raises:
         BadInput: missing folders or files, different cases.
     """
-    metrics, images_dir = _known_metrics(metrics), _folder(images_dir)
+    metrics, images_dir = known_metrics(metrics), images_dir and require_folder(images_dir)
     arms = predicted_arms(prediction_dirs)
     reference_dir = Path(reference_dir)
-    try:
-        dataset_json = load_json(str(dataset_json_file))
-        dataset_json["labels"], dataset_json["file_ending"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(
-            f"{dataset_json_file} is not nnU-Net's dataset.json ({type(error).__name__}: {error})"
-        ) from error
+    dataset_json = load_dataset_json(dataset_json)
     cases = evaluated_values(arms, reference_dir, dataset_json, metrics, num_processes, all_references=True)
     return Comparison(
         title=f"{reference_dir.resolve().parent.name}/{reference_dir.resolve().name}",
@@ -155,12 +149,12 @@ def predicted_comparison(
 
 
 def image_files(images_dir: Path, case: str, dataset_json: dict) -> list[Path]:
-    """The files of one case, a channel each; none if there are none.
+    """The image files of one case, one per channel; none if there are none.
 
     Args:
         images_dir: a folder with CASE_0000, CASE_0001, ... or a raw dataset.
         case: its name.
-        dataset_json: for the file ending, and for data sets that list their files there.
+        dataset_json: for the file ending, and for data sets whose dataset.json lists the files.
     """
     # A raw dataset whose dataset.json says where its files are, rather than a folder of images.
     if case in dataset_json.get("dataset", {}) and not list(images_dir.glob(f"*{dataset_json['file_ending']}")):
@@ -168,21 +162,7 @@ def image_files(images_dir: Path, case: str, dataset_json: dict) -> list[Path]:
         return [Path(f) for f in files if Path(f).is_file()]
     if (images_dir / "imagesTr").is_dir():
         images_dir = images_dir / "imagesTr"
-    name = re.compile(re.escape(case) + r"_\d{4}" + re.escape(dataset_json["file_ending"]))
-    return sorted(f for f in images_dir.glob("*") if name.fullmatch(f.name))
-
-
-def _known_metrics(metrics: Sequence[str]) -> list[str]:
-    unknown = [m for m in metrics if m not in METRICS]
-    if unknown:
-        raise BadInput(f"--metric {' '.join(unknown)} is unknown; known are {', '.join(METRICS)}")
-    return list(dict.fromkeys(metrics))
-
-
-def _folder(folder: str | Path | None) -> Path | None:
-    if folder is not None and not Path(folder).is_dir():
-        raise BadInput(f"--images {folder} is not a folder")
-    return None if folder is None else Path(folder)
+    return channel_files(images_dir, case, dataset_json["file_ending"])
 
 
 def _read_as(metrics: list[str], distance_unit: str) -> dict[str, Metric]:

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-BETTER, WORSE, SAME = "#0072B2", "#D55E00", "#999999"  # Okabe and Ito's palette
-PAPER_WIDTH = 7.0  # inches: two columns of a journal page
+from nnunet_skd.tools.slices import BLUE, GREY, PAPER_WIDTH, VERMILION
+
+BETTER, WORSE, SAME = BLUE, VERMILION, GREY
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def draw_paired_boxes(panels: list[Panel], path: Path, *, columns: int) -> None:
         figure.savefig(path, dpi=300)
 
 
-def _draw_panel(axes, panel: Panel, wrap_at: int) -> None:
+def _draw_panel(axes: Axes, panel: Panel, wrap_at: int) -> None:
     gain = np.round(panel.second - panel.first, 12) * (1 if panel.higher_is_better else -1)
     colours = np.where(gain > 0, BETTER, np.where(gain < 0, WORSE, SAME))
     alpha = float(np.clip(20 / len(gain), 0.2, 0.8))

@@ -1,6 +1,7 @@
 """From one number per case, class and arm to the table that answers "did it help?"."""
 
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -109,7 +110,7 @@ def _compare(first: pd.Series, second: pd.Series, higher: bool, test: str, confi
     }
 
 
-def _verdict(row, higher: bool) -> str:
+def _verdict(row: NamedTuple, higher: bool) -> str:
     if not row.p_holm < ALPHA:
         return "no difference shown"
     low, high = (row.low, row.high) if higher else (-row.high, -row.low)

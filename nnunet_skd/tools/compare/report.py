@@ -1,9 +1,6 @@
 """Write what ``nnunet-skd compare`` found: the report, the tables and the pictures."""
 
 import re
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +9,11 @@ import pandas as pd
 from nnunet_skd import __version__
 from nnunet_skd.tools.compare import words
 from nnunet_skd.tools.compare.arms import Arm
-from nnunet_skd.tools.compare.case_pictures import CaseFiles, draw_cases
+from nnunet_skd.tools.compare.case_pictures import CaseFiles, draw_differences
 from nnunet_skd.tools.compare.comparison import Comparison, image_files
 from nnunet_skd.tools.compare.paired_plot import Panel, draw_paired_boxes
 from nnunet_skd.tools.compare.paired_table import MEAN, paired_table, paired_values
-from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.files import new_folder, require_free
 
 MOST_PANELS = 24  # a picture with more would not fit a page
 
@@ -36,14 +33,14 @@ def write_comparison(
         The table, as ``paired_table`` describes it.
 
     Raises:
-        BadInput: the folder is in use.
+        BadInput: the folder exists and is not empty.
     """
     output = Path(output).resolve()
-    check_free(output)
+    require_free(output)
     table = paired_table(
         comparison.cases, {m: metric.higher_is_better for m, metric in comparison.metrics.items()}, test=test
     )
-    with _appearing(output) as folder:
+    with new_folder(output) as folder:
         table.to_csv(folder / "comparison.csv", index=False)
         comparison.cases.to_csv(folder / "cases.csv", index=False)
         pictures = [
@@ -79,7 +76,7 @@ def _report(comparison: Comparison, table: pd.DataFrame, test: str, pictures: li
         words.result_table(table, comparison.metrics),
         ("'mean' is a case's mean over its classes. " if MEAN in set(table["label"]) else "")
         + "Intervals: 95 % BCa bootstrap over cases. "
-        f"p: {words.TEST_WORDS[test]}; corrected after Holm over {int(table['p'].notna().sum())} test(s). "
+        f"p: {words.TEST_WORDS[test]}; corrected after Holm for {int(table['p'].notna().sum())} test(s). "
         "A verdict needs a corrected p below 0.05 and an interval on one side of zero.",
         "## What these numbers cannot say",
         *(f"* {c}" for c in words.cautions(table, folds=folds, repeated=sorted(per_case.index[per_case > 1]))),
@@ -88,7 +85,7 @@ def _report(comparison: Comparison, table: pd.DataFrame, test: str, pictures: li
         parts += [
             "## Training time",
             words.time_table({arm.name: arm.epoch_seconds for arm in comparison.arms}),
-            "From the training logs. A ratio is fair only between runs on the same machine, with nothing beside them.",
+            "From the training logs. A ratio is fair only between runs on the same machine, with nothing else running.",
         ]
     if pictures or notes:
         parts += ["## Pictures", *(f"![{text}]({name})" for name, text in pictures), *(f"* {n}" for n in notes)]
@@ -135,9 +132,9 @@ def _draw_changed(
     """Draw the most changed cases of one arm; returns (file name, text) or None, and remarks on what is missing."""
     reference, metric = comparison.arms[0], next(iter(comparison.metrics))
     if comparison.images_dir is None:
-        return None, [f"No pictures of cases: there are no images; {comparison.no_images}."]
+        return None, [f"There are no pictures of cases, because the images were not found: {comparison.no_images}."]
     if comparison.reference_dir is None:
-        return None, ["No pictures of cases: there is no folder with the reference segmentations."]
+        return None, ["There are no pictures of cases, because no folder with the reference segmentations was found."]
     labels = list(comparison.cases["label"].unique())
     first, second = (
         frame.iloc[:, 0] for frame in paired_values(comparison.cases, metric, reference.name, arm.name, labels)
@@ -156,14 +153,15 @@ def _draw_changed(
         ]
         missing = [str(f) for f in segmentations if not f.is_file()]
         if not images:
-            missing.append(f"images of {case} in {comparison.images_dir}")
+            missing.append(f"the image in {comparison.images_dir}")
         if missing:
-            remarks.append(f"{case}: not drawn, there is no {', no '.join(missing)}.")
+            remarks.append(f"{case}: not drawn. Missing: {', '.join(missing)}.")
+
             continue
         title = f"{case}: {metric} {first[case]:.{d}f} to {second[case]:.{d}f} ({change[case]:+.{d}f})"
         files.append(CaseFiles(title, images, *segmentations))
     name = f"changed_{_file_name(arm.name)}.png"
-    remarks += draw_cases(
+    remarks += draw_differences(
         files, folder / name, dataset_json=comparison.dataset_json, first_name=reference.name, second_name=arm.name
     )
     if not (folder / name).exists():
@@ -173,21 +171,3 @@ def _draw_changed(
 
 def _file_name(text: str) -> str:
     return re.sub(r"[^\w.-]+", "_", text)
-
-
-def check_free(output: Path) -> None:
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise BadInput(f"{output} exists and is not empty; name another folder with -o, or remove it")
-
-
-@contextmanager
-def _appearing(output: Path) -> Iterator[Path]:
-    """A folder to write into that gets its name only when all is well, and vanishes otherwise."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as staging:
-        folder = Path(staging, output.name)
-        folder.mkdir()
-        yield folder
-        if output.is_dir():
-            output.rmdir()  # empty, as checked
-        folder.rename(output)

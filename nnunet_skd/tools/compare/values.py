@@ -12,7 +12,7 @@ from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.folders import evaluate_folders
 from nnunet_skd.tools.files import listed
 
-SUMMARY_METRICS = ("Dice", "IoU")  # what summary.json holds; its other entries are counts of voxels
+SUMMARY_METRICS = ("Dice", "IoU")  # what summary.json holds; its other entries are numbers of voxels
 
 
 def summary_values(arms: Sequence[Arm], metrics: Sequence[str], dataset_json: dict) -> pd.DataFrame:
@@ -91,7 +91,7 @@ def case_names(folder: Path, file_ending: str) -> set[str]:
     """
     names = {f.name.removesuffix(file_ending) for f in Path(folder).glob(f"*{file_ending}")}
     if not names:
-        raise BadInput(f"{folder} holds no {file_ending} file; the file ending is the one in dataset.json")
+        raise BadInput(f"{folder} holds no {file_ending} file. That is the file ending in dataset.json")
     return names
 
 
@@ -148,11 +148,11 @@ def _read_summary(arm: str, fold: str, path: Path, metrics: Sequence[str], datas
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(
-            f"{path} is not a summary of nnU-Net's validation ({type(error).__name__}: {error}); "
-            "write it again with nnUNetv2_train ... --val"
+            f"{path} is not a summary of nnU-Net's validation ({type(error).__name__}: {error}). "
+            "Write it again with nnUNetv2_train ... --val"
         ) from error
     if not rows:
-        raise BadInput(f"{path} holds no case; write it again with nnUNetv2_train ... --val")
+        raise BadInput(f"{path} holds no case. Write it again with nnUNetv2_train ... --val")
     return rows
 
 
@@ -162,6 +162,6 @@ def _check_same_reference(cases: pd.DataFrame) -> None:
     changed = sizes.index[sizes > 1].get_level_values("case").unique()
     if len(changed):
         raise BadInput(
-            f"the reference segmentation changed between the arms' validations, in {listed(sorted(changed))}; "
-            "validate every arm again with nnUNetv2_train ... --val"
+            f"the reference segmentation changed between the arms' validations, in {listed(sorted(changed))}. "
+            "Validate every arm again with nnUNetv2_train ... --val"
         )

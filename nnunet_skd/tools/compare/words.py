@@ -107,12 +107,12 @@ def cautions(table: pd.DataFrame, *, folds: list[str], repeated: list[str]) -> l
     words = []
     if "too few cases" in set(table["verdict"]):
         needed = next(n for n in range(1, 100) if smallest_p(n) * tests <= ALPHA)
-        corrected = f" With {tests} tests, Holm's correction asks for at least {needed}." if tests > 1 else ""
+        corrected = f" With {tests} tests, Holm's correction requires at least {needed}." if tests > 1 else ""
         words.append(
             f"**Too few cases to conclude.** At most {informative} cases differ between two arms. Even if all n cases "
             f"change in the same direction, no two-sided paired test gives a p below 2 / 2^n: with 5 cases that is "
-            f"0.0625, so fewer than 6 can never reach {ALPHA}.{corrected} These numbers are the least, not enough: "
-            "add folds or cases."
+            f"0.0625, so fewer than 6 can never reach {ALPHA}.{corrected} These are minimum numbers, "
+            "not sufficient ones: add folds or cases."
         )
     if table["cases"].min() < FEW_FOR_BOOTSTRAP:
         words.append(
@@ -128,7 +128,7 @@ def cautions(table: pd.DataFrame, *, folds: list[str], repeated: list[str]) -> l
         words.append(
             "**Cross-validation folds are not independent.** The networks of two folds were trained on mostly the same "
             "cases, so the p-values are too small and the intervals too narrow, by an amount nobody can compute. "
-            "Repeating the cross-validation with other splits does not mend this. An untouched test set (--pred) does."
+            "Repeating the cross-validation with other splits does not help; an untouched test set (--pred) does."
         )
     if "all" in folds:
         words.append(
@@ -147,8 +147,8 @@ def cautions(table: pd.DataFrame, *, folds: list[str], repeated: list[str]) -> l
         words.append("'No difference shown' does not mean equal: the interval holds every difference still possible.")
     for row in table[(table["label"] != MEAN) & (table["only_reference"] + table["only_arm"] > 0)].itertuples():
         words.append(
-            f"**Left out:** in {row.only_reference + row.only_arm} case(s), {row.metric} of {row.label} exists for one "
-            f"arm only ({row.only_reference} x {row.reference}, {row.only_arm} x {row.arm}), so there is no pair. An "
+            f"**Left out:** in {row.only_reference + row.only_arm} case(s), {row.metric} of {row.label} has a value "
+            f"for one arm only ({row.only_reference} x {row.reference}, {row.only_arm} x {row.arm}), so there is no pair. An "
             "overlap then exists for the arm that finds a class which is not there, a distance for the arm that does "
             "not miss the class: leaving such a case out favours the arm in error. Look at them in cases.csv."
         )

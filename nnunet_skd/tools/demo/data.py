@@ -10,7 +10,6 @@ import numpy as np
 from nnunet_skd.tools.errors import BadInput
 
 FEWEST_TRAINING_CASES = 5  # nnU-Net splits them into five folds
-
 MOST_HELD_OUT = 8
 
 

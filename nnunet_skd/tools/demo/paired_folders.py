@@ -18,10 +18,8 @@ from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.files import listed
 
 FOLDERS_DATASET = "Dataset900_Folders"
-
 # Longest first, so that .nii.gz is not taken for something else.
 READABLE = sorted({e for reader in LIST_OF_IO_CLASSES for e in reader.supported_file_endings}, key=len, reverse=True)
-
 CHANNEL_NAMES = {1: ("image",), 3: ("R", "G", "B"), 4: ("R", "G", "B", "A")}
 
 

@@ -26,7 +26,6 @@ from nnunet_skd.tools.demo.ct import draw_ct
 from nnunet_skd.tools.errors import BadInput
 
 DEFAULT_SIZE = {2: (256, 256), 3: (40, 96, 96)}  # pixels (rows, columns); voxels (slices, rows, columns)
-
 SMALLEST_SIZE = {2: 48, 3: 16}
 
 

@@ -14,7 +14,6 @@ from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from
 from nnunet_skd.tools.demo.data import channels_of
 
 PICTURE_ROWS = 4
-
 COLOURS = ("#D55E00", "#56B4E9", "#F0E442", "#009E73", "#CC79A7", "#0072B2", "#E69F00")  # Okabe and Ito
 
 

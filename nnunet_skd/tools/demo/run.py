@@ -19,9 +19,7 @@ from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.folders import evaluate_folders
 
 TRAINER = "nnUNetTrainerDSKD_5epochs"
-
 PHANTOM_IDS = {2: 901, 3: 902}
-
 PHANTOM_CASES = {  # 3D smaller than the phantoms' own size: a sliding window takes a minute per such case on two cores
     2: {"num_train": 16, "num_test": 8},
     3: {"num_train": 12, "num_test": 4, "size": (28, 72, 72)},

@@ -7,9 +7,7 @@ import shutil
 from nnunet_skd.tools.errors import BadInput
 
 NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-
 STATE = "demo.json"
-
 MADE_HERE = (*NNUNET_FOLDERS, "predictions", "logs", "metrics.csv", "demo.png", STATE)
 
 

@@ -1,10 +1,12 @@
 """Evaluate one case: read its two files, check that they fit, and compute the metrics of each class."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.metrics import mask_metrics
@@ -16,26 +18,33 @@ _SPACING_RTOL = 1e-3
 
 @dataclass(frozen=True)
 class Case:
+    """What a worker process needs to know; ``classes`` maps each name to the label values that belong to it."""
+
     name: str
     reference: Path
     prediction: Path
-    reader: type
-    classes: dict
+    reader: type[BaseReaderWriter]
+    classes: dict[str, tuple[int, ...]]
     ignore: int | None
 
 
-def evaluate_case(case, tolerance, metrics):
+def evaluate_case(case: Case, tolerance: float, metrics: Sequence[str]) -> list[dict]:
+    """One dict per class: ``case``, ``label`` and the metrics.
+
+    Raises:
+        BadInput: unreadable files, shapes or spacings that differ, a label that is not in dataset.json.
+    """
     reference, spacing = _read(case.reference, case.reader)
     prediction, prediction_spacing = _read(case.prediction, case.reader)
     if reference.shape != prediction.shape:
         raise BadInput(
             f"{case.prediction} has the shape {prediction.shape}, but its reference {case.reference} has "
-            f"{reference.shape}; predictions must be in the geometry of the original images"
+            f"{reference.shape}. Predictions must be in the geometry of the original images"
         )
     if not np.allclose(spacing, prediction_spacing, rtol=_SPACING_RTOL):
         raise BadInput(
             f"{case.prediction} has the spacing {prediction_spacing} mm, but its reference {case.reference} has "
-            f"{spacing} mm (axes in array order); predictions must be in the geometry of the original images"
+            f"{spacing} mm (axes in array order). Predictions must be in the geometry of the original images"
         )
     known = {0, *chain.from_iterable(case.classes.values())} | ({case.ignore} - {None})
     for path, segmentation in ((case.reference, reference), (case.prediction, prediction)):
@@ -49,14 +58,14 @@ def evaluate_case(case, tolerance, metrics):
     return rows
 
 
-def _read(path, reader):
-    """Segmentation (spatial) and spacing; nnU-Net reads a 2D file as a single slice, which becomes 2D again."""
+def _read(path: Path, reader: type[BaseReaderWriter]) -> tuple[np.ndarray, list[float]]:
+    """Segmentation (spatial) and spacing; nnU-Net reads a 2D file as a single slice, which is made 2D again."""
     try:
         segmentation, properties = reader().read_seg(str(path))
-    except Exception as error:  # every reader has its own
+    except Exception as error:  # each reader raises its own
         raise BadInput(f"cannot read {path}: {error}") from error
     if segmentation.shape[0] != 1:
-        raise BadInput(f"{path} has {segmentation.shape[0]} channels; a segmentation has one")
+        raise BadInput(f"{path} has {segmentation.shape[0]} channels; a segmentation must have one")
     segmentation, spacing = segmentation[0], [float(size) for size in properties["spacing"]]
     if 1 in segmentation.shape:
         axis = segmentation.shape.index(1)
@@ -65,8 +74,8 @@ def _read(path, reader):
     return segmentation, spacing
 
 
-def _check_labels(path, segmentation, known):
+def _check_labels(path: Path, segmentation: np.ndarray, known: set[int]) -> None:
     unknown = np.unique(segmentation[~np.isin(segmentation, list(known))])
     if unknown.size:
         values = listed([f"{value:g}" for value in unknown])
-        raise BadInput(f"{path} holds the label {values}, which dataset.json does not know (it has {sorted(known)})")
+        raise BadInput(f"{path} holds the label {values}, which is not in dataset.json (it has {sorted(known)})")

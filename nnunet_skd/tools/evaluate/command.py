@@ -8,86 +8,97 @@ Both folders hold one segmentation per case under the same name. Classes, region
 come from dataset.json, as in nnU-Net. Metrics of a class (or region):
 
   Dice, IoU, Sensitivity, Specificity, Precision, Accuracy
-              from counts of voxels; Dice and IoU are nnU-Net's. Specificity and accuracy count the background too and
-              are close to 1 for every small structure.
+              from the numbers of true and false voxels; Dice and IoU equal nnU-Net's. Specificity and accuracy include
+              the background, so they are close to 1 for every small structure.
   HD95        95th percentile of the surface distance, the larger of the two directions, in mm
   ASD         average symmetric surface distance, in mm
   NSD         normalised surface Dice: the share of both surfaces that lies within --tolerance of the other
   clDice      Dice of the centrelines; made for vessels and other tubes
   b0_error    |components of the prediction - components of the reference|, 8 neighbours in 2D, 26 in 3D
 
-Distances use the spacing in the files. Images without one (png, bmp, 2D tif) count 1 pixel as 1 mm: read pixels. They
-are measured between meshes, where most tools count voxels: HD95 hardly differs, but ASD and NSD do if errors are as
-small as a voxel. Evaluate both sides of a comparison with the same tool.
+Distances use the spacing in the files. Images without spacing (png, bmp, 2D tif) give distances in pixels. Distances
+are measured between surface meshes, whereas most tools count voxels: HD95 hardly differs, but ASD and NSD differ where
+errors are as small as a voxel. Evaluate both sides of a comparison with the same tool.
 
-Conventions. A class that neither file holds is left out (nan) of all but specificity and accuracy. If only one file
-holds it, Dice, IoU, NSD and clDice are 0, and HD95 and ASD do not exist (nan): the column n tells in how many cases a
-metric exists, so look at it before you praise a mean distance. Voxels with the ignore label in the reference do not
-count; surface and topology take them as background in both, which is of little use if the reference is a scribble.
+Conventions. A class that neither file holds has no value (nan), except for specificity and accuracy. If only one file
+holds it, Dice, IoU, NSD and clDice are 0, and HD95 and ASD have no value (nan). The column n says in how many cases a
+metric has a value, so check it before you compare mean distances. Voxels with the ignore label in the reference are
+left out; surface and topology metrics treat them as background in both files, which is of little use if the reference
+consists of scribbles.
 
-The summary has mean, standard deviation (n - 1) and 95 % bootstrap interval over cases per class. 'foreground mean'
+The summary holds mean, standard deviation (n - 1) and 95 % bootstrap interval over cases, per class. 'foreground mean'
 is the mean of the class means, as in nnU-Net's summary.json; its standard deviation and n are those of each case's mean
 over its classes.
 
 Writes into -o:
   evaluation_cases.csv      one row per case and class
   evaluation_summary.csv    one row per class and metric
-  evaluation.json           both, with the settings; null where a metric does not exist
-Exit status: 0 done; 2 unusable input (unpaired files, other shape or spacing, a label that dataset.json does not know).
+  evaluation.json           both, with the settings; null where a metric has no value
+Exit status: 0 done; 2 unusable input (unpaired files, shapes or spacings that differ, a label that is
+not in dataset.json).
 """
 
 import json
-import os
-import tempfile
-from contextlib import contextmanager
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+import pandas as pd
 from nnunetv2.configuration import default_num_processes
 
 from nnunet_skd import __version__
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.evaluate.folders import TOLERANCE, check_folder, evaluate_folders
+from nnunet_skd.tools.evaluate.folders import TOLERANCE, evaluate_folders
+from nnunet_skd.tools.evaluate.metrics import METRICS
 from nnunet_skd.tools.evaluate.statistics import RESAMPLES
 from nnunet_skd.tools.evaluate.summary import CONFIDENCE, format_summary, summarize
+from nnunet_skd.tools.files import new_files, require_folder
 
 CASES_CSV = "evaluation_cases.csv"
-
 SUMMARY_CSV = "evaluation_summary.csv"
-
 JSON = "evaluation.json"
 
 
-def add_arguments(parser):
+def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("reference", metavar="REFERENCE_DIR", help="folder with the reference segmentations")
     parser.add_argument("prediction", metavar="PREDICTION_DIR", help="folder with the predicted segmentations")
     parser.add_argument("-djfile", required=True, metavar="FILE", help="dataset.json of the raw dataset or the model")
-    parser.add_argument("-o", metavar="OUT_DIR", help="folder for the three files (default: PREDICTION_DIR)")
+    parser.add_argument("-o", metavar="DIR", help="folder for the three files (default: PREDICTION_DIR)")
     parser.add_argument(
         "-np",
         type=int,
         default=default_num_processes,
-        help="cases at the same time; each holds one case in memory (default: %(default)s, from nnUNet_def_n_proc)",
+        metavar="N",
+        help="processes; each holds one case in memory (default: %(default)s, nnU-Net's)",
     )
     parser.add_argument(
-        "--metrics", nargs="+", metavar="NAME", help="only these, in less time: distances and clDice cost the most"
+        "--metrics",
+        nargs="+",
+        metavar="NAME",
+        help=f"one or more of {', '.join(METRICS)} (default: all; distances and clDice take the most time)",
     )
     parser.add_argument(
-        "--tolerance", type=float, default=TOLERANCE, help="of the NSD, in mm (in pixels for png; default: %(default)s)"
+        "--tolerance",
+        type=float,
+        default=TOLERANCE,
+        metavar="MM",
+        help="tolerance of the NSD in mm, in pixels for images without spacing (default: %(default)s)",
     )
     parser.add_argument(
-        "--chill", action="store_true", help="leave out reference cases without prediction, as nnU-Net's flag does"
+        "--chill",
+        action="store_true",
+        help="leave out cases without prediction, as nnU-Net's own --chill does",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the files of an earlier evaluation")
 
 
-def run(args):
+def run(args: Namespace) -> None:
     out = Path(args.o or args.prediction)
     existing = [str(out / name) for name in (CASES_CSV, SUMMARY_CSV, JSON) if (out / name).exists()]
     if existing and not args.overwrite:
-        raise BadInput(f"{existing[0]} exists already; name another folder with -o, or replace it with --overwrite")
-    check_folder(args.reference)
-    check_folder(args.prediction)
-    with _staging(out) as staging:
+        raise BadInput(f"{existing[0]} exists already. Name another folder with -o, or replace it with --overwrite")
+    require_folder(args.reference)
+    require_folder(args.prediction)
+    with new_files(out) as folder:  # made before the work, so that an unwritable folder is known at once
         cases = evaluate_folders(
             args.reference,
             args.prediction,
@@ -106,28 +117,14 @@ def run(args):
             "bootstrap_resamples": RESAMPLES,
             "nnunet_skd": __version__,
         }
-        _write(cases, summary, settings, Path(staging))
-        for name in (CASES_CSV, SUMMARY_CSV, JSON):
-            os.replace(Path(staging, name), out / name)
+        _write(cases, summary, settings, folder)
     print(format_summary(summary))
     unit = cases.attrs["distance_unit"]
     print(f"\n{cases['case'].nunique()} cases; distances in {unit}; NSD within {args.tolerance:g} {unit}")
     print(f"Written to {out}: {CASES_CSV}, {SUMMARY_CSV}, {JSON}")
 
 
-@contextmanager
-def _staging(out):
-    """A folder inside ``out``, made before the work so that an unwritable ``out`` is known at once."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        staging = tempfile.TemporaryDirectory(dir=out, prefix=".evaluate_")
-    except OSError as error:
-        raise BadInput(f"cannot write into {out}: {error}; name a folder with -o") from error
-    with staging as folder:
-        yield folder
-
-
-def _write(cases, summary, settings, folder):
+def _write(cases: pd.DataFrame, summary: pd.DataFrame, settings: dict, folder: Path) -> None:
     cases.to_csv(folder / CASES_CSV, index=False)
     summary.to_csv(folder / SUMMARY_CSV, index=False)
     # pandas writes nan as null; Python's own json would write NaN, which is no JSON.

@@ -7,6 +7,8 @@ Every function takes two boolean arrays of equal shape, 2D or 3D. One rule for e
   right; sensitivity without reference and precision without prediction are nan (0 / 0).
 """
 
+from collections.abc import Sequence
+
 import cc3d
 import numpy as np
 from scipy import ndimage
@@ -18,14 +20,21 @@ OVERLAP = ("Dice", "IoU", "Sensitivity", "Specificity", "Precision", "Accuracy")
 SURFACE = ("HD95", "ASD", "NSD")
 TOPOLOGY = ("clDice", "b0_error")
 METRICS = OVERLAP + SURFACE + TOPOLOGY
-
 # Pixels and voxels that touch at a corner are one object: a thin oblique vessel must not fall into pieces.
 _FULL_CONNECTIVITY = {2: 8, 3: 26}
 # The surface of a binary mask runs half-way between the voxel centres inside and outside.
 _SURFACE_LEVEL = 0.5
 
 
-def mask_metrics(reference, prediction, spacing, *, valid=None, tolerance: float = 1.0, metrics=METRICS) -> dict:
+def mask_metrics(
+    reference: np.ndarray,
+    prediction: np.ndarray,
+    spacing: Sequence[float],
+    *,
+    valid: np.ndarray | None = None,
+    tolerance: float = 1.0,
+    metrics: Sequence[str] = METRICS,
+) -> dict[str, float]:
     """All chosen metrics of one class in one case.
 
     Args:
@@ -56,8 +65,8 @@ def mask_metrics(reference, prediction, spacing, *, valid=None, tolerance: float
     return {name: float(values[name]) for name in METRICS if name in metrics}
 
 
-def overlap(reference, prediction, valid=None) -> dict:
-    """Dice, IoU, sensitivity, specificity, precision and accuracy from the counts of voxels.
+def overlap(reference: np.ndarray, prediction: np.ndarray, valid: np.ndarray | None = None) -> dict[str, float]:
+    """Dice, IoU, sensitivity, specificity, precision and accuracy from the numbers of true and false voxels.
 
     ``Dice = 2 TP / (2 TP + FP + FN)``, ``IoU = TP / (TP + FP + FN)``, ``sensitivity = TP / (TP + FN)``, ``specificity =
     TN / (TN + FP)``, ``precision = TP / (TP + FP)``, ``accuracy = (TP + TN) / all``; 0 / 0 is nan.
@@ -79,7 +88,9 @@ def overlap(reference, prediction, valid=None) -> dict:
     }
 
 
-def surface_metrics(reference, prediction, spacing, tolerance: float = 1.0) -> dict:
+def surface_metrics(
+    reference: np.ndarray, prediction: np.ndarray, spacing: Sequence[float], tolerance: float = 1.0
+) -> dict[str, float]:
     """HD95, ASD and NSD from the distances of each surface's elements to the other surface.
 
     Each element counts by its size (area in 3D, length in 2D), so thick slices do not distort the numbers.
@@ -117,7 +128,7 @@ def surface_metrics(reference, prediction, spacing, tolerance: float = 1.0) -> d
     }
 
 
-def cldice(reference, prediction) -> float:
+def cldice(reference: np.ndarray, prediction: np.ndarray) -> float:
     """Centreline Dice of tubular structures: the harmonic mean of topology precision and topology sensitivity.
 
     Precision is the share of the prediction's skeleton inside the reference, sensitivity the share of the reference's
@@ -135,7 +146,7 @@ def cldice(reference, prediction) -> float:
     return 0.0 if precision + sensitivity == 0 else 2 * precision * sensitivity / (precision + sensitivity)
 
 
-def b0_error(reference, prediction) -> float:
+def b0_error(reference: np.ndarray, prediction: np.ndarray) -> float:
     """Error of the 0th Betti number: ``|components of the prediction - components of the reference|``, whole image.
 
     Components touch at faces, edges or corners (8 neighbours in 2D, 26 in 3D). nan when both masks are empty.
@@ -149,20 +160,22 @@ def b0_error(reference, prediction) -> float:
     return float(abs(_components(prediction)[1] - _components(reference)[1]))
 
 
-def _ratio(part, whole) -> float:
+def _ratio(part: int, whole: int) -> float:
     return part / whole if whole else np.nan
 
 
-def _crop(*masks):
+def _crop(*masks: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The masks in the smallest box that holds all of them."""
     box = ndimage.find_objects(np.logical_or.reduce(masks).astype(np.uint8))
     return tuple(mask[box[0]] for mask in masks) if box else masks
 
 
-def _components(mask):
+def _components(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """A number for each voxel, 0 outside the mask, and how many components there are."""
     return cc3d.connected_components(mask, connectivity=_FULL_CONNECTIVITY[mask.ndim], return_N=True)
 
 
-def _skeleton(mask):
+def _skeleton(mask: np.ndarray) -> np.ndarray:
     """One voxel wide centreline; at least one voxel of every component.
 
     Thinning in 3D deletes some small symmetric blobs whole (a cube of 2 x 2 x 2): such a blob keeps its deepest voxel.
@@ -176,7 +189,7 @@ def _skeleton(mask):
     return skeleton
 
 
-def _surface(mask, spacing):
+def _surface(mask: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Surface elements of a mask: their centres, their sizes (mm, mm^2), and all points that a distance may end at."""
     padded = np.pad(mask, 1).astype(np.float32)
     if mask.ndim == 3:
@@ -195,7 +208,7 @@ def _surface(mask, spacing):
     return centres, sizes, np.concatenate([centres, vertices])
 
 
-def _percentile(values, weights, share):
+def _percentile(values: np.ndarray, weights: np.ndarray, share: float) -> float:
     order = np.argsort(values)
     cumulated = np.cumsum(weights[order])
     return values[order][np.searchsorted(cumulated, share * cumulated[-1])]

@@ -1,15 +1,16 @@
 """The statistics behind ``evaluate`` and ``compare``: a bootstrap interval, two paired tests and Holm's correction."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 RESAMPLES = 9999
-# Numbers that one batch of resamples may hold (8 bytes each): the memory stays flat over thousands of cases.
-_BATCH_NUMBERS = 2_000_000
+# What one batch of resamples may hold (8 bytes each), so that memory stays bounded over thousands of cases.
+NUMBERS_AT_ONCE = 2_000_000
 
 
 def bootstrap_interval(
-    values, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+    values: ArrayLike, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float]:
     """Bootstrap interval of the mean: what it could have been with other cases of the same kind.
 
@@ -38,14 +39,14 @@ def bootstrap_interval(
         np.mean,
         confidence_level=confidence,
         n_resamples=resamples,
-        batch=_batch(values.size),
+        batch=resamples_at_once(values.size),
         method="BCa",
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return float(interval.low), float(interval.high)
 
 
-def wilcoxon_p(differences) -> float:
+def wilcoxon_p(differences: ArrayLike) -> float:
     """Two-sided p-value of Wilcoxon's signed-rank test: are the differences symmetric about zero?
 
     Zero differences are dropped, as Wilcoxon did. Exact up to 50 differences without ties; scipy's choice beyond.
@@ -65,7 +66,7 @@ def wilcoxon_p(differences) -> float:
     return float(stats.wilcoxon(differences).pvalue)
 
 
-def sign_flip_p(differences, *, resamples: int = RESAMPLES, seed: int = 0) -> float:
+def sign_flip_p(differences: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0) -> float:
     """Two-sided p-value of the sign-flip permutation test of the mean difference.
 
     If nothing had changed, every difference could as well have had the other sign. p is the share of sign patterns
@@ -93,14 +94,14 @@ def sign_flip_p(differences, *, resamples: int = RESAMPLES, seed: int = 0) -> fl
             np.sum,
             permutation_type="samples",
             n_resamples=resamples,
-            batch=_batch(differences.size),
+            batch=resamples_at_once(differences.size),
             vectorized=True,
             rng=np.random.default_rng(seed),
         ).pvalue
     )
 
 
-def holm(p_values) -> np.ndarray:
+def holm(p_values: ArrayLike) -> np.ndarray:
     """Holm's step-down correction: the chance of even one false claim among all these tests stays below alpha.
 
     With the m p-values in ascending order, ``adjusted_j = min(1, max over i <= j of (m - i + 1) * p_i)`` (Holm 1979, "A
@@ -128,7 +129,7 @@ def smallest_p(informative: int) -> float:
     return min(1.0, 2.0 ** (1 - informative))
 
 
-def _finite_differences(differences) -> np.ndarray:
+def _finite_differences(differences: ArrayLike) -> np.ndarray:
     differences = np.asarray(differences, dtype=float)
     differences = differences[~np.isnan(differences)]
     if np.isinf(differences).any():
@@ -137,5 +138,6 @@ def _finite_differences(differences) -> np.ndarray:
     return np.round(differences, 12)
 
 
-def _batch(size: int) -> int:
-    return max(1, _BATCH_NUMBERS // size)
+def resamples_at_once(size: int) -> int:
+    """How many resamples of so many numbers one batch may hold."""
+    return max(1, NUMBERS_AT_ONCE // size)

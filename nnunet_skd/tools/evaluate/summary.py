@@ -8,14 +8,10 @@ import pandas as pd
 from scipy import stats
 from tqdm import tqdm
 
-from nnunet_skd.tools.evaluate.statistics import RESAMPLES, bootstrap_interval
+from nnunet_skd.tools.evaluate.statistics import RESAMPLES, bootstrap_interval, resamples_at_once
 
 FOREGROUND = "foreground mean"
-
 CONFIDENCE = 0.95
-
-# Numbers that one batch of resamples may hold: the memory stays flat over thousands of cases.
-_BATCH_NUMBERS = 2_000_000
 
 
 def summarize(frame: pd.DataFrame) -> pd.DataFrame:
@@ -26,7 +22,7 @@ def summarize(frame: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row per class and metric, the classes in their order and ``foreground mean`` last (left out if there is
-        only one class): ``label, metric, mean, std, low, high, n``. n counts the cases in which the metric exists.
+        only one class): ``label, metric, mean, std, low, high, n``. n counts the cases with a value.
     """
     metrics = [name for name in frame.columns if name not in ("case", "label")]
     labels = list(frame["label"].unique())
@@ -70,7 +66,7 @@ def format_summary(summary: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def _interval(table):
+def _interval(table: pd.DataFrame) -> tuple[float, float]:
     """Bootstrap interval of the mean of the class means; ``table`` has a row per case and a column per class."""
     values = table.to_numpy()
     if values.shape[1] == 1 or not np.isnan(values).any():
@@ -80,7 +76,7 @@ def _interval(table):
     if len(values) < 2:
         return np.nan, np.nan
 
-    def mean_of_class_means(rows, axis=-1):
+    def mean_of_class_means(rows: np.ndarray, axis: int = -1) -> np.ndarray:
         return np.nanmean(np.nanmean(values[rows], axis=-2), axis=-1)
 
     with warnings.catch_warnings():  # a class that no case of a resample holds is left out of its mean
@@ -90,12 +86,12 @@ def _interval(table):
             mean_of_class_means,
             confidence_level=CONFIDENCE,
             n_resamples=RESAMPLES,
-            batch=max(1, _BATCH_NUMBERS // values.size),
+            batch=resamples_at_once(values.size),
             method="percentile",  # BCa is 0 / 0 where a class hardly varies
             rng=np.random.default_rng(0),
         ).confidence_interval
     return float(interval.low), float(interval.high)
 
 
-def _number(value):
+def _number(value: float) -> str:
     return f"{value:.4f}" if np.isfinite(value) else "-"

@@ -12,7 +12,6 @@ from nnunet_skd.tools.errors import BadInput
 
 # nnU-Net logs NumPy numbers. Rebuilding one runs no code of the file's; NumPy 1 and 2 give the function two names.
 _NUMPY_SCALAR = np.float64(0).__reduce__()[0]
-
 _HARMLESS = [
     (_NUMPY_SCALAR, "numpy.core.multiarray.scalar"),
     (_NUMPY_SCALAR, "numpy._core.multiarray.scalar"),

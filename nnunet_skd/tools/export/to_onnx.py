@@ -19,9 +19,7 @@ from nnunet_skd.tools.export.source import SelfCheckFailed, TrainedModel, downsa
 from nnunet_skd.tools.export.target import new_target
 
 MAX_DIFFERENCE = 1e-3  # between float32 logits of ONNX Runtime and PyTorch
-
 ONE_FILE_LIMIT = 2 * 10**9  # bytes of weights; a protobuf file ends at 2 GiB, beyond it they go to MODEL.onnx.data
-
 IMAGE, LOGITS = "image", "logits"
 
 

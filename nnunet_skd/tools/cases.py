@@ -1,0 +1,50 @@
+"""A data set as nnU-Net keeps it: its dataset.json, and how the files of a case are found and read."""
+
+import io
+import json
+import re
+from contextlib import redirect_stderr
+from pathlib import Path
+
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+
+from nnunet_skd.tools.errors import BadInput
+
+
+def load_dataset_json(content: dict | str | Path) -> dict:
+    """The content of dataset.json, from its path or as it is, with labels and file ending in it.
+
+    Raises:
+        BadInput: unreadable, or not nnU-Net's.
+    """
+    path = "dataset.json"
+    if not isinstance(content, dict):
+        path = content
+        try:
+            content = json.loads(Path(path).read_text())
+        except (OSError, ValueError) as error:
+            raise BadInput(f"cannot read {path}: {error}. -djfile takes nnU-Net's dataset.json") from error
+    missing = {"labels", "file_ending"} - set(content if isinstance(content, dict) else ())
+    if missing:
+        raise BadInput(f"{path} lacks {' and '.join(sorted(missing))}. Is it a dataset.json of nnU-Net v2?")
+    return content
+
+
+def reader_class(dataset_json: dict, example: str | Path) -> type[BaseReaderWriter]:
+    """nnU-Net's reader for the files of a data set, one of which is ``example``.
+
+    Raises:
+        BadInput: none of nnU-Net's readers can read the example.
+    """
+    try:
+        with redirect_stderr(io.StringIO()):  # nnU-Net prints a traceback for every reader that it tries in vain
+            return determine_reader_writer_from_dataset_json(dataset_json, str(example), verbose=False)
+    except RuntimeError as error:
+        raise BadInput(f"none of nnU-Net's readers can read {example}: {error}") from error
+
+
+def channel_files(folder: Path, case: str, file_ending: str) -> list[Path]:
+    """The image files of a case, CASE_0000, CASE_0001, ..., in the order of the channels."""
+    name = re.compile(re.escape(case) + r"_\d{4}" + re.escape(file_ending))
+    return sorted(file for file in folder.iterdir() if name.fullmatch(file.name))

@@ -1,0 +1,36 @@
+"""Slices of volumes for pictures. A 2D image is a volume with a single slice."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+# Okabe and Ito's palette: told apart by every kind of colour vision and, mostly, in grey.
+ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE, GREY = (
+    "#E69F00 #56B4E9 #009E73 #F0E442 #0072B2 #D55E00 #CC79A7 #999999".split()
+)
+PAPER_WIDTH = 7.0  # inches: two columns of a journal page
+COARSE = 2  # an axis whose spacing is so many times the first axis's was the scanner's slice axis
+
+
+def slice_axis(spacing: Sequence[float]) -> int:
+    """The axis to look along: the first one, axial in most files, unless another is at least twice as coarse.
+
+    An image is fine only within the slices of its coarsest axis.
+    """
+    return int(np.argmax(spacing)) if max(spacing) >= COARSE * spacing[0] else 0
+
+
+def fullest_slice(mask: np.ndarray, axis: int) -> int:
+    """The index of the slice with most voxels of a mask (z, y, x)."""
+    return int(np.argmax(mask.sum(axis=tuple(a for a in range(3) if a != axis))))
+
+
+def take_slice(volume: np.ndarray, axis: int, index: int) -> np.ndarray:
+    """One slice (H, W) of a volume (z, y, x), with the head on top where z points down the page."""
+    rows = np.take(volume, index, axis=axis)
+    return rows if axis == 0 else rows[::-1]  # z is stored from the feet upwards
+
+
+def grey(image: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Intensities from ``low`` to ``high`` as numbers from 0 to 1."""
+    return np.clip((image - low) / max(high - low, 1e-6), 0, 1)

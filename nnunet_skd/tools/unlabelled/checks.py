@@ -1,0 +1,130 @@
+"""Refuse images that cannot be used, by name and before anything is preprocessed."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.files import listed
+from nnunet_skd.tools.unlabelled.dataset import Dataset, labelled_images, labelled_names, test_images
+from nnunet_skd.tools.unlabelled.images import Content, Problems, find_cases
+
+Cases = dict[str, list[Path]]  # case -> its images by channel
+Read = Callable[[Cases, str], dict[str, Content]]  # reads cases in parallel; the text is the progress bar's title
+
+
+def cases_of_folder(folder: Path, dataset: Dataset) -> Cases:
+    """The cases in a folder, checked by their names.
+
+    Raises:
+        BadInput: there are none; missing channels, other file endings, names of labelled cases.
+    """
+    if not folder.is_dir():
+        raise BadInput(f"{folder} is not a folder. Give the folder with the images without labels")
+    cases, problems = find_cases(folder, dataset.file_ending)
+    what = "names of labelled cases (take them out, or rename them if they show something else)"
+    problems[what] = sorted(cases.keys() & labelled_names(dataset))
+    _refuse(problems, folder)
+    if not cases:
+        raise BadInput(
+            f"{folder} holds no images. They have to lie in the folder itself and to be named as nnU-Net's:"
+            f" CASE_0000{dataset.file_ending}, with one file for each channel"
+        )
+    return cases
+
+
+def check_contents(cases: Cases, known: dict[str, dict], folder: Path, dataset: Dataset, read: Read) -> dict[str, str]:
+    """Read the cases and check what is in them.
+
+    Args:
+        cases: new or changed ones.
+        known: entries of the record for all cases that were read before.
+        folder: where the cases are.
+        read: reads all images of many cases.
+
+    Returns:
+        The hash of each case's content.
+
+    Raises:
+        BadInput: images that cannot be read or are not finite, other numbers of channels, images that equal a labelled
+            one or one another, or another image of the same name that was preprocessed from another folder.
+    """
+    contents = read(cases, "checking images")
+    problems = _unusable(contents, cases, dataset)
+    if labelled := labelled_images(dataset):
+        labelled_contents = read(labelled, "reading labelled images")
+        problems["images that equal a labelled one (take them out)"] = _equal(contents, labelled_contents)
+        _tell_unreadable(labelled_contents, "labelled")
+    else:
+        print("nnUNet_raw does not hold the labelled images: whether an image equals one of them was not checked.")
+    hashes = {case: content.hash for case, content in contents.items()}
+    problems["images that are there twice (keep one of them)"] = _twice(hashes, known)
+    problems[
+        "other images of the same name were preprocessed before (rename the new ones, or begin anew: --remove)"
+    ] = [
+        f"{case} of {Path(known[case]['images'][0]).parent}"
+        for case in cases.keys() & known.keys()
+        if hashes[case] != known[case]["content"] and _is_elsewhere(known[case], folder)
+    ]
+    _refuse(problems, folder)
+    if test := test_images(dataset):
+        test_contents = read(test, "reading test images")
+        _tell_unreadable(test_contents, "test")
+        if equal := _equal(contents, test_contents):
+            print(f"These equal a test image, so that results on imagesTs are not of unseen images: {listed(equal)}.")
+    return hashes
+
+
+def _refuse(problems: Problems, folder: Path) -> None:
+    """Raise if there is anything to name."""
+    lines = [f"{what}: {listed(names)}" for what, names in problems.items() if names]
+    if lines:
+        raise BadInput("\n  ".join([f"nothing of {folder} was preprocessed, because of", *lines]))
+
+
+def _unusable(contents: dict[str, Content], cases: Cases, dataset: Dataset) -> Problems:
+    channels, ending = len(dataset.channel_names), dataset.file_ending
+    unreadable, missing, infinite = [], [], []
+    other = []
+    for case, content in sorted(contents.items()):
+        if content.problem:
+            unreadable.append(f"{' '.join(path.name for path in cases[case])} ({content.problem})")
+        elif content.channels < channels and content.channels == len(cases[case]):
+            missing += [f"{case}_{n:04d}{ending}" for n in range(content.channels, channels)]
+        elif content.channels != channels:
+            other.append(f"{case} has {content.channels}")
+        elif not content.finite:
+            infinite.append(case)
+    return {
+        "files that cannot be read (mend them or take them out)": unreadable,
+        "missing channels (add them, or take the case out)": missing,
+        f"other channels than the dataset's {channels} ({', '.join(dataset.channel_names)})": other,
+        "values that are NaN or infinite (mend the images or take them out)": infinite,
+    }
+
+
+def _equal(contents: dict[str, Content], others: dict[str, Content]) -> list[str]:
+    by_hash = {content.hash: name for name, content in others.items() if not content.problem}
+    return [
+        f"{case} = {by_hash[content.hash]}" for case, content in sorted(contents.items()) if content.hash in by_hash
+    ]
+
+
+def _twice(hashes: dict[str, str], known: dict[str, dict]) -> list[str]:
+    """Cases whose content equals that of a known case or of one before it in the alphabet."""
+    first_with = {entry["content"]: case for case, entry in known.items() if case not in hashes}
+    twice = []
+    for case, content in sorted(hashes.items()):
+        if content and first_with.setdefault(content, case) != case:
+            twice.append(f"{case} = {first_with[content]}")
+    return twice
+
+
+def _is_elsewhere(entry: dict, folder: Path) -> bool:
+    """Whether a known case's images still lie in another folder."""
+    images = [Path(path) for path in entry["images"]]
+    return images[0].parent != folder.resolve() and all(path.is_file() for path in images)
+
+
+def _tell_unreadable(contents: dict[str, Content], kind: str) -> None:
+    if unreadable := [case for case, content in contents.items() if content.problem]:
+        print(f"{kind} images that cannot be read were not compared: {listed(unreadable)}.")

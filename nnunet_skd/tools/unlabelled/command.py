@@ -1,0 +1,196 @@
+"""Preprocess images that nobody labelled, for a dataset that is planned and preprocessed already.
+
+  nnunet-skd unlabelled -d 80 -i FOLDER
+
+FOLDER holds images in nnU-Net's naming, one file for each channel: CASE_0000.png, CASE_0001.png. They are preprocessed
+with the dataset's plans as its labelled images were, for each configuration that is preprocessed, and written to
+$nnUNet_preprocessed/DatasetXXX_NAME/unlabelled. Plans, fingerprint, splits, dataset.json and labelled data stay as they
+are. The trainers whose names end in _unlabelled then learn from these images too.
+
+A run that was stopped goes on when it is started again. Another run adds new images and renews changed ones; images of
+another folder come on top. After plans were made anew, run it again.
+
+Refused by name, before anything is written: missing channels, other file endings or numbers of channels, files that
+cannot be read or were cut short, NaN and infinite values, names of labelled cases, images that equal a labelled one or
+one another. An image that equals one of imagesTs is named, and taken.
+
+  nnunet-skd unlabelled -d 80 --list      what there is, and whether it fits the plans
+  nnunet-skd unlabelled -d 80 --remove    remove what this command made, nothing else
+"""
+
+import argparse
+from pathlib import Path
+
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.files import listed
+from nnunet_skd.tools.unlabelled.checks import Cases, cases_of_folder, check_contents
+from nnunet_skd.tools.unlabelled.dataset import Dataset, choose_configurations, labelled_names, open_dataset
+from nnunet_skd.tools.unlabelled.images import Content, read_content, stamps
+from nnunet_skd.tools.unlabelled.parallel import for_each_case
+from nnunet_skd.tools.unlabelled.preprocess import new_record, preprocess, remove
+from nnunet_skd.unlabelled_data import (
+    checked_cases,
+    command,
+    differences,
+    preprocessing,
+    read_record,
+    unlabelled_folder,
+)
+
+# as nnUNetv2_preprocess: the processes of one configuration share the memory
+DEFAULT_PROCESSES = {"2d": 8, "3d_fullres": 4, "3d_lowres": 8}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-d", required=True, metavar="DATASET", help="dataset id or name")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("-i", type=Path, metavar="FOLDER", help="folder with images in nnU-Net's naming")
+    what.add_argument("--list", action="store_true", help="say what is preprocessed, and whether it fits the plans")
+    what.add_argument("--remove", action="store_true", help="remove what this command made")
+    parser.add_argument("-c", nargs="+", metavar="CONFIGURATION", help="default: each one that is preprocessed")
+    parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="plans identifier (default: %(default)s)")
+    parser.add_argument("-np", type=int, help="processes (default: 8 for 2d and 3d_lowres, 4 for others, as nnU-Net)")
+
+
+def run(args: argparse.Namespace) -> None:
+    dataset = open_dataset(args.d, args.p)
+    try:
+        if args.list:
+            _list(dataset.plans, args.c)
+        elif args.remove:
+            _remove(dataset.plans, args.c)
+        else:
+            preprocess_unlabelled(dataset, args.i, args.c, args.np)
+    except OSError as error:
+        raise BadInput(f"{error}. What is complete is kept; mend that and run the command again") from error
+
+
+def preprocess_unlabelled(
+    dataset: Dataset, folder: Path, configurations: list[str] | None = None, processes: int | None = None
+) -> None:
+    """Preprocess a folder of images for configurations of a dataset (None: all that are preprocessed).
+
+    Raises:
+        BadInput: see this module's text; or nnU-Net's preprocessor failed on some cases, then all others are complete.
+    """
+    plans = dataset.plans
+    if processes is not None and processes < 1:
+        raise BadInput(f"-np is {processes}, but has to be at least 1")
+    configurations = choose_configurations(plans, configurations)
+    records = {name: _read_record(plans, name) for name in configurations}
+    processes = {name: processes or DEFAULT_PROCESSES.get(name, 4) for name in configurations}
+
+    cases = cases_of_folder(folder, dataset)
+    entries = _entries(cases, _known_cases(plans, records), folder, dataset, min(processes.values()))
+    failed = {}
+    for name in configurations:
+        record = _renewed(plans, name, records[name], dataset)
+        for case, entry in entries.items():
+            before = record["cases"].get(case, {})
+            same = before.get("content") == entry["content"]
+            record["cases"][case] = entry | {"made": before["made"] if same else None}
+        failed[name] = preprocess(dataset, name, record, processes[name])
+        made = sum(entry["made"] is not None for entry in record["cases"].values())
+        print(f"{name}: {made} cases without labels in {unlabelled_folder(plans, name)}")
+    if any(failed.values()):
+        names = "\n  ".join(f"{name}: {listed(cases)}" for name, cases in failed.items() if cases)
+        raise BadInput(f"nnU-Net's preprocessor failed on some cases; all others are complete.\n  {names}")
+
+
+def _read_record(plans: PlansManager, configuration: str) -> dict | None:
+    try:
+        return read_record(unlabelled_folder(plans, configuration))
+    except ValueError as error:
+        raise BadInput(str(error)) from error
+
+
+def _is_current(plans: PlansManager, configuration: str, record: dict) -> bool:
+    return not differences(record["preprocessing"], preprocessing(plans, configuration))
+
+
+def _known_cases(plans: PlansManager, records: dict[str, dict | None]) -> dict[str, dict]:
+    """The cases that were read and checked before, with today's plans."""
+    known = {}
+    for name, record in records.items():
+        if record is not None and _is_current(plans, name, record):
+            known |= record["cases"]
+    return known
+
+
+def _entries(cases: Cases, known: dict[str, dict], folder: Path, dataset: Dataset, processes: int) -> dict[str, dict]:
+    """The record's entry for each case, without `made`. Images that did not change are not read again."""
+
+    def read(some: Cases, title: str) -> dict[str, Content]:
+        reader = dataset.plans.image_reader_writer_class
+        return dict(for_each_case(read_content, {case: (some[case], reader) for case in some}, processes, title))
+
+    entries = {
+        case: {"images": [str(path.resolve()) for path in images], "stamps": stamps(images)}
+        for case, images in cases.items()
+    }
+    changed = {
+        case: images
+        for case, images in cases.items()
+        if any(known.get(case, {}).get(key) != entries[case][key] for key in ("images", "stamps"))
+    }
+    contents = {case: known[case]["content"] for case in cases if case not in changed}
+    if changed:
+        contents |= check_contents(changed, known, folder, dataset, read)
+    return {case: entry | {"content": contents[case]} for case, entry in entries.items()}
+
+
+def _renewed(plans: PlansManager, configuration: str, record: dict | None, dataset: Dataset) -> dict:
+    """The record to go on with: a new one after the plans changed, and never with cases that are labelled by now."""
+    if record is None:
+        return new_record(plans, configuration)
+    folder = unlabelled_folder(plans, configuration)
+    if not _is_current(plans, configuration, record):
+        print(f"{configuration}: the plans changed, all is made anew. For images of other folders than this one:")
+        print(f"  {command(plans, configuration, record)}")
+        remove(folder, record)
+        return new_record(plans, configuration)
+    if labelled := sorted(record["cases"].keys() & labelled_names(dataset)):
+        print(f"{configuration}: removed, because they are labelled by now: {listed(labelled)}")
+        remove(folder, record, labelled)
+    return record
+
+
+def _folders(plans: PlansManager, configurations: list[str] | None) -> dict[Path, str]:
+    """Each folder that this command made with these plans, and a configuration that it belongs to."""
+    known = plans.available_configurations
+    if unknown := [name for name in configurations or [] if name not in known]:
+        raise BadInput(f"the plans have no configuration {listed(unknown)}. They have: {', '.join(known)}")
+    folders: dict[Path, str] = {}
+    for name in configurations or known:
+        manager = plans.get_configuration(name)
+        if "data_identifier" in manager.configuration and manager.previous_stage_name is None:
+            folders.setdefault(unlabelled_folder(plans, name), name)
+    return {folder: name for folder, name in folders.items() if _read_record(plans, name) is not None}
+
+
+def _list(plans: PlansManager, configurations: list[str] | None) -> None:
+    folders = _folders(plans, configurations)
+    if not folders:
+        print(f"{plans.dataset_name} has no preprocessed images without labels for {plans.plans_name}")
+    for folder, name in folders.items():
+        cases = _read_record(plans, name)["cases"]
+        made = sum(entry["made"] is not None for entry in cases.values())
+        sources = sorted({str(Path(path).parent) for entry in cases.values() for path in entry["images"]})
+        print(f"{name}: {made} of {len(cases)} cases are complete, in {folder}\n  from {listed(sources)}")
+        print(f"  cases: {listed(sorted(cases))}")
+        try:
+            checked_cases(plans, name)
+            print("  they fit the plans")
+        except ValueError as error:
+            print(f"  not usable: {error}")
+
+
+def _remove(plans: PlansManager, configurations: list[str] | None) -> None:
+    folders = _folders(plans, configurations)
+    for folder, name in folders.items():
+        remove(folder, _read_record(plans, name))
+        print(f"Removed {folder}")
+    if not folders:
+        print(f"Nothing to remove: {plans.dataset_name} has no images without labels for {plans.plans_name}")

@@ -1,0 +1,115 @@
+"""What a dataset has already: configurations that are preprocessed, labelled cases, test images."""
+
+import copy
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from nnunetv2.paths import nnUNet_raw
+from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+
+from nnunet_skd.tools.compact.plans import plans_file
+from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.files import listed
+from nnunet_skd.tools.unlabelled.images import find_cases
+from nnunet_skd.unlabelled_data import labelled_cases, labelled_folder, second_stage
+
+
+class Dataset(NamedTuple):
+    """A dataset's plans and description, both as nnU-Net copied them to nnUNet_preprocessed."""
+
+    plans: PlansManager
+    description: dict  # dataset.json
+
+    @property
+    def file_ending(self) -> str:
+        return self.description["file_ending"]
+
+    @property
+    def channel_names(self) -> list[str]:
+        return list((self.description.get("channel_names") or self.description["modality"]).values())
+
+
+def open_dataset(dataset: int | str, plans_name: str) -> Dataset:
+    """A dataset by its number or name.
+
+    Raises:
+        BadInput: nnUNet_preprocessed is not set, or there is no such dataset or plans file.
+    """
+    file = plans_file(dataset, plans_name)
+    return Dataset(PlansManager(str(file)), json.loads((file.parent / "dataset.json").read_text(encoding="utf-8")))
+
+
+def choose_configurations(plans: PlansManager, wanted: list[str] | None) -> list[str]:
+    """The configurations to preprocess for: those wanted, by default all whose labelled cases are preprocessed.
+
+    Of configurations that share their data, the first one stands for all. A cascade's second stage is left out, and
+    it is said why.
+
+    Raises:
+        BadInput: unknown or not preprocessed, or nothing but the second stage of a cascade is left.
+    """
+    known = plans.available_configurations
+    if unknown := [name for name in wanted or [] if name not in known]:
+        raise BadInput(f"the plans have no configuration {listed(unknown)}. They have: {', '.join(known)}")
+    chosen: dict[Path, str] = {}
+    refused = []
+    for name in wanted or [name for name in known if "data_identifier" in plans.get_configuration(name).configuration]:
+        folder = labelled_folder(plans, name)
+        if why_not := second_stage(plans, name):
+            refused.append(why_not)
+        elif labelled_cases(folder):
+            chosen.setdefault(folder, name)
+        elif wanted:
+            raise BadInput(f"{name} is not preprocessed: {folder} holds no cases. Run {_preprocess(plans, name)} first")
+    if not chosen:
+        fix = f"no configuration is preprocessed. Run {_preprocess(plans, 'CONFIGURATION')} first"
+        raise BadInput(" ".join(refused) if wanted else fix)
+    for why_not in refused:
+        print(f"left out: {why_not}.")
+    return list(chosen.values())
+
+
+def _preprocess(plans: PlansManager, configuration: str) -> str:
+    number = convert_dataset_name_to_id(plans.dataset_name)
+    return f"nnUNetv2_preprocess -d {number} -c {configuration} -plans_name {plans.plans_name}"
+
+
+def labelled_names(dataset: Dataset) -> set[str]:
+    """The cases with labels: in nnUNet_raw, preprocessed for any configuration, or among the copied segmentations."""
+    plans = dataset.plans
+    names = set(labelled_images(dataset) or {})
+    folders = {
+        labelled_folder(plans, name)
+        for name in plans.available_configurations
+        if "data_identifier" in plans.get_configuration(name).configuration
+    }
+    for folder in folders:
+        names |= labelled_cases(folder)
+        copied = (folder.parent / "gt_segmentations").glob(f"*{dataset.file_ending}")
+        names |= {path.name.removesuffix(dataset.file_ending) for path in copied}
+    return names
+
+
+def labelled_images(dataset: Dataset) -> dict[str, list[Path]] | None:
+    """The images of each labelled case in nnUNet_raw, None where they are not on this machine."""
+    raw = _raw_folder(dataset)
+    if raw is None or not raw.is_dir():
+        return None
+    if "dataset" in dataset.description:
+        # a copy, because nnU-Net completes the paths in it
+        found = get_filenames_of_train_images_and_targets(str(raw), copy.deepcopy(dataset.description))
+        return {case: [Path(path) for path in entry["images"]] for case, entry in found.items()}
+    return find_cases(raw / "imagesTr", dataset.file_ending)[0] if (raw / "imagesTr").is_dir() else None
+
+
+def test_images(dataset: Dataset) -> dict[str, list[Path]]:
+    """The images of each case in imagesTs, empty where there are none."""
+    raw = _raw_folder(dataset)
+    return find_cases(raw / "imagesTs", dataset.file_ending)[0] if raw and (raw / "imagesTs").is_dir() else {}
+
+
+def _raw_folder(dataset: Dataset) -> Path | None:
+    return Path(nnUNet_raw) / dataset.plans.dataset_name if nnUNet_raw.is_set() else None

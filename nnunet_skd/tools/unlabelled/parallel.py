@@ -1,0 +1,47 @@
+"""One function for many cases, in several processes, with a progress bar."""
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+
+from tqdm import tqdm
+
+from nnunet_skd.tools.errors import BadInput
+
+
+def for_each_case(function: Callable, jobs: dict[str, tuple], processes: int, title: str) -> Iterator[tuple]:
+    """Yield (case, function(*arguments)) for each case of `jobs`, in the order in which they finish.
+
+    Raises:
+        BadInput: a process was killed, as the operating system does when memory runs out.
+    """
+    if min(processes, len(jobs)) <= 1:
+        for case, arguments in tqdm(jobs.items(), desc=title, unit="case"):
+            yield case, function(*arguments)
+        return
+    spawn = multiprocessing.get_context("spawn")  # as nnU-Net's preprocessing; forking after torch was used may hang
+    pool = ProcessPoolExecutor(min(processes, len(jobs)), mp_context=spawn, initializer=_end_with_parent)
+    try:
+        cases = {pool.submit(function, *arguments): case for case, arguments in jobs.items()}
+        for done in tqdm(as_completed(cases), total=len(cases), desc=title, unit="case"):
+            yield cases[done], done.result()
+    except BrokenProcessPool as error:
+        raise BadInput(
+            f"{title}: a process was killed, probably because memory ran out. What is complete is kept:"
+            " run the same command again, with fewer processes (-np)"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """A process of the pool would wait for work for ever after its parent was killed."""
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
