@@ -142,7 +142,7 @@ def test_too_few_cases_for_any_verdict(cases, arms, verdict):
     said = " ".join(cautions(table, folds=[], repeated=[]))
     assert ("Too few cases to conclude" in said) == (verdict == "too few cases")
     if (cases, arms) == (6, 2):
-        assert "With 2 tests, Holm's correction asks for at least 7" in said
+        assert "With 2 tests, Holm's correction requires at least 7" in said
 
 
 def test_unchanged_cases_carry_no_information():
@@ -183,7 +183,7 @@ def test_mean_takes_only_classes_that_both_arms_have():
         1,
         0,
     )
-    assert "1 case(s), Dice of right exists for one arm only (0 x a, 1 x b)" in " ".join(
+    assert "1 case(s), Dice of right has a value for one arm only (0 x a, 1 x b)" in " ".join(
         cautions(table.reset_index(), folds=[], repeated=[])
     )
 
@@ -300,7 +300,7 @@ def test_refuses_a_changed_reference(results):
     io.imsave(references / "case_3.png", squares("case_3", lost=1), check_contrast=False)
     shutil.rmtree(validation_of(results).parent)
     write_fold(validation_of(results).parents[1], 0, CASES[:4], references, [1, 1, 2, 0])
-    with pytest.raises(BadInput, match="reference segmentation changed between the arms' validations, in case_3;"):
+    with pytest.raises(BadInput, match="reference segmentation changed between the arms' validations, in case_3."):
         read()
 
 
@@ -477,7 +477,7 @@ def test_a_metric_that_never_exists_has_no_picture(predictions):
     assert set(table["cases"]) == {0}
     assert set(table["only_reference"][1:]) == {8}
     assert not list((predictions / "out").glob("*.png"))
-    assert "leaving such a case out favours the arm in error" in (predictions / "out" / "report.md").read_text()
+    assert "Leaving such a case out favours the arm in error" in (predictions / "out" / "report.md").read_text()
 
 
 def test_nothing_stays_behind_when_writing_fails(predictions, monkeypatch):

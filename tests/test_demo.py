@@ -18,11 +18,11 @@ from nnunet_skd.tools.demo.data import hold_out
 from nnunet_skd.tools.demo.linked_dataset import link_dataset
 from nnunet_skd.tools.demo.paired_folders import pair_folders
 from nnunet_skd.tools.demo.phantoms import write_phantom_dataset
-from nnunet_skd.tools.demo.picture import _read_slice, draw_cases
-from nnunet_skd.tools.demo.processes import CommandFailed, Steps, _program, _stream, demo_environment
+from nnunet_skd.tools.demo.picture import draw_predictions, read_slice
+from nnunet_skd.tools.demo.processes import CommandFailed, Steps, demo_environment, program, stream
 from nnunet_skd.tools.demo.run import run_demo
 from nnunet_skd.tools.demo.state import NNUNET_FOLDERS, open_state
-from nnunet_skd.tools.demo.table import METRICS, format_table
+from nnunet_skd.tools.demo.table import DEMO_METRICS, format_table
 from nnunet_skd.tools.errors import BadInput
 
 
@@ -135,9 +135,9 @@ def _spoil(kind, images, masks):
     [
         ("unpaired", "No mask for: case3.png\nNo image for: other.png"),
         ("size", "case3.png is 12 x 15, but case3.png is 12 x 16"),
-        ("value", r"must be 0, 1, .. n without a gap, or 0 and 255; not 7 in case3.png"),
+        ("value", r"must be 0, 1, .. n without a gap, or 0 and 255, but there is 7 in case3.png"),
         ("colour mask", "case3.png is in colour"),
-        ("channels", r"most images have 1 channel\(s\), but not case3.png \(3\)"),
+        ("channels", r"most images have 1 channel\(s\), but these do not: case3.png \(3\)"),
         ("broken", "case3.png or case3.png cannot be read"),
         ("jpeg", "does not read: case3.jpg.*JPEG to PNG"),
         ("double", "more than one mask of a case: case3.png, case3_mask.png"),
@@ -220,7 +220,7 @@ def test_same_arguments_resume_and_others_are_refused(tmp_path):
     state.set("data", True)
     state.set("plan", True)
     assert open_state(out, {"trainer": "A", "device": "cpu"}, overwrite=False).finished("plan")
-    with pytest.raises(BadInput, match="trainer A there and B now.*-o, or --overwrite"):
+    with pytest.raises(BadInput, match="trainer was A and is B now.*-o, or --overwrite"):
         open_state(out, {"trainer": "B", "device": "cpu"}, overwrite=False)
 
 
@@ -243,16 +243,16 @@ def test_overwrite_removes_what_the_demo_made_and_nothing_else(tmp_path):
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_that_is_no_demo_is_never_touched(tmp_path, overwrite):
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(BadInput, match="not empty and holds no demo"):
+    with pytest.raises(BadInput, match="not empty and does not hold a demo"):
         open_state(tmp_path, {"trainer": "A"}, overwrite)
     assert _names(tmp_path) == ["thesis.txt"]
 
 
 def test_unusable_arguments_are_refused_at_once(tmp_path):
     for wrong, message in (
-        ({"data": tmp_path, "images": tmp_path, "masks": tmp_path}, "exclude each other"),
+        ({"data": tmp_path, "images": tmp_path, "masks": tmp_path}, "cannot be combined"),
         ({"images": tmp_path}, "belong together"),
-        ({"data": tmp_path / "absent"}, "absent is no folder"),
+        ({"data": tmp_path / "absent"}, "absent is not a folder"),
         ({"num_processes": -1}, "must be at least 1, not -1"),
     ):
         with pytest.raises(BadInput, match=message):
@@ -299,7 +299,7 @@ def test_output_comes_while_the_command_runs(tmp_path, monkeypatch):
 
     monkeypatch.setattr(sys, "stdout", Screen())
     code = "import time; print('early'); time.sleep(1.5); print('late')"
-    assert _stream([sys.executable, "-c", code], tmp_path / "log", demo_environment(tmp_path, "cpu", 1)) == 0
+    assert stream([sys.executable, "-c", code], tmp_path / "log", demo_environment(tmp_path, "cpu", 1)) == 0
     early = next(t for t, text in times if "early" in text)
     late = next(t for t, text in times if "late" in text)
     assert late - early > 1
@@ -307,9 +307,9 @@ def test_output_comes_while_the_command_runs(tmp_path, monkeypatch):
 
 def test_commands_are_those_of_this_python(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
-    assert _program("nnUNetv2_train").startswith(str(Path(sys.executable).parent))
+    assert program("nnUNetv2_train").startswith(str(Path(sys.executable).parent))
     with pytest.raises(BadInput, match="no_such_program is not in .*pip install"):
-        _program("no_such_program")
+        program("no_such_program")
 
 
 def test_environment_keeps_the_users_external_trainers(tmp_path, monkeypatch):
@@ -335,10 +335,10 @@ def test_table():
     table = pd.DataFrame(
         [("a", "x", 0.5, 0.4, 1, 1, 1), ("a", "y", np.nan, 0.2, 1, 1, 1), ("b", "x", 1, 0.8, 1, 1, 1)]
         + [("b", "y", 0.25, 0.4, 1, 1, 1)],
-        columns=["case", "label", *METRICS],
+        columns=["case", "label", *DEMO_METRICS],
     )
     lines = [line.split() for line in format_table(table).splitlines()]
-    assert lines[0] == ["case", "label", *METRICS]
+    assert lines[0] == ["case", "label", *DEMO_METRICS]
     assert lines[2][:4] == ["a", "x", "0.500", "0.400"]
     assert lines[3][2] == "-"
     assert lines[7][:4] == ["mean", "x", "0.750", "0.600"]
@@ -362,10 +362,10 @@ def test_slice_with_most_foreground_in_physical_proportions(tmp_path):
         (tmp_path / folder).mkdir()
         nib.save(nib.Nifti1Image(content, np.diag([2, 1, 5, 1])), tmp_path / folder / f"{name}.nii.gz")
     dataset_json = json.loads((tmp_path / "dataset.json").read_text())
-    shown = _read_slice(tmp_path, tmp_path / "predictions", dataset_json, "c")
-    np.testing.assert_array_equal(shown["truth"], label[:, :, 7].T)
-    assert shown["aspect"] == 0.5 and shown["where"] == ", slice 7"
-    assert shown["image"][5, 3] == 1 and shown["image"].sum() == 1
+    shown = read_slice(tmp_path, tmp_path / "predictions", dataset_json, "c")
+    np.testing.assert_array_equal(shown.truth, label[:, :, 7].T)
+    assert shown.aspect == 0.5 and shown.where == ", slice 7"
+    assert shown.image[5, 3] == 1 and shown.image.sum() == 1
 
 
 @pytest.mark.parametrize("options", [{"dim": 2, "size": (64, 64)}, {"dim": 3, "size": (16, 32, 32), "regions": True}])
@@ -373,7 +373,7 @@ def test_picture_shows_the_prediction_in_the_right_place(tmp_path, options):
     dataset = write_phantom_dataset(tmp_path, 3, num_train=1, num_test=2, **options)
     table = pd.DataFrame({"case": ["test_000", "test_001"], "label": "x", "Dice": [0.5, 1.0]})
     predictions = dataset / "labelsTs"
-    draw_cases(dataset, predictions, table, tmp_path / "demo.png")
+    draw_predictions(dataset, predictions, table, tmp_path / "demo.png")
     picture = io.imread(tmp_path / "demo.png")[:-100, :, :3].astype(int)  # without the legend
     assert _names(tmp_path) == [dataset.name, "demo.png"]
     coloured = (picture.max(-1) - picture.min(-1) > 60).sum(0)

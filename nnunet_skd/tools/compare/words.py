@@ -148,8 +148,8 @@ def cautions(table: pd.DataFrame, *, folds: list[str], repeated: list[str]) -> l
     for row in table[(table["label"] != MEAN) & (table["only_reference"] + table["only_arm"] > 0)].itertuples():
         words.append(
             f"**Left out:** in {row.only_reference + row.only_arm} case(s), {row.metric} of {row.label} has a value "
-            f"for one arm only ({row.only_reference} x {row.reference}, {row.only_arm} x {row.arm}), so there is no pair. An "
-            "overlap then exists for the arm that finds a class which is not there, a distance for the arm that does "
-            "not miss the class: leaving such a case out favours the arm in error. Look at them in cases.csv."
+            f"for one arm only ({row.only_reference} x {row.reference}, {row.only_arm} x {row.arm}), hence no pair. "
+            "An overlap then exists for the arm that finds a class which is absent, a distance for the arm that "
+            "does not miss the class. Leaving such a case out favours the arm in error. Look at them in cases.csv."
         )
     return words

@@ -7,7 +7,7 @@ from nnunet_skd.tools.demo.coronary_tree import coronary_tree
 from nnunet_skd.tools.demo.curves import field, soft_step, spline
 
 
-def path_length(points, radii, size):
+def path_length(points: np.ndarray, radii: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Length of each pixel's beam inside a tube of round cross-section, in pixels, (rows, columns); 0 outside."""
     squared = np.zeros(size)  # of half the length
     for point, radius in zip(points, radii, strict=True):
@@ -22,7 +22,9 @@ def path_length(points, radii, size):
     return 2 * np.sqrt(squared)
 
 
-def draw_angiogram(rng: np.random.Generator, size: tuple[int, int]):
+def draw_angiogram(
+    rng: np.random.Generator, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
     """One coronary angiogram.
 
     Returns:
@@ -48,8 +50,8 @@ def draw_angiogram(rng: np.random.Generator, size: tuple[int, int]):
     attenuation = _body(rng, size, unit) + iodine
     attenuation = gaussian_filter(attenuation, rng.uniform(0.6, 0.9) * max(unit, 0.6))  # focal spot and motion
     photons = rng.uniform(800, 2500) * np.exp(-attenuation)
-    counts = gaussian_filter(rng.poisson(photons).astype(float), 0.55)  # the detector's own blur makes noise grainy
-    shown = -np.log(np.maximum(counts, 1.0) / photons.max())
+    detected = gaussian_filter(rng.poisson(photons).astype(float), 0.55)  # the detector's own blur
+    shown = -np.log(np.maximum(detected, 1.0) / photons.max())
     low, high = np.quantile(shown, [0.01, 0.995])
     dark, bright = rng.uniform(20, 50), rng.uniform(175, 235)
     image = bright - (shown - low) / (high - low) * (bright - dark)
@@ -58,7 +60,7 @@ def draw_angiogram(rng: np.random.Generator, size: tuple[int, int]):
     return np.clip(np.round(image), 0, 255).astype(np.uint8), np.where(seen, label, 0).astype(np.uint8), (1.0, 1.0)
 
 
-def _body(rng, size, unit):
+def _body(rng: np.random.Generator, size: tuple[int, int], unit: float) -> np.ndarray:
     """Attenuation of everything but contrast medium and catheter."""
     rows, columns = np.indices(size, dtype=float)
     y, x = rows / size[0], columns / size[1]
@@ -97,8 +99,8 @@ def _body(rng, size, unit):
     return total - total.min() + 0.2
 
 
-def _catheter(rng, size, unit, vessel):
-    """A thin tube from the border to the vessel's origin; it carries contrast medium but is no vessel."""
+def _catheter(rng: np.random.Generator, size: tuple[int, int], unit: float, vessel: np.ndarray) -> np.ndarray:
+    """A thin tube from the border to the vessel's origin; it carries contrast medium but is not a vessel."""
     tip = vessel[0]
     backwards = tip - vessel[min(20, len(vessel) - 1)]
     backwards /= np.linalg.norm(backwards)
@@ -110,7 +112,7 @@ def _catheter(rng, size, unit, vessel):
     return (0.09 * outer - rng.uniform(0.02, 0.06) * inner) / unit
 
 
-def _field_of_view(rng, size):
+def _field_of_view(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     """True inside the image intensifier's circle; half of the images show its edge in a corner."""
     if rng.random() < 0.5:
         return np.ones(size, bool)

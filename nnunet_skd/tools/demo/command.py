@@ -1,16 +1,16 @@
-"""See a network train, predict and be measured: nnU-Net's real commands, one after the other.
+"""Train, predict and evaluate a first network with nnU-Net's own commands, one after the other.
 
-Without arguments it draws phantom coronary angiograms and trains DSKD on them for five epochs, on a GPU with nnU-Net's
-own plans, on a CPU with a small network (minutes, on two cores). Each command is printed before it runs, so that you
-can repeat it on your own data. At the end stand a table (Dice, IoU, sensitivity, specificity, accuracy) and a picture
-of image, truth and prediction side by side.
+Without arguments, the demo draws phantom coronary angiograms and trains DSKD on them for five epochs: on a GPU with
+nnU-Net's own plans, on a CPU with a small network, which takes minutes on two cores. Each command is printed before it
+runs, so that you can repeat it on your own data. The demo ends with a table (Dice, IoU, sensitivity, specificity,
+accuracy) and a picture of image, truth and prediction side by side.
 
-Everything is written to one folder (-o), with nnUNet_raw, nnUNet_preprocessed and nnUNet_results of its own: your own
-nnU-Net folders are neither read nor written, and nnunetv2 stays as it is. Called again with the same arguments, the
-demo goes on where it stopped. Five epochs show that everything works; they are too few to judge a method.
+Everything is written to one folder (-o), which gets its own nnUNet_raw, nnUNet_preprocessed and nnUNet_results: your
+nnU-Net folders are neither read nor written, and nnunetv2 is not changed. Run again with the same arguments, the demo
+continues where it stopped. Five epochs show that everything works; they are too few to judge a method.
 
 your own data, instead of phantoms:
-  --data DIR                DatasetXXX_Name in nnU-Net's raw format. Test cases: imagesTs with labelsTs; where there
+  --data DIR                DatasetXXX_Name in nnU-Net's raw format. Test cases are imagesTs with labelsTs; if there
                             are none, a fifth of the training cases (at most 8) is held out.
   --images DIR --masks DIR  2D or 3D images and their masks, paired by name (a.png with a.png or a_mask.png), grey or
                             RGB, in a format that nnU-Net reads: .png .bmp .tif .nii.gz .nrrd .mha ... but not .jpg.
@@ -32,24 +32,28 @@ import sys
 
 from nnunet_skd.tools.demo.processes import CommandFailed
 from nnunet_skd.tools.demo.run import TRAINER, run_demo
+from nnunet_skd.tools.old_names import accept_old_name
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-o", default="demo", metavar="OUT", help="folder for everything (default: ./%(default)s)")
-    parser.add_argument("--dim", type=int, choices=(2, 3), default=2, help="2D angiograms or 3D CT (default: 2)")
-    parser.add_argument("--data", metavar="DIR", help="a data set in nnU-Net's raw format instead of phantoms")
-    parser.add_argument("--images", metavar="DIR", help="a folder of images instead of phantoms; needs --masks")
+    parser.add_argument("-o", default="demo", metavar="DIR", help="folder for everything (default: ./%(default)s)")
+    parser.add_argument("--dim", type=int, choices=(2, 3), default=2, help="2D angiograms or 3D CT scans (default: 2)")
+    parser.add_argument("--data", metavar="DIR", help="a data set in nnU-Net's raw format, instead of phantoms")
+    parser.add_argument("--images", metavar="DIR", help="a folder of images, instead of phantoms; needs --masks")
     parser.add_argument("--masks", metavar="DIR", help="the masks of --images")
-    parser.add_argument("-tr", "--trainer", default=TRAINER, help="trainer (default: %(default)s)")
-    parser.add_argument("-device", choices=("cpu", "cuda", "mps"), help="default: cuda where there is a GPU, else cpu")
+    parser.add_argument("-tr", default=TRAINER, metavar="TRAINER", help="trainer (default: %(default)s)")
+    accept_old_name(parser, "--trainer", dest="tr")
+    parser.add_argument("-device", choices=("cuda", "cpu", "mps"), help="default: cuda if there is a GPU, else cpu")
     parser.add_argument(
         "-np", type=int, metavar="N", help="processes for preprocessing (default: the CPU cores, at most 8)"
     )
-    parser.add_argument("--overwrite", action="store_true", help="remove an earlier demo's files in OUT and start anew")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="remove the files of an earlier demo in -o and start anew"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    # As Ctrl-C: the command that runs is ended, too.
+    # As with Ctrl-C, the command that is running ends too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         run_demo(
@@ -58,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
             data=args.data,
             images=args.images,
             masks=args.masks,
-            trainer=args.trainer,
+            trainer=args.tr,
             device=args.device,
             num_processes=args.np,
             overwrite=args.overwrite,
@@ -67,6 +71,6 @@ def run(args: argparse.Namespace) -> int:
         print(f"\nnnunet-skd demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nStopped. The same command goes on from here.", file=sys.stderr)
+        print("\nStopped. The same command continues from here.", file=sys.stderr)
         return 130
     return 0

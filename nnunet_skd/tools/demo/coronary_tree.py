@@ -1,17 +1,20 @@
 """A random coronary tree: centre-lines and radii, in the plane of an angiogram."""
 
+from typing import NamedTuple
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from nnunet_skd.tools.demo.curves import smooth_noise, spline, taper, wander
 
 
-def _main_vessels(rng, unit):
+def _main_vessels(rng: np.random.Generator, unit: float) -> tuple[list[np.ndarray], list[tuple[float, float]]]:
     """Centre-lines of the main vessels in units of the image width, (row, column); the first starts at the catheter.
 
     Right coronary artery: one vessel around the heart in a C. Left: a stem that divides into two long vessels.
     """
 
-    def jitter(points, amount=0.032):
+    def jitter(points: ArrayLike, amount: float = 0.032) -> np.ndarray:
         return np.asarray(points) + np.concatenate([np.zeros((1, 2)), rng.normal(0, amount, (len(points) - 1, 2))])
 
     if rng.random() < 0.45:
@@ -31,8 +34,16 @@ def _main_vessels(rng, unit):
     return [(line - 0.5) @ turn.T + shift for line in lines], [(a * unit, b * unit) for a, b in radii]
 
 
-def coronary_tree(rng, size):
-    """Vessels as (centre-line (n, 2) in pixels, radii (n,), level): level 0 for main vessels, 1.. for side branches."""
+class Vessel(NamedTuple):
+    """Centre-line (n, 2) and radii (n,) in pixels; level 0 is a main vessel, 1 and 2 are side branches."""
+
+    points: np.ndarray
+    radii: np.ndarray
+    level: int
+
+
+def coronary_tree(rng: np.random.Generator, size: tuple[int, int]) -> list[Vessel]:
+    """The vessels of one angiogram; the first one starts at the catheter."""
     unit = min(size) / 256  # all lengths below are pixels of a 256 x 256 image
     step = 0.5 * unit
     smallest = max(0.95 * unit, 0.8)
@@ -44,7 +55,7 @@ def coronary_tree(rng, size):
             ramp = np.sin(np.pi * np.linspace(0, 1, len(points))) ** 0.5
             waves = [smooth_noise(rng, len(points), rng.uniform(14, 28)) for _ in range(2)]
             points = points + (2.2 * unit) * ramp[:, None] * np.stack(waves, axis=1)
-        vessels.append((points, taper(rng, len(points), first, max(last, smallest)), 0))
+        vessels.append(Vessel(points, taper(rng, len(points), first, max(last, smallest)), 0))
 
     queue = vessels[-2:] if len(vessels) == 3 else vessels[:]  # nothing leaves the left stem
     while queue:
@@ -65,6 +76,6 @@ def coronary_tree(rng, size):
             length = unit * rng.uniform(45, 120) * (0.6**level) * (1.15 - 0.5 * place)
             tortuosity = rng.choice([0.3, 0.55, 0.9], p=[0.4, 0.35, 0.25])
             line = wander(rng, points[at], heading, length, tortuosity, -side * rng.uniform(0.1, 0.9), step)
-            vessels.append((line, taper(rng, len(line), max(first, smallest), smallest), level + 1))
+            vessels.append(Vessel(line, taper(rng, len(line), max(first, smallest), smallest), level + 1))
             queue.append(vessels[-1])
     return vessels

@@ -1,13 +1,16 @@
 """A phantom abdominal CT."""
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.ndimage import gaussian_filter
 
 from nnunet_skd.tools.demo.curves import field, spline
 
 
-def draw_ct(rng: np.random.Generator, size: tuple[int, int, int]):
-    """One abdominal CT, in anatomical proportions whatever the number of voxels.
+def draw_ct(rng: np.random.Generator, size: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
+    """One abdominal CT; the anatomy has the same proportions whatever the size in voxels.
 
     Returns:
         image: (slices, rows, columns), int16, HU; slice 0 is the lowest, row 0 the front, column 0 the patient's right.
@@ -19,14 +22,16 @@ def draw_ct(rng: np.random.Generator, size: tuple[int, int, int]):
     z, y, x = np.meshgrid(*[(np.arange(n) + 0.5) * s for n, s in zip(size, spacing, strict=True)], indexing="ij")
     z, y, x = z - extent[0] / 2, y - extent[1] / 2, x - extent[2] / 2  # mm from the middle: to head, to back, to left
 
-    def bump(width):  # a smooth displacement in mm that gives every patient another shape
+    def bump(width: float) -> np.ndarray:  # a smooth displacement in mm that gives every patient another shape
         return 6 * field(rng, size, [width / s for s in spacing])
 
-    def inside(centre, axes, shape):  # roughly the signed depth in mm in an ellipsoid with a bumpy surface
+    def inside(
+        centre: Sequence[float], axes: Sequence[float], shape: ArrayLike
+    ) -> np.ndarray:  # roughly the signed depth in mm in an ellipsoid with a bumpy surface
         squares = sum(((c - m) / a) ** 2 for c, m, a in zip((z, y, x), centre, axes, strict=True))
         return (1 - np.sqrt(squares)) * min(axes) + shape
 
-    def around(value, amount):
+    def around(value: Sequence[float], amount: float) -> np.ndarray:
         return np.asarray(value) + rng.normal(0, amount, len(value))
 
     body = inside((0, 0, 0), (1e4, 105, 135), 0)
@@ -72,16 +77,18 @@ def draw_ct(rng: np.random.Generator, size: tuple[int, int, int]):
     return np.clip(np.round(image), -1024, 3071).astype(np.int16), label, tuple(float(s) for s in spacing)
 
 
-def _abdominal_vessels(rng, extent, liver_mm, spleen_mm, spacing):
+def _abdominal_vessels(
+    rng: np.random.Generator, extent: np.ndarray, liver_mm: np.ndarray, spleen_mm: np.ndarray, spacing: np.ndarray
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Aorta, vena cava and branches: (centre-line (n, 3) in mm from the volume's corner, radii (n,) in mm)."""
     middle = extent / 2
     top, bottom = extent[0] * 0.52, -extent[0] * 0.52
 
-    def tube(points, first, last):
+    def tube(points: ArrayLike, first: float, last: float) -> tuple[np.ndarray, np.ndarray]:
         line = spline(np.asarray(points, float) + middle, 1.0)
         return line, np.linspace(first, last, len(line))
 
-    def wobble():
+    def wobble() -> float:
         return rng.normal(0, 4)
 
     vessels = [
@@ -89,7 +96,7 @@ def _abdominal_vessels(rng, extent, liver_mm, spleen_mm, spacing):
         tube([(bottom, 24, -22 + wobble()), (0, 20, -24 + wobble()), (top, 12, -20 + wobble())], 10, 11),
     ]
 
-    def deep(depth):  # a random place well inside an organ
+    def deep(depth: np.ndarray) -> np.ndarray:  # a random place well inside an organ
         places = np.argwhere(depth > 0.45 * depth.max())
         return (places[rng.integers(len(places))] + 0.5) * spacing - middle
 
@@ -107,7 +114,7 @@ def _abdominal_vessels(rng, extent, liver_mm, spleen_mm, spacing):
     return vessels
 
 
-def fill_tube(mask, line, radii, spacing):
+def fill_tube(mask: np.ndarray, line: np.ndarray, radii: Sequence[float], spacing: np.ndarray) -> None:
     """Set the voxels of ``mask`` whose centre lies within ``radii`` of ``line``; all in mm."""
     for point, radius in zip(line, radii, strict=True):
         low = np.maximum(np.floor((point - radius) / spacing).astype(int), 0)

@@ -1,18 +1,21 @@
 """Random curves and fields that phantoms are drawn with."""
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.interpolate import PchipInterpolator, make_interp_spline
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 
-def smooth_noise(rng, n, width):
+def smooth_noise(rng: np.random.Generator, n: int, width: float) -> np.ndarray:
     """n samples of noise with unit variance and a correlation length of about ``width`` samples."""
     pad = int(4 * width) + 1
     noise = gaussian_filter1d(rng.standard_normal(n + 2 * pad), width)[pad : pad + n]
     return noise * np.sqrt(2 * np.sqrt(np.pi) * max(width, 0.3))
 
 
-def spline(points, step):
+def spline(points: ArrayLike, step: float) -> np.ndarray:
     """Points every ``step`` along a smooth curve through control points, shape (n, axes)."""
     points = np.asarray(points, float)
     chord = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
@@ -20,7 +23,15 @@ def spline(points, step):
     return curve(np.linspace(0, chord[-1], max(int(chord[-1] / step), 2)))
 
 
-def wander(rng, start, heading, length, tortuosity, turn, step):
+def wander(
+    rng: np.random.Generator,
+    start: np.ndarray,
+    heading: float,
+    length: float,
+    tortuosity: float,
+    turn: float,
+    step: float,
+) -> np.ndarray:
     """A curve in the plane whose heading turns steadily by ``turn`` (rad) and wriggles by ``tortuosity`` (rad)."""
     n = max(int(length / step), 2)
     t = np.linspace(0, 1, n)
@@ -30,7 +41,7 @@ def wander(rng, start, heading, length, tortuosity, turn, step):
     return start + step * np.cumsum(np.stack([np.sin(angle), np.cos(angle)], axis=1), axis=0)
 
 
-def taper(rng, n, first, last):
+def taper(rng: np.random.Generator, n: int, first: float, last: float) -> np.ndarray:
     """Radii along a vessel: falling, slightly uneven, sometimes with one narrowing (a stenosis)."""
     t = np.linspace(0, 1, n)
     radii = PchipInterpolator([0, 0.5, 1], [first, (0.6 * first + 0.4 * last), last])(t)
@@ -40,12 +51,12 @@ def taper(rng, n, first, last):
     return np.maximum(radii, 0.8 * last)
 
 
-def field(rng, size, width):
+def field(rng: np.random.Generator, size: tuple[int, ...], width: float | Sequence[float]) -> np.ndarray:
     """A smooth random field of mean 0 and standard deviation 1."""
-    field = gaussian_filter(rng.standard_normal(size), width, mode="reflect")
-    return (field - field.mean()) / field.std()
+    noise = gaussian_filter(rng.standard_normal(size), width, mode="reflect")
+    return (noise - noise.mean()) / noise.std()
 
 
-def soft_step(distance, width):
-    """0 to 1 over about ``width`` where a signed distance crosses 0: the edge of something with rounded sides."""
+def soft_step(distance: np.ndarray, width: float) -> np.ndarray:
+    """From 0 to 1 over about ``width`` where a signed distance crosses 0: the edge of something with rounded sides."""
     return 0.5 * (1 + np.tanh(distance / width))

@@ -1,8 +1,6 @@
 """What data sets of the user's own files share: held-out cases, links and the refusal of too few cases."""
 
-import re
 import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -18,40 +16,28 @@ def hold_out(cases: dict) -> tuple[dict, dict]:
     names = sorted(cases)
     number = max(1, min(MOST_HELD_OUT, len(names) // 5))
     held_out = {names[i] for i in np.linspace(0, len(names) - 1, number + 2).astype(int)[1:-1]}
-    print(f"No labelled test cases: {len(held_out)} of {len(names)} training cases are held out as such.")
+    print(f"There are no labelled test cases: {len(held_out)} of {len(names)} training cases are held out instead.")
     print(f"Held out: {', '.join(sorted(held_out))}")
     return {n: cases[n] for n in names if n not in held_out}, {n: cases[n] for n in names if n in held_out}
 
 
-def channels_of(folder: Path, case: str, ending: str) -> list[Path]:
-    """The image files of a case, one per channel, in order."""
-    name = re.compile(re.escape(case) + r"_\d{4}" + re.escape(ending))
-    return sorted(f for f in folder.iterdir() if name.fullmatch(f.name))
+def refuse_few(train: dict, source: str | Path) -> None:
+    """Refuse training cases that nnU-Net cannot split into folds.
 
-
-def refuse_few(train, source):
+    Raises:
+        BadInput: there are fewer than five.
+    """
     if len(train) < FEWEST_TRAINING_CASES:
         raise BadInput(
             f"{source} leaves {len(train)} training cases, but nnU-Net splits them into five folds and needs at least"
-            f" {FEWEST_TRAINING_CASES}. Add cases (where none has a test label, one more is held out for testing)."
+            f" {FEWEST_TRAINING_CASES}. Add cases (where no test case has labels, one more is held out for testing)."
         )
 
 
-def link(source, target):
+def link(source: str | Path, target: Path) -> None:
+    """Link a file, or copy it where links are not allowed. The folder is made if missing."""
     target.parent.mkdir(exist_ok=True)
     try:
         target.symlink_to(Path(source).resolve())
     except OSError:  # Windows without the right to link
         shutil.copy2(source, target)
-
-
-def write_folder(target, fill):
-    """Fill a folder under a temporary name and move it into place."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=".unfinished_", dir=target.parent))
-    try:
-        fill(unfinished)
-        unfinished.rename(target)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return target

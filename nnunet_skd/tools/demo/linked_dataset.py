@@ -9,15 +9,18 @@ from nnunetv2.utilities.utils import (
     get_identifiers_from_splitted_dataset_folder,
 )
 
-from nnunet_skd.tools.demo.data import channels_of, hold_out, link, refuse_few, write_folder
+from nnunet_skd.tools.cases import channel_files
+from nnunet_skd.tools.demo.data import hold_out, link, refuse_few
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.files import listed
+from nnunet_skd.tools.files import listed, new_folder
+
+Cases = dict[str, tuple[list[Path], Path]]  # name -> image files, one per channel, and label file
 
 
-def link_dataset(data, raw_folder) -> Path:
-    """Link a data set in nnU-Net's raw format into another raw folder; test cases are those that have labels.
+def link_dataset(data: str | Path, raw_folder: str | Path) -> Path:
+    """Link a data set in nnU-Net's raw format into another raw folder, with the test cases that have labels.
 
-    Where imagesTs and labelsTs give no test case, a fifth of the training cases (at most 8) is held out instead, evenly
+    Where imagesTs and labelsTs hold no test case, a fifth of the training cases (at most 8) is held out instead, evenly
     spread over the sorted names.
 
     Args:
@@ -61,7 +64,8 @@ def link_dataset(data, raw_folder) -> Path:
         train, test = hold_out(train)
     refuse_few(train, data)
 
-    def fill(folder):
+    target = Path(raw_folder) / data.name
+    with new_folder(target) as folder:
         for split, cases in (("Tr", train), ("Ts", test)):
             for case, (images, label) in cases.items():
                 for channel, image in enumerate(images):
@@ -73,23 +77,23 @@ def link_dataset(data, raw_folder) -> Path:
         content = {key: value for key, value in dataset_json.items() if key != "dataset"} | {"numTraining": len(train)}
         (folder / "dataset.json").write_text(json.dumps(content, indent=4), encoding="utf-8")
 
-    return write_folder(Path(raw_folder) / data.name, fill)
+    return target
 
 
-def _labelled_test_cases(data, ending):
+def _labelled_test_cases(data: Path, ending: str) -> Cases:
     images, labels = data / "imagesTs", data / "labelsTs"
     if not (images.is_dir() and labels.is_dir()):
         return {}
     return {case: files for case, files in _cases(images, labels, ending).items() if files[1].is_file()}
 
 
-def _cases(images, labels, ending):
+def _cases(images: Path, labels: Path, ending: str) -> Cases:
     # nnU-Net's own function for this starts a dozen processes.
     names = get_identifiers_from_splitted_dataset_folder(str(images), ending)
-    return {str(c): (channels_of(images, str(c), ending), labels / f"{c}{ending}") for c in names}
+    return {str(c): (channel_files(images, str(c), ending), labels / f"{c}{ending}") for c in names}
 
 
-def _refuse_missing(cases):
+def _refuse_missing(cases: Cases) -> None:
     absent = [str(f) for images, label in cases.values() for f in (*images, label) if not f.is_file()]
     if absent:
-        raise BadInput(f"files of the data set are missing: {listed(absent)}. Put them back, or remove their cases.")
+        raise BadInput(f"files of the data set are missing: {listed(absent)}. Put them back, or remove these cases.")

@@ -1,21 +1,24 @@
 """A folder of images and a folder of masks as a data set that the demo may train and test on.
 
-Images are linked, not copied, so that hospital-size data costs no disk; masks are rewritten only where their values
+Images are linked, not copied, so that large data takes no extra space. Masks are rewritten only where their values
 have to change (0 and 255) or their file format differs from the images'.
 """
 
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES, determine_reader_writer_from_file_ending
 from tqdm import tqdm
 
-from nnunet_skd.tools.demo.data import hold_out, link, refuse_few, write_folder
+from nnunet_skd.tools.demo.data import hold_out, link, refuse_few
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.files import listed
+from nnunet_skd.tools.files import listed, new_folder, require_folder
 
 FOLDERS_DATASET = "Dataset900_Folders"
 # Longest first, so that .nii.gz is not taken for something else.
@@ -23,7 +26,7 @@ READABLE = sorted({e for reader in LIST_OF_IO_CLASSES for e in reader.supported_
 CHANNEL_NAMES = {1: ("image",), 3: ("R", "G", "B"), 4: ("R", "G", "B", "A")}
 
 
-def pair_folders(images, masks, raw_folder) -> Path:
+def pair_folders(images: str | Path, masks: str | Path, raw_folder: str | Path) -> Path:
     """Make a data set of a folder of images and a folder of masks, paired by name.
 
     ``lung_7.png`` or ``lung_7_0000.png`` goes with ``lung_7.png``, or with ``lung_7_mask.png``, ``_seg``, ``_label`` or
@@ -38,32 +41,33 @@ def pair_folders(images, masks, raw_folder) -> Path:
         The data set's folder.
 
     Raises:
-        BadInput: unpaired names, unreadable files, other sizes, mixed channels, unusable values; offenders are listed.
+        BadInput: unpaired names, unreadable files, sizes or channels that differ, unusable values; with the names.
     """
-    image_files, mask_files = _by_case(Path(images), "image"), _by_case(Path(masks), "mask")
+    image_files, mask_files = _by_case(images, "image"), _by_case(masks, "mask")
     without_mask = [image_files[c].name for c in image_files if c not in mask_files]
     without_image = [mask_files[c].name for c in mask_files if c not in image_files]
     if without_mask or without_image:
         raise BadInput(
-            "images and masks do not pair by name."
+            "images and masks do not match by name."
             + (f"\nNo mask for: {listed(without_mask)}" if without_mask else "")
             + (f"\nNo image for: {listed(without_image)}" if without_image else "")
-            + "\nName both alike (a.png and a.png, or a_mask.png), or move these files away."
+            + "\nGive both the same name (a.png and a.png, or a_mask.png), or move these files away."
         )
     image_reader, image_ending = _reader(image_files.values())
     mask_reader, mask_ending = _reader(mask_files.values())
     checked = _check_pairs(image_files, mask_files, image_reader, mask_reader)
-    from_255 = checked["values"] == {0, 255}
+    from_255 = checked.values == {0, 255}
     if from_255:
-        print("Masks hold 0 and 255: 255 becomes label 1 (nnU-Net wants 0, 1, .. n). Your files stay as they are.")
-    highest = 1 if from_255 else max(checked["values"])
+        print("The masks hold 0 and 255: 255 becomes label 1 (nnU-Net needs 0, 1, .. n). Your files stay as they are.")
+    highest = 1 if from_255 else max(checked.values)
     names = ["object"] if highest == 1 else [f"label {i}" for i in range(1, highest + 1)]
-    rewrite = from_255 or checked["coloured"] or mask_ending != image_ending
+    rewrite = from_255 or checked.coloured or mask_ending != image_ending
 
     train, test = hold_out({case: (image_files[case], mask_files[case]) for case in image_files})
     refuse_few(train, images)
 
-    def fill(folder):
+    target_folder = Path(raw_folder) / FOLDERS_DATASET
+    with new_folder(target_folder) as folder:
         for split, cases in (("Tr", train), ("Ts", test)):
             for case, (image, mask) in cases.items():
                 link(image, folder / f"images{split}" / f"{case}_0000{image_ending}")
@@ -75,7 +79,7 @@ def pair_folders(images, masks, raw_folder) -> Path:
                     image_reader.write_seg(np.minimum(segmentation, highest), str(target), properties)
                 else:
                     link(mask, target)
-        channels = CHANNEL_NAMES.get(checked["channels"]) or [f"channel {i}" for i in range(checked["channels"])]
+        channels = CHANNEL_NAMES.get(checked.channels) or [f"channel {i}" for i in range(checked.channels)]
         generate_dataset_json(
             str(folder),
             dict(enumerate(channels)),
@@ -87,13 +91,12 @@ def pair_folders(images, masks, raw_folder) -> Path:
             converted_by="nnunet_skd",
         )
 
-    return write_folder(Path(raw_folder) / FOLDERS_DATASET, fill)
+    return target_folder
 
 
-def _by_case(folder, kind):
-    """File of each case. Images may end in nnU-Net's _0000, masks in _mask, _seg, _label or _gt."""
-    if not folder.is_dir():
-        raise BadInput(f"{folder} is no folder. Give the folder that holds the {kind}s.")
+def _by_case(folder: str | Path, kind: str) -> dict[str, Path]:
+    """The file of each case. Images may end in nnU-Net's _0000, masks in _mask, _seg, _label or _gt."""
+    folder = require_folder(folder)
     suffix = r"_0000$" if kind == "image" else r"_(mask|seg|label|gt)$"
     cases, unreadable = defaultdict(list), []
     for file in sorted(f for f in folder.iterdir() if f.is_file() and not f.name.startswith(".")):
@@ -104,29 +107,29 @@ def _by_case(folder, kind):
             cases[re.sub(suffix, "", file.name[: -len(ending)])].append(file)
     if unreadable:
         raise BadInput(
-            f"{folder} holds files that nnU-Net does not read: {listed(unreadable)}. It reads {', '.join(READABLE)};"
-            " convert them (JPEG to PNG, for instance) or move them away."
+            f"{folder} holds files that nnU-Net does not read: {listed(unreadable)}. It reads {', '.join(READABLE)}."
+            " Convert them (JPEG to PNG, for instance) or move them away."
         )
     if not cases:
-        raise BadInput(f"{folder} holds no {kind}s. nnU-Net reads {', '.join(READABLE)}.")
+        raise BadInput(f"there are no {kind}s in {folder}. nnU-Net reads {', '.join(READABLE)}.")
     double = [", ".join(f.name for f in files) for files in cases.values() if len(files) > 1]
     if double:
         raise BadInput(f"{folder} holds more than one {kind} of a case: {listed(double)}. Keep one of each.")
     return {case: files[0] for case, files in cases.items()}
 
 
-def _ending(file):
+def _ending(file: Path) -> str | None:
     return next((ending for ending in READABLE if file.name.lower().endswith(ending)), None)
 
 
-def _reader(files):
+def _reader(files: Iterable[Path]) -> tuple[BaseReaderWriter, str]:
     """nnU-Net's reader for files of one format, and their ending as nnU-Net spells it."""
     endings = defaultdict(list)
     for file in files:
         endings[_ending(file)].append(file)
     if len(endings) > 1:
         found = ", ".join(f"{len(fs)} {ending} such as {fs[0].name}" for ending, fs in endings.items())
-        raise BadInput(f"the files mix formats ({found}), but nnU-Net wants one. Convert them to one.")
+        raise BadInput(f"the files have several formats ({found}), but nnU-Net needs one. Convert them to one.")
     ending, (example, *_) = endings.popitem()
     try:
         reader = determine_reader_writer_from_file_ending(ending, str(example), verbose=False)
@@ -135,15 +138,32 @@ def _reader(files):
     return reader(), ending
 
 
-def _check_pairs(image_files, mask_files, image_reader, mask_reader):
-    """Read every pair once, one at a time; the channels of the images, the values of the masks, and what is wrong."""
+class Checked(NamedTuple):
+    """What all images and masks have in common. ``coloured``: masks are stored as R, G, B."""
+
+    channels: int
+    values: set[int]
+    coloured: bool
+
+
+def _check_pairs(
+    image_files: dict[str, Path],
+    mask_files: dict[str, Path],
+    image_reader: BaseReaderWriter,
+    mask_reader: BaseReaderWriter,
+) -> Checked:
+    """Read every pair once, one at a time.
+
+    Raises:
+        BadInput: with everything that is wrong with them.
+    """
     problems, by_channels, by_value, coloured = [], defaultdict(list), defaultdict(list), False
     for case in tqdm(image_files, desc="checking images and masks", unit="pair"):
         image_file, mask_file = image_files[case], mask_files[case]
         try:
             image, image_properties = image_reader.read_images((str(image_file),))
             mask, mask_properties = mask_reader.read_seg(str(mask_file))
-        except Exception as error:  # whatever the format's library raises
+        except Exception as error:  # each format's library raises its own
             problems.append(f"{image_file.name} or {mask_file.name} cannot be read ({error})")
             continue
         by_channels[len(image)].append(image_file.name)
@@ -154,26 +174,26 @@ def _check_pairs(image_files, mask_files, image_reader, mask_reader):
         if len(mask) > 1:
             coloured = True
             if np.any(mask[1:3] != mask[:1]):
-                problems.append(f"{mask_file.name} is in colour; one number per pixel is needed")
+                problems.append(f"{mask_file.name} is in colour, but one number per pixel is needed")
         for value in np.unique(mask[0]):
             by_value[float(value)].append(mask_file.name)
     if len(by_channels) > 1:
         most = max(by_channels, key=lambda n: len(by_channels[n]))
         others = [f"{name} ({n})" for n, files in by_channels.items() if n != most for name in files]
-        problems.append(f"most images have {most} channel(s), but not {listed(others)}")
+        problems.append(f"most images have {most} channel(s), but these do not: {listed(others)}")
     values = set(by_value)
     if not problems and values != {0, 255} and (values | {0}) != set(range(len(values | {0}))):
         expected = range(len(values | {0}))
         odd = [f"{value:g} in {listed(files, 3)}" for value, files in sorted(by_value.items()) if value not in expected]
-        problems.append(f"mask values must be 0, 1, .. n without a gap, or 0 and 255; not {listed(odd)}")
+        problems.append(f"mask values must be 0, 1, .. n without a gap, or 0 and 255, but there is {listed(odd)}")
     if not problems and values <= {0}:
         problems.append("all masks are empty (only 0)")
     if problems:
         raise BadInput(
-            "the images and masks cannot be used:\n" + listed(problems, between="\n") + "\nMend or move them."
+            "the images and masks cannot be used:\n" + listed(problems, between="\n") + "\nFix them, or move them away."
         )
-    return {"channels": next(iter(by_channels)), "values": {int(v) for v in values}, "coloured": coloured}
+    return Checked(next(iter(by_channels)), {int(value) for value in values}, coloured)
 
 
-def _size(array):
+def _size(array: np.ndarray) -> str:
     return " x ".join(str(n) for n in array.shape[1:] if n > 1 or array.shape[1] > 1)

@@ -1,18 +1,16 @@
-"""Phantom data sets in nnU-Net's raw format: drawn, not photographed, so they may be shipped, shown and shared.
+"""Phantom data sets in nnU-Net's raw format: computed, so that they may be shipped, shown and shared.
 
-Two kinds, both from a seed, with the exact mask:
+There are two kinds, both drawn from a seed, with exact masks:
 
 * 2D, ``PhantomXA``: coronary angiograms. Attenuation is summed along the beam (body, heart, lung, ribs, diaphragm,
   spine, catheter, contrast medium in a tapering branching tree), blurred, and counted as photons (Beer-Lambert and
   Poisson). The mask is where the beam's pixel centre meets a vessel, within the field of view.
 * 3D, ``PhantomCT``: abdominal CT in Hounsfield units with anisotropic voxels. Liver and spleen differ by less than the
-  noise, vessels branch off the aorta into both.
+  noise, and vessels branch off the aorta into both.
 
 They show that a pipeline works. They say nothing about how well a method does on patients.
 """
 
-import shutil
-import tempfile
 from pathlib import Path
 
 import nibabel as nib
@@ -24,13 +22,14 @@ from tqdm import tqdm
 from nnunet_skd.tools.demo.angiogram import draw_angiogram
 from nnunet_skd.tools.demo.ct import draw_ct
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.files import new_folder
 
 DEFAULT_SIZE = {2: (256, 256), 3: (40, 96, 96)}  # pixels (rows, columns); voxels (slices, rows, columns)
 SMALLEST_SIZE = {2: 48, 3: 16}
 
 
 def write_phantom_dataset(
-    raw_folder,
+    raw_folder: str | Path,
     dataset_id: int,
     *,
     dim: int = 2,
@@ -73,9 +72,7 @@ def write_phantom_dataset(
     labels = _labels(dim, regions, ignore_label)
 
     target = raw_folder / f"Dataset{dataset_id:03d}_Phantom{'XA' if dim == 2 else 'CT'}"
-    raw_folder.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=".phantoms_", dir=raw_folder))
-    try:
+    with new_folder(target) as folder:
         cases = [("Tr", i) for i in range(num_train)] + [("Ts", i) for i in range(num_test)]
         for split, index in tqdm(cases, desc="drawing phantoms", unit="case"):
             rng = np.random.default_rng([seed, dim, split == "Ts", index])
@@ -85,10 +82,10 @@ def write_phantom_dataset(
             if ignore_label and split == "Tr":
                 _hide_part(rng, label, ignore_value=labels["ignore"])
             case = f"{'train' if split == 'Tr' else 'test'}_{index:03d}"
-            _save(unfinished / f"images{split}" / f"{case}_0000{ending}", image, spacing)
-            _save(unfinished / f"labels{split}" / f"{case}{ending}", label, spacing)
+            _save(folder / f"images{split}" / f"{case}_0000{ending}", image, spacing)
+            _save(folder / f"labels{split}" / f"{case}{ending}", label, spacing)
         generate_dataset_json(
-            str(unfinished),
+            str(folder),
             {0: "XA" if dim == 2 else "CT"},
             labels,
             num_train,
@@ -99,14 +96,10 @@ def write_phantom_dataset(
             license="CC0-1.0",
             converted_by="nnunet_skd",
         )
-        unfinished.chmod(0o755)  # mkdtemp gives 0700
-        unfinished.rename(target)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return target
 
 
-def _check(dim, size, dataset_id, num_train, num_test):
+def _check(dim: int, size: tuple[int, ...] | None, dataset_id: int, num_train: int, num_test: int) -> None:
     if dim not in DEFAULT_SIZE:
         raise BadInput(f"dim must be 2 or 3, not {dim}.")
     if size is not None and (len(size) != dim or min(size) < SMALLEST_SIZE[dim]):
@@ -117,7 +110,7 @@ def _check(dim, size, dataset_id, num_train, num_test):
         raise BadInput(f"num_train must be at least 1 and num_test at least 0, not {num_train} and {num_test}.")
 
 
-def _labels(dim, regions, ignore_label):
+def _labels(dim: int, regions: bool, ignore_label: bool) -> dict[str, int | tuple[int, ...]]:
     if dim == 2:
         labels = {"tree": (1, 2), "main vessel": (2,)} if regions else {"vessel": 1}
         highest = 2 if regions else 1
@@ -128,17 +121,17 @@ def _labels(dim, regions, ignore_label):
     return {"background": 0} | labels | ({"ignore": highest + 1} if ignore_label else {})
 
 
-def _regions_class_order(dim):
+def _regions_class_order(dim: int) -> tuple[int, ...]:
     return (1, 2) if dim == 2 else (1, 2, 3)
 
 
-def _hide_part(rng, label, ignore_value):
+def _hide_part(rng: np.random.Generator, label: np.ndarray, ignore_value: int) -> None:
     """Mark one box of half the edge length (a quarter of the area, an eighth of the volume) as not annotated."""
     starts = [rng.integers(0, n - n // 2 + 1) for n in label.shape]
     label[tuple(slice(start, start + n // 2) for start, n in zip(starts, label.shape, strict=True))] = ignore_value
 
 
-def _save(path, array, spacing):
+def _save(path: Path, array: np.ndarray, spacing: tuple[float, ...]) -> None:
     path.parent.mkdir(exist_ok=True)
     if array.ndim == 2:
         io.imsave(path, array, check_contrast=False)

@@ -1,4 +1,4 @@
-"""Run nnU-Net's commands as a user would, in folders of the demo's own."""
+"""Run nnU-Net's commands as a user would, with nnU-Net's folders inside the demo's."""
 
 import codecs
 import os
@@ -11,7 +11,7 @@ import sysconfig
 import time
 from pathlib import Path
 
-from nnunet_skd.tools.demo.state import NNUNET_FOLDERS
+from nnunet_skd.tools.demo.state import NNUNET_FOLDERS, State
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.install.discovery import trainers_folder
 
@@ -20,16 +20,17 @@ class CommandFailed(RuntimeError):
     """A command that the demo started ended with an error. The message names it, its log and what to do."""
 
 
-def say(title):
+def say(title: str) -> None:
     print(f"\n=== {title} ===", flush=True)
 
 
-def cpu_cores():
+def cpu_cores() -> int:
+    """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def demo_environment(out, device, num_processes):
-    """The environment of the commands: folders of the demo's own, and the trainers of this package."""
+def demo_environment(out: Path, device: str, num_processes: int) -> dict[str, str]:
+    """The environment of the commands: nnU-Net's folders inside ``out``, and the trainers of this package."""
     environment = dict(os.environ)
     environment |= {name: str(out / name) for name in NNUNET_FOLDERS}
     others = [e for e in environment.get("nnUNet_extTrainer", "").split(os.pathsep) if e]
@@ -40,17 +41,17 @@ def demo_environment(out, device, num_processes):
             min(12, cpu_cores()) if device == "cuda" else max(1, min(4, cpu_cores() - 1))
         )
     if device != "cuda":
-        environment["nnUNet_compile"] = "f"  # a few small epochs do not earn back the compilation
+        environment["nnUNet_compile"] = "f"  # compiling takes longer than a few small epochs
     environment["PYTHONUNBUFFERED"] = "1"  # progress at once, not in blocks
     return environment
 
 
-def _program(name):
-    """The command of this Python's environment, whatever PATH holds."""
+def program(name: str) -> str:
+    """The path of a command of this Python's environment, whatever PATH holds."""
     folders = [
         Path(sys.executable).parent,
         sysconfig.get_path("scripts"),
-        sysconfig.get_path("scripts", _user_scheme()),
+        sysconfig.get_path("scripts", sysconfig.get_preferred_scheme("user")),
     ]
     found = shutil.which(name, path=os.pathsep.join(str(f) for f in folders))
     if found is None:
@@ -58,12 +59,12 @@ def _program(name):
     return found
 
 
-def _user_scheme():
-    return sysconfig.get_preferred_scheme("user")
+def check_trainer(trainer: str, environment: dict[str, str]) -> None:
+    """Look the trainer up as nnU-Net will.
 
-
-def check_trainer(trainer, environment):
-    """Look the trainer up as nnU-Net will."""
+    Raises:
+        BadInput: nnU-Net does not find it, or cannot import it.
+    """
     print(f"Looking for {trainer} ...", flush=True)
     look_up = (
         "import sys; from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find;"
@@ -73,46 +74,46 @@ def check_trainer(trainer, environment):
     if done.returncode:
         cause = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit status {done.returncode}"
         raise BadInput(
-            f"nnU-Net does not find or cannot load the trainer {trainer}: {cause}\n'nnunet-skd doctor' tells more."
+            f"nnU-Net does not find or cannot load the trainer {trainer}: {cause}\n'nnunet-skd doctor' shows more."
         )
 
 
 class Steps:
-    """Runs commands one after the other: shows each, streams and logs its output, remembers that it is done."""
+    """Runs commands one after the other: shows each, streams and logs its output, remembers that it is finished."""
 
-    def __init__(self, out, state, environment):
+    def __init__(self, out: Path, state: State, environment: dict[str, str]):
         self.logs, self.state, self.environment = out / "logs", state, environment
         self.logs.mkdir(exist_ok=True)
 
-    def __call__(self, name, title, command):
+    def __call__(self, name: str, title: str, command: list[str]) -> None:
         say(title)
         print(f"$ {shlex.join(command)}", flush=True)
         if self.state.finished(name):
-            print("done before, skipped")
+            print("finished before, skipped")
             return
         log = self.logs / f"{name}.log"
         started = time.monotonic()
-        status = _stream([_program(command[0]), *command[1:]], log, self.environment)
+        status = stream([program(command[0]), *command[1:]], log, self.environment)
         if status:
             raise CommandFailed(
                 f"this command ended with {_status(status)}:\n  {shlex.join(command)}\n"
-                f"Its output is in {log}; the cause stands near its end. When it is mended, call the same demo again:"
-                f" it goes on with this step. 'nnunet-skd doctor' checks the installation."
+                f"Its output is in {log}, with the cause near its end. When you have fixed it, run the same demo again:"
+                f" it continues with this step. 'nnunet-skd doctor' checks the installation."
             )
         self.state.set(name, True)
         print(f"({time.monotonic() - started:.0f} s, log: {log})")
 
 
-def _status(status):
+def _status(status: int) -> str:
     if status == -signal.SIGTERM or status >= 0:
         return f"exit status {status}"
-    return f"signal {-status} (killed from outside; signal 9 mostly means that memory ran out: close other programs)"
+    return f"signal {-status} (killed from outside; signal 9 usually means that memory ran out: close other programs)"
 
 
-def _stream(command, log, environment):
+def stream(command: list[str], log: Path, environment: dict[str, str]) -> int:
     """Run a command; show and log what it prints while it prints it. Returns its exit status.
 
-    It gets a session of its own, so that stopping the demo stops the command's worker processes, too.
+    It gets a session of its own, so that stopping the demo also stops the command's worker processes.
     """
     decode = codecs.getincrementaldecoder("utf-8")("replace").decode
     with (

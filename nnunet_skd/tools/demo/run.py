@@ -1,38 +1,39 @@
 """The demo from its data to its picture, step by step."""
 
 import json
-import os
 import shlex
 import time
 from pathlib import Path
 
 import pandas as pd
 
+from nnunet_skd.tools.cases import reader_class
 from nnunet_skd.tools.demo.linked_dataset import link_dataset
 from nnunet_skd.tools.demo.paired_folders import pair_folders
 from nnunet_skd.tools.demo.phantoms import write_phantom_dataset
-from nnunet_skd.tools.demo.picture import draw_cases, reader_of
+from nnunet_skd.tools.demo.picture import draw_predictions
 from nnunet_skd.tools.demo.processes import Steps, check_trainer, cpu_cores, demo_environment, say
 from nnunet_skd.tools.demo.state import STATE, open_state
-from nnunet_skd.tools.demo.table import METRICS, format_table
+from nnunet_skd.tools.demo.table import DEMO_METRICS, format_table
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.folders import evaluate_folders
+from nnunet_skd.tools.files import require_folder, write_file
 
 TRAINER = "nnUNetTrainerDSKD_5epochs"
 PHANTOM_IDS = {2: 901, 3: 902}
-PHANTOM_CASES = {  # 3D smaller than the phantoms' own size: a sliding window takes a minute per such case on two cores
+PHANTOM_CASES = {  # 3D: smaller than the default size, at which a sliding window takes a minute per case on two cores
     2: {"num_train": 16, "num_test": 8},
     3: {"num_train": 12, "num_test": 4, "size": (28, 72, 72)},
 }
 
 
 def run_demo(
-    out,
+    out: str | Path,
     *,
     dim: int = 2,
-    data=None,
-    images=None,
-    masks=None,
+    data: str | Path | None = None,
+    images: str | Path | None = None,
+    masks: str | Path | None = None,
     trainer: str = TRAINER,
     device: str | None = None,
     num_processes: int | None = None,
@@ -41,7 +42,7 @@ def run_demo(
     """Plan, preprocess, train fold 0, predict the test cases, measure them and draw demo.png.
 
     Args:
-        out: folder for everything; a finished or interrupted demo of the same arguments in it is continued.
+        out: folder for everything; a finished or interrupted demo in it with the same arguments is continued.
         dim: of the phantoms, 2 or 3; ignored with data or images.
         data: DatasetXXX_Name in nnU-Net's raw format, instead of phantoms.
         images, masks: two folders, paired by name, instead of phantoms.
@@ -55,7 +56,7 @@ def run_demo(
 
     Raises:
         BadInput: unusable data, an unknown trainer, or ``out`` holds something else.
-        CommandFailed: one of nnU-Net's commands did.
+        CommandFailed: one of nnU-Net's commands failed.
     """
     started = time.monotonic()
     source = _source(dim, data, images, masks)
@@ -76,10 +77,10 @@ def run_demo(
     raw = out / "nnUNet_raw" / dataset
     dataset_json = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
     number = str(int(dataset[len("Dataset") :].split("_")[0]))
-    num_test = len(_cases(raw, dataset_json))
+    num_test = len(_test_cases(raw, dataset_json))
     print(f"{dataset}: {dataset_json['numTraining']} training cases, {num_test} test cases in {raw}")
 
-    print("\nThe commands below run with these variables (export them to repeat a command by hand):")
+    print("\nThe commands below use these variables (export them to repeat a command by hand):")
     for name in sorted(n for n in environment if n.startswith("nnUNet_")):
         print(f"  export {name}={shlex.quote(environment[name])}")
 
@@ -103,7 +104,7 @@ def run_demo(
     model = out / "nnUNet_results" / dataset / f"{trainer}__nnUNetPlans__{configuration}"
     train = ["nnUNetv2_train", number, configuration, "0", "-tr", trainer, "-device", device]
     if not state.finished("train") and any((model / "fold_0").glob("checkpoint_*.pth")):
-        train.append("--c")  # interrupted: goes on with the last checkpoint
+        train.append("--c")  # interrupted: continue from the last checkpoint
     step("train", "Training, fold 0 of 5 (nnU-Net reports after each epoch of 250 steps)", train)
 
     predictions = out / "predictions"
@@ -116,7 +117,7 @@ def run_demo(
 
     say("Evaluation")
     table = _evaluate(raw, predictions, out / "metrics.csv")
-    draw_cases(raw, predictions, table, out / "demo.png")
+    draw_predictions(raw, predictions, table, out / "demo.png")
     print(format_table(table))
     print(f"\nDone in {(time.monotonic() - started) / 60:.1f} min. Everything is in {out}")
     for name, where in (
@@ -132,14 +133,15 @@ def run_demo(
     return table
 
 
-def _source(dim, data, images, masks):
+def _source(dim: int, data: str | Path | None, images: str | Path | None, masks: str | Path | None) -> dict[str, str]:
+    """What the data come from, in words that the state file can hold."""
     if data is not None and (images is not None or masks is not None):
-        raise BadInput("--data and --images/--masks exclude each other. Give one of the two.")
+        raise BadInput("--data cannot be combined with --images and --masks. Give one or the other.")
     if (images is None) != (masks is None):
         raise BadInput("--images and --masks belong together. Give both folders.")
     for folder in (data, images, masks):
-        if folder is not None and not Path(folder).is_dir():
-            raise BadInput(f"{folder} is no folder. Check the path.")
+        if folder is not None:
+            require_folder(folder)
     if data is not None:
         return {"data": str(Path(data).absolute())}
     if images is not None:
@@ -149,7 +151,7 @@ def _source(dim, data, images, masks):
     return {"phantoms": f"{dim}D"}
 
 
-def _make_data(source, raw_folder):
+def _make_data(source: dict[str, str], raw_folder: Path) -> str:
     """Draw, link or pair the data; returns the data set's name."""
     if "data" in source:
         return link_dataset(source["data"], raw_folder).name
@@ -159,27 +161,25 @@ def _make_data(source, raw_folder):
     return write_phantom_dataset(raw_folder, PHANTOM_IDS[dim], dim=dim, **PHANTOM_CASES[dim]).name
 
 
-def _cases(raw, dataset_json):
+def _test_cases(raw: Path, dataset_json: dict) -> list[str]:
     ending = dataset_json["file_ending"]
     return sorted(f.name[: -len(ending)] for f in (raw / "labelsTs").iterdir() if f.name.endswith(ending))
 
 
-def _is_2d(raw, dataset_json):
-    label = raw / "labelsTs" / (_cases(raw, dataset_json)[0] + dataset_json["file_ending"])
-    return reader_of(dataset_json, label).read_seg(str(label))[0].shape[1] == 1
+def _is_2d(raw: Path, dataset_json: dict) -> bool:
+    label = raw / "labelsTs" / (_test_cases(raw, dataset_json)[0] + dataset_json["file_ending"])
+    return reader_class(dataset_json, label)().read_seg(str(label))[0].shape[1] == 1
 
 
-def _best_device():
+def _best_device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _evaluate(raw, predictions, path):
+def _evaluate(raw: Path, predictions: Path, path: Path) -> pd.DataFrame:
     """Measure the predictions, write them as CSV, return the table: ``case``, ``label`` and one column per metric."""
-    # One process: these metrics cost little more than reading the files, starting others costs seconds.
-    table = evaluate_folders(raw / "labelsTs", predictions, raw / "dataset.json", num_processes=1, metrics=METRICS)
-    unfinished = path.with_name(f".{path.name}")
-    table.to_csv(unfinished, index=False)
-    os.replace(unfinished, path)
+    # One process: these metrics take little more time than reading the files, and starting processes takes seconds.
+    table = evaluate_folders(raw / "labelsTs", predictions, raw / "dataset.json", num_processes=1, metrics=DEMO_METRICS)
+    write_file(path, lambda file: table.to_csv(file, index=False))
     return table
