@@ -212,14 +212,14 @@ def test_a_patch_that_does_not_fit_the_strides_names_the_nearest_one_that_does(p
     [
         ({"max_stages": 2}, "deep supervision needs two outputs"),
         ({"width": 0}, "width is 0"),
-        ({"width": 1.5}, "at most at 1"),
+        ({"width": 1.5}, "at most 1"),
         (width_preset(float("nan")), "width is nan"),
-        ({"2d": [0.5]}, "has to be an object"),
+        ({"2d": [0.5]}, "must be an object"),
         ({"widht": 0.5}, "unknown keys in the preset: widht"),
-        ({"width": 0.5, "features_max": 64}, "keep one of the two ways"),
+        ({"width": 0.5, "features_max": 64}, "Keep one of them"),
         ({"batch_size": 2.5}, "batch_size is 2.5"),
         ({"patch_size": [64, 64, 64]}, "list of 2 positive whole numbers"),
-        ({"3d": {"width": 0.5}}, "says nothing about 2D plans"),
+        ({"3d": {"width": 0.5}}, "has no settings for 2D plans"),
     ],
 )
 def test_unusable_presets_are_refused(preset, message):

@@ -453,7 +453,7 @@ def test_masks_are_binarised_with_a_check(nnunet_env, tmp_path, capsys):
     save(source / "8_gt.pgm", mask)
     save(source / "9_gt.pgm", vessel() // 255)  # 0 and 1 instead of 0 and 255
     save(source / "10_gt.pgm", vessel() * 0)
-    with pytest.raises(BadInput, match="dca1_008: the mask holds the values 0, 3, 127, 128, 255 .* --threshold"):
+    with pytest.raises(BadInput, match="dca1_008: the mask holds the values 0, 3, 127, 128, 255, .* --threshold"):
         convert("dca1", [source], 82)
     target = convert("dca1", [source], 82, threshold=128)
     assert pixels(target / "labelsTr" / "dca1_008.png")[0, :3].tolist() == [0, 0, 1]
@@ -487,13 +487,13 @@ def test_two_sources_of_one_name_are_read_as_one(nnunet_env, tmp_path):
 
 
 def test_environment_and_source_are_checked_first(nnunet_env, tmp_path, monkeypatch):
-    with pytest.raises(BadInput, match="no data set 'dca2'; there are dca1, xcad"):
+    with pytest.raises(BadInput, match="no data set 'dca2'. Choose from dca1, xcad"):
         convert("dca2", [tmp_path], 82)
     with pytest.raises(BadInput, match="nowhere.zip does not exist"):
         convert("dca1", [tmp_path / "nowhere.zip"], 82)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "photo.jpg").write_bytes(b"x")
-    with pytest.raises(BadInput, match="nothing of this data set was recognised.*N.pgm.*other/photo.jpg"):
+    with pytest.raises(BadInput, match="nothing of this data set was found.*N.pgm.*other/photo.jpg"):
         convert("dca1", [tmp_path / "other"], 82)
     monkeypatch.delenv("nnUNet_raw")
     with pytest.raises(BadInput, match="nnUNet_raw is not set"):
@@ -577,7 +577,7 @@ def test_damaged_and_foreign_archives_are_refused(nnunet_env, tmp_path):
     with pytest.raises(BadInput, match="cannot be unpacked.*1.pgm"):
         convert("dca1", [archive], 82)
     (tmp_path / "a.rar").write_bytes(b"Rar!")
-    with pytest.raises(BadInput, match="no zip or tar archive"):
+    with pytest.raises(BadInput, match="not a zip or tar archive"):
         convert("dca1", [tmp_path / "a.rar"], 82)
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as opened:
         opened.add(tmp_path / "a", "a")
@@ -591,7 +591,7 @@ def test_damaged_and_foreign_archives_are_refused(nnunet_env, tmp_path):
 def test_an_archive_larger_than_the_disk_is_refused(nnunet_env, tmp_path, monkeypatch):
     archive = zipped(dca1(tmp_path / "a", [1]), tmp_path / "a.zip")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))
-    with pytest.raises(BadInput, match="has room for 0.0 GiB"):
+    with pytest.raises(BadInput, match="has 0.0 GiB left"):
         convert("dca1", [archive], 82)
 
 

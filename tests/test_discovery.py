@@ -133,7 +133,7 @@ def test_doctor_refuses_a_gpu_that_does_not_compute(a_gpu, monkeypatch):
 
     monkeypatch.setattr(torch, "ones", ones)
     (finding,) = problems("nnUNetTrainerDSKD", "cuda")
-    assert finding.text == "device cuda: a GPU, 8 GiB, does not compute: CUDA error: no kernel image is available"
+    assert finding.text == "device cuda (a GPU, 8 GiB) does not compute: CUDA error: no kernel image is available"
     assert "nvidia-smi" in finding.remedy and "-device cpu" in finding.remedy
 
 

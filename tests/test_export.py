@@ -245,7 +245,7 @@ def test_existing_target_is_refused(nnunet_env):
     source = trained_model()
     (nnunet_env / "model.zip").write_text("mine")
     refused(nnunet_env, source, "model.zip exists, and nothing is overwritten")
-    refused(nnunet_env, source, "there is no folder .*missing: create it", output=nnunet_env / "missing" / "a.zip")
+    refused(nnunet_env, source, "there is no folder .*missing. Create it", output=nnunet_env / "missing" / "a.zip")
     refused(nnunet_env, source, "lies in the model that is exported", output=source / "a.zip")
 
 
@@ -333,11 +333,11 @@ def test_damaged_and_foreign_files_are_refused(nnunet_env):
     whole = file.read_bytes()
     for content in (whole[: len(whole) // 2], b"<html>not found</html>", b""):
         file.write_bytes(content)
-        refused(nnunet_env, source, "is damaged or no checkpoint .* copy it again")
+        refused(nnunet_env, source, "is damaged or not a checkpoint .* Copy it again")
     torch.save({"state_dict": {}}, file)
-    refused(nnunet_env, source, "no checkpoint of nnU-Net v2 .*'network_weights' is missing")
+    refused(nnunet_env, source, "not a checkpoint of nnU-Net v2 .*'network_weights' is missing")
     torch.save([1], file)
-    refused(nnunet_env, source, "no checkpoint of nnU-Net v2")
+    refused(nnunet_env, source, "not a checkpoint of nnU-Net v2")
 
 
 def test_diverged_weights_are_refused(nnunet_env):

@@ -92,7 +92,7 @@ def test_weights_beyond_protobufs_limit_go_to_a_file_beside(nnunet_env, monkeypa
 def test_too_large_a_difference_leaves_nothing(nnunet_env, monkeypatch, difference):
     source = trained_model(nnUNetTrainer, patch=16)
     before = files_with_hashes(nnunet_env)
-    monkeypatch.setattr(module, "_write_onnx", lambda network, file, *args: file.write_bytes(b"model"))
+    monkeypatch.setattr(module, "write_onnx", lambda network, file, *args: file.write_bytes(b"model"))
     monkeypatch.setattr(module, "max_abs_difference", lambda *args: difference)
     with pytest.raises(SelfCheckFailed, match="more than 0.001. Nothing was written"):
         export_onnx(source, nnunet_env / "model.onnx", 0)
@@ -106,7 +106,7 @@ def test_difference_is_the_largest_over_shapes(nnunet_env):
     trainer.initialize()
     trainer.set_deep_supervision_enabled(False)
     network = trainer.network.eval()
-    module._write_onnx(network, nnunet_env / "a.onnx", (1, 1, 16, 16), False, None)
+    module.write_onnx(network, nnunet_env / "a.onnx", (1, 1, 16, 16), False, None)
     with torch.no_grad():
         network.decoder.seg_layers[-1].bias[1] += 0.25
     difference = module.max_abs_difference(nnunet_env / "a.onnx", network, [(1, 1, 16, 16)])
@@ -116,7 +116,7 @@ def test_difference_is_the_largest_over_shapes(nnunet_env):
 @pytest.mark.slow
 def test_network_without_strides_has_a_dynamic_batch_only(tmp_path):
     network = torch.nn.Conv2d(1, 3, 3, padding=1).eval()
-    module._write_onnx(network, tmp_path / "a.onnx", (1, 1, 16, 16), True, None)
+    module.write_onnx(network, tmp_path / "a.onnx", (1, 1, 16, 16), True, None)
     sizes = [(1, 1, 16, 16), (3, 1, *module._another_size([16, 16], None))]
     assert module.max_abs_difference(tmp_path / "a.onnx", network, sizes) < 1e-5
     with pytest.raises(Exception, match="Got invalid dimensions"):

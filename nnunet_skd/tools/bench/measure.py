@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from tqdm import tqdm
 
 WATCHED = "nnunet_skd_bench_watched"
-# The profiler tells stderr about each start, stop and missing GPU otherwise.
+# Otherwise the profiler reports each start, stop and missing GPU on stderr.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 
@@ -102,7 +102,7 @@ def _read_trace(profiler: profile) -> Memory:
 
 
 def alternate(calls: list[Callable[[], Any]], rounds: int, text: str) -> list[list[Any]]:
-    """Call A B C, A B C, ...: what disturbs the machine for a while disturbs all of them.
+    """Call A B C, A B C, ...: what slows the machine for a while slows all of them.
 
     Returns:
         For each call its results, one per round.

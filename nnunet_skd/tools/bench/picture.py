@@ -8,10 +8,10 @@ import numpy as np
 matplotlib.use("agg")
 import matplotlib.pyplot as plt  # noqa: E402 after the backend is chosen
 
-# Okabe and Ito's palette: told apart with every colour vision and in grey.
-COLOURS = {"rest": "#0072B2", "losses": "#E69F00", "teacher": "#009E73"}
+from nnunet_skd.tools.slices import BLUE, GREEN, GREY, ORANGE  # noqa: E402
+
+COLOURS = {"rest": BLUE, "losses": ORANGE, "teacher": GREEN}
 LABELS = {"rest": "network and optimizer", "losses": "losses, forward and backward", "teacher": "teacher's forward"}
-GREY = "#777777"
 
 
 def draw_trainers(results: list[dict], title: str, path: Path) -> None:

@@ -1,13 +1,13 @@
 """The results of ``nnunet-skd bench`` as text and files."""
 
 import json
-import os
-import tempfile
 from pathlib import Path
 
 from nnunet_skd.tools.bench.picture import draw_losses, draw_trainers
 from nnunet_skd.tools.bench.trainers import PARTS
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.files import new_files
+from nnunet_skd.tools.text_table import aligned
 
 
 def trainer_table(results: dict) -> str:
@@ -75,14 +75,7 @@ def _title(results: dict) -> str:
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
     """Text left, numbers right."""
-    lines = [header, *rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    text = {i for i, name in enumerate(header) if name in ("trainer", "term")}
-    aligned = (
-        [cell.ljust(w) if i in text else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))]
-        for line in lines
-    )
-    return "\n".join("  ".join(line).rstrip() for line in aligned)
+    return "\n".join(aligned([header, *rows], left=[i for i, name in enumerate(header) if name in ("trainer", "term")]))
 
 
 def save(results: dict, folder: Path) -> None:
@@ -93,16 +86,17 @@ def save(results: dict, folder: Path) -> None:
     """
     refuse_to_overwrite(folder)
     table, draw = (loss_table, draw_losses) if "losses" in results else (trainer_table, draw_trainers)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".bench_") as temporary:
-        temporary = Path(temporary)
-        (temporary / "bench.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
-        (temporary / "bench.txt").write_text(table(results) + "\n", encoding="utf-8")
-        draw(results["losses" if "losses" in results else "trainers"], _title(results), temporary / "bench.png")
-        for file in sorted(temporary.iterdir()):
-            os.replace(file, folder / file.name)
+    with new_files(folder) as aside:
+        (aside / "bench.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+        (aside / "bench.txt").write_text(table(results) + "\n", encoding="utf-8")
+        draw(results["losses" if "losses" in results else "trainers"], _title(results), aside / "bench.png")
 
 
 def refuse_to_overwrite(folder: Path) -> None:
+    """Refuse a folder that holds results already.
+
+    Raises:
+        BadInput: it does.
+    """
     if taken := [name for name in ("bench.json", "bench.txt", "bench.png") if (folder / name).exists()]:
-        raise BadInput(f"{folder} has {taken[0]} already; choose another folder for -o")
+        raise BadInput(f"{folder} has {taken[0]} already. Choose another folder with -o")

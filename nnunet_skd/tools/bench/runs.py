@@ -101,7 +101,7 @@ def bench_loss_terms(device: str = "cuda", rounds: int = 20) -> dict:
 
 def _device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
-        raise BadInput("PyTorch finds no CUDA device. Use -device cpu, or mend the driver (nvidia-smi shows it)")
+        raise BadInput("PyTorch finds no CUDA device. Use -device cpu, or fix the driver (nvidia-smi shows its state)")
     return torch.device(name)
 
 
@@ -140,6 +140,6 @@ def _check_trainers(names: list[str], path: Path, configuration: str) -> None:
                     recursive_find_trainer_class_by_name(name)
             except RuntimeError as error:
                 raise BadInput(
-                    f"nnU-Net finds no trainer '{name}'. Check the spelling; the folder of a trainer of your own"
-                    " belongs in nnUNet_extTrainer ('nnunet-skd doctor' shows what is found)"
+                    f"nnU-Net does not find the trainer '{name}'. Check the spelling; the folder of your own trainer"
+                    " must be in nnUNet_extTrainer ('nnunet-skd doctor' shows what is found)"
                 ) from error

@@ -7,21 +7,21 @@ size and the batch size change. Afterwards nnU-Net's own commands know it:
   nnunet-skd compact -d 80 -c 2d --width 0.5
   nnUNetv2_train 80 2d_w050 0 -tr nnUNetTrainerDSKD
 
-Parameters, multiply-adds per patch and nnU-Net's memory estimate are printed before and after. A configuration of
-the same name that differs is never overwritten; adding the same one again changes nothing.
+Parameters, multiply-adds per patch and nnU-Net's memory estimate are printed for both configurations. A different
+configuration of the same name is never overwritten; adding the same one again changes nothing.
 
 presets (--preset NAME or a path to your own JSON file):
   compact_w050   half the channels, the same as --width 0.5
   compact_w025   a quarter of the channels, the same as --width 0.25
   cpu_demo       a network and patches small enough to train on two CPU cores
 
-keys of a preset (all optional but "name"; a "2d" or "3d" section overrides the rest for that kind of plan):
+keys of a preset (all optional except "name"; a "2d" or "3d" section overrides the rest for such plans):
   name                 what is appended to the configuration's name
   width                factor on the plan's channels, rounded to multiples of 8
   features_base, features_max   channels of the first stage, doubled from stage to stage up to the maximum
   max_stages           resolution stages to keep, at least 3
-  max_convs_per_stage  convolutions (encoder of residual plans: blocks) per stage to keep
-  patch_size           voxels, cut where the images are smaller; it has to fit the strides
+  max_convs_per_stage  convolutions per stage to keep (in residual encoders: blocks)
+  patch_size           in voxels, reduced where the images are smaller; it must fit the strides
   batch_size           patches per training step
 
 examples:
@@ -38,6 +38,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_skd.tools.compact.cost import network_cost
 from nnunet_skd.tools.compact.plans import add_compact_configuration, plans_file
 from nnunet_skd.tools.compact.presets import load_preset, width_preset
+from nnunet_skd.tools.text_table import aligned
 
 
 def _report(plans: dict, dataset_json: dict, names: tuple[str, str]) -> str:
@@ -60,9 +61,7 @@ def _report(plans: dict, dataset_json: dict, names: tuple[str, str]) -> str:
                 f"{cost['memory_gb']:.2f} GB",
             ]
         )
-    widths = [max(map(len, column)) for column in columns]
-    rows = zip(*columns, strict=True)
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return "\n".join(aligned(list(zip(*columns, strict=True)), left=range(3)))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,7 @@
-"""Make a smaller configuration out of one of a plans file."""
+"""Make a smaller configuration from one in a plans file."""
 
 import json
+from typing import Any
 
 import numpy as np
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -62,7 +63,7 @@ def _compact_architecture(architecture: dict, options: dict) -> dict:
     kwargs = architecture["arch_kwargs"]
     if "n_stages" not in kwargs or "features_per_stage" not in kwargs:
         raise BadInput(
-            f"{architecture['network_class_name']} has no resolution stages that could be cut; compact works with"
+            f"{architecture['network_class_name']} has no resolution stages to remove. compact works with"
             " nnU-Net's plain and residual encoder U-Nets"
         )
     before = kwargs["n_stages"]
@@ -82,7 +83,7 @@ def _compact_architecture(architecture: dict, options: dict) -> dict:
     return architecture | {"arch_kwargs": kwargs}
 
 
-def _cut(value, before: int, stages: int):
+def _cut(value: Any, before: int, stages: int) -> Any:
     """One entry per stage, or per decoder stage (one fewer): the first ones stay. Anything else stays as it is."""
     if isinstance(value, (list, tuple)) and len(value) in (before, before - 1):
         return list(value[: len(value) - (before - stages)])
@@ -113,7 +114,7 @@ def _patch_size(base: dict, strides: list, wanted: list[int] | None) -> list[int
     nearest = np.maximum(smallest, factors * (np.array(wanted) / factors + 0.5).astype(int))
     if nearest.tolist() != wanted:
         raise BadInput(
-            f"patch_size {wanted} does not fit the {len(strides)} stages: edges have to be multiples of"
+            f"patch_size {wanted} does not fit the {len(strides)} stages: edges must be multiples of"
             f" {factors.tolist()} and at least {smallest.tolist()}. The nearest valid size is {nearest.tolist()};"
             " fewer stages (max_stages) allow smaller patches"
         )

@@ -1,9 +1,7 @@
-"""A dataset's plans file in nnUNet_preprocessed, and a configuration more in it."""
+"""A dataset's plans file in nnUNet_preprocessed, and how a configuration is added to it."""
 
 import json
-import os
 import re
-import shutil
 from pathlib import Path
 
 from nnunetv2.paths import nnUNet_preprocessed
@@ -12,6 +10,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from nnunet_skd.tools.compact.configuration import compact_configuration
 from nnunet_skd.tools.compact.presets import load_preset
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.files import write_file
 
 
 def add_compact_configuration(
@@ -27,7 +26,7 @@ def add_compact_configuration(
         name: of the new configuration; None appends the preset's name.
 
     Returns:
-        The new configuration's name. Where the same configuration is there already, nothing is written.
+        The new configuration's name. Where the same configuration exists already, nothing is written.
 
     Raises:
         BadInput: as `compact_configuration`; no plans file; or a configuration of that name that differs.
@@ -52,7 +51,7 @@ def add_compact_configuration(
             " or remove the old one from that file if no model needs it"
         )
     plans["configurations"][name] = entry
-    _write_json(plans, path)
+    write_file(path, json.dumps(plans, indent=4))
     return name
 
 
@@ -75,15 +74,3 @@ def plans_file(dataset: int | str, plans_name: str) -> Path:
                 f"{file} does not exist. Run nnUNetv2_plan_and_preprocess -d {dataset} first, or name the plans with -p"
             )
     return path
-
-
-def _write_json(content: dict, path: Path) -> None:
-    """Replace a file, or what a link points to, at once, keeping its permissions."""
-    path = path.resolve()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(json.dumps(content, indent=4), encoding="utf-8")
-        shutil.copymode(path, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ def load_preset(name_or_path: str) -> dict:
     """A preset of this package by name, or a JSON file by path.
 
     Raises:
-        BadInput: no such preset or file, or no JSON object with a "name" in it.
+        BadInput: no such preset or file, or not a JSON object with a "name" in it.
     """
     shipped = {
         file.name.removesuffix(".json"): file
@@ -49,29 +49,29 @@ def preset_options(preset: dict, dimension: int) -> dict:
     """The preset's settings for 2D or 3D, checked."""
     section = preset.get(f"{dimension}d", {})
     if not isinstance(section, dict):
-        raise BadInput(f"the preset's '{dimension}d' is {section!r}, but has to be an object with settings")
+        raise BadInput(f"the preset's '{dimension}d' is {section!r}, but it must be an object with settings")
     common = {k: v for k, v in preset.items() if k not in ("name", "description", "2d", "3d")}
     options = common | section
     if unknown := sorted(set(options) - PRESET_KEYS):
         raise BadInput(f"unknown keys in the preset: {', '.join(unknown)}. Known: {', '.join(sorted(PRESET_KEYS))}")
     if not options:
-        raise BadInput(f"the preset says nothing about {dimension}D plans; add a '{dimension}d' section")
+        raise BadInput(f"the preset has no settings for {dimension}D plans. Add a '{dimension}d' section")
     if "width" in options and ("features_base" in options or "features_max" in options):
-        raise BadInput("the preset sets width and features_base or features_max; keep one of the two ways")
+        raise BadInput("the preset sets both width and features_base or features_max. Keep one of them")
     if "width" in options and not (_is_number(options["width"]) and 0 < options["width"] <= 1):
-        raise BadInput(f"width is {options['width']!r}, but has to lie above 0 and at most at 1")
+        raise BadInput(f"width is {options['width']!r}, but it must be above 0 and at most 1")
     for key in ("features_base", "features_max", "max_stages", "max_convs_per_stage", "batch_size"):
         if key in options and not (isinstance(options[key], int) and options[key] >= 1):
-            raise BadInput(f"{key} is {options[key]!r}, but has to be a positive whole number")
+            raise BadInput(f"{key} is {options[key]!r}, but it must be a positive whole number")
     if options.get("max_stages", 3) < 3:
-        raise BadInput("max_stages has to be 3 or more: deep supervision needs two outputs, one per decoder stage")
+        raise BadInput("max_stages must be 3 or more: deep supervision needs two outputs, one per decoder stage")
     patch = options.get("patch_size")
     if patch is not None and not (
         isinstance(patch, list) and len(patch) == dimension and all(isinstance(n, int) and n > 0 for n in patch)
     ):
-        raise BadInput(f"patch_size is {patch!r}, but has to be a list of {dimension} positive whole numbers")
+        raise BadInput(f"patch_size is {patch!r}, but it must be a list of {dimension} positive whole numbers")
     return options
 
 
-def _is_number(value) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -6,8 +6,9 @@ import stat
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from tqdm import tqdm
 
@@ -15,10 +16,10 @@ from nnunet_skd.tools.errors import BadInput
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a zip or tar archive into a new ``folder``. All members are looked at before the first one is written.
+    """Unpack a zip or tar archive into a new ``folder``. All members are checked before the first one is written.
 
     Raises:
-        BadInput: no archive, damaged, larger than the disk has room, or with a member that is no plain file or folder
+        BadInput: not an archive, damaged, too large for the disk, or with a member that is not a plain file or folder
             inside the archive: an absolute path, one with '..', a link, a device.
     """
     try:
@@ -29,9 +30,9 @@ def unpack(archive: Path, folder: Path) -> None:
             with tarfile.open(archive) as opened:
                 _extract(archive, [_tar_member(info) for info in opened], opened.extractfile, folder)
         else:
-            raise BadInput(f"{archive} is no zip or tar archive; unpack it yourself and give the folder")
+            raise BadInput(f"{archive} is not a zip or tar archive. Unpack it yourself, and give the folder")
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError, OSError) as error:
-        raise BadInput(f"{archive} cannot be unpacked ({error}); download it again, or give the folder") from error
+        raise BadInput(f"{archive} cannot be unpacked ({error}). Download it again, or give the folder") from error
 
 
 class _Member(NamedTuple):
@@ -53,12 +54,12 @@ def _tar_member(info: tarfile.TarInfo) -> _Member:
     return _Member(info.name, info.size, kind, info)
 
 
-def _extract(archive: Path, members: list[_Member], opener, folder: Path) -> None:
+def _extract(archive: Path, members: list[_Member], opener: Callable[[Any], BinaryIO], folder: Path) -> None:
     for member in members:
         path = PurePosixPath(member.name)
         if path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", member.name):
             raise BadInput(
-                f"{archive}: the member {member.name!r} points outside the target; do not trust this archive"
+                f"{archive}: the member {member.name!r} points outside the target. Do not trust this archive"
             )
         if member.kind == "other":
             raise BadInput(
@@ -67,7 +68,10 @@ def _extract(archive: Path, members: list[_Member], opener, folder: Path) -> Non
             )
     size, free = sum(member.size for member in members), shutil.disk_usage(folder.parent).free
     if size > free:
-        raise BadInput(f"{archive} unpacks to {size / 2**30:.1f} GiB; nnUNet_raw has room for {free / 2**30:.1f} GiB")
+        raise BadInput(
+            f"{archive} unpacks to {size / 2**30:.1f} GiB, but the disk of nnUNet_raw has {free / 2**30:.1f} GiB left. "
+            "Make room there first"
+        )
     folder.mkdir()
     with tqdm(total=size, unit="B", unit_scale=True, desc="unpacking") as bar:
         for member in members:

@@ -5,12 +5,13 @@ A data set is one module in ``datasets``. Its ``find(files, **options)`` looks a
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.files import listed
 
 Files = dict[str, Path]  # source and path inside it, "0:Database_134_Angiograms/1.pgm" -> where it is on this disk
 
@@ -37,7 +38,7 @@ class Case:
 
 @dataclass
 class Found:
-    """Everything about a data set but its pixels. ``problems`` name each missing, unpaired or doubled file."""
+    """Everything about a data set except its pixels. ``problems`` names each missing, unpaired or doubled file."""
 
     cases: list[Case]
     labels: dict[str, int]
@@ -49,7 +50,7 @@ class Found:
     description: str
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    resolved: str = ""  # what the pixels counted in Written.resolved are
+    resolved: str = ""  # a sentence about the pixels counted in Written.resolved
 
 
 def index(files: Files, pattern: str, problems: list[str]) -> dict:
@@ -70,7 +71,7 @@ def index(files: Files, pattern: str, problems: list[str]) -> dict:
     return {key: files[found[key]] for key in sorted(found, key=natural)}
 
 
-def natural(key) -> list:
+def natural(key: str | Iterable[str]) -> list:
     """Sorting key: "case10" after "case2"."""
     parts = [key] if isinstance(key, str) else list(key)
     return [[int(piece) if piece.isdigit() else piece for piece in re.split(r"(\d+)", str(part))] for part in parts]
@@ -92,7 +93,9 @@ def short(path: Path) -> str:
 
 
 def require_any(cases: list, files: Files, layout: str) -> None:
-    """Refuse a source in which nothing of the data set was recognised."""
+    """Refuse a source in which nothing of the data set was found."""
     if not cases:
-        some = ", ".join(sorted(files)[:5]) or "no files at all"
-        raise BadInput(f"nothing of this data set was recognised. Expected {layout}; the source holds {some} ...")
+        raise BadInput(
+            f"nothing of this data set was found. Expected {layout}, but the source holds "
+            f"{listed(sorted(files), 5) or 'no files at all'}"
+        )

@@ -4,9 +4,10 @@ import importlib
 import os
 import re
 import shutil
-import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_datasets
@@ -16,6 +17,7 @@ from nnunet_skd.tools.convert.archives import unpack
 from nnunet_skd.tools.convert.common import Files, Found
 from nnunet_skd.tools.convert.dataset import name_cases, refusal, write_dataset
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.files import new_folder, scratch_folder
 
 DATASETS = {
     "dca1": "coronary angiograms, vessel masks",
@@ -29,7 +31,12 @@ DATASETS = {
 
 
 def convert(
-    dataset: str, sources: list[str | Path], dataset_id: int, name: str | None = None, partial: bool = False, **options
+    dataset: str,
+    sources: list[str | Path],
+    dataset_id: int,
+    name: str | None = None,
+    partial: bool = False,
+    **options: Any,
 ) -> Path:
     """Convert one of ``DATASETS``; ``options`` are those of its module's ``find``.
 
@@ -46,19 +53,19 @@ def convert(
         BadInput: with the names of all files concerned; then nothing was written.
     """
     if dataset not in DATASETS:
-        raise BadInput(f"no data set {dataset!r}; there are {', '.join(DATASETS)}")
+        raise BadInput(f"there is no data set {dataset!r}. Choose from {', '.join(DATASETS)}")
     module = dataset_module(dataset)
     sources = [Path(source) for source in sources]
     target = _target(dataset_id, module.NAME if name is None else name)
     for source in sources:
         if not source.exists():
-            raise BadInput(f"{source} does not exist; give the downloaded archive or the folder it was unpacked to")
-    with _work_folder(target) as work:
+            raise BadInput(f"{source} does not exist. Give the downloaded archive or its unpacked folder")
+    with scratch_folder(target.parent) as scratch, new_folder(target) as folder:
         files: Files = {}
         for number, source in enumerate(sources):
             root, top = source, source.resolve().name
             if source.is_file():
-                root, top = work / f"unpacked{number}", source.name.split(".")[0]
+                root, top = scratch / f"unpacked{number}", source.name.split(".")[0]
                 unpack(source, root)
             # the number keeps two sources of one name apart
             files |= {f"{number}:{top}/{path.relative_to(root).as_posix()}": path for path in _files_below(root)}
@@ -66,15 +73,14 @@ def convert(
         name_cases(found)
         if found.problems and not partial:
             raise refusal(found.problems)
-        splits = write_dataset(
-            found, work / "dataset", partial, f"nnunet-skd convert {dataset}, nnunet_skd {__version__}"
-        )
-        _move_into_place(work, target)
+        splits = write_dataset(found, folder, partial, f"nnunet-skd convert {dataset}, nnunet_skd {__version__}")
+    _give_split_to_nnunet(target)
     _tell(found, target, splits)
     return target
 
 
-def dataset_module(dataset: str):
+def dataset_module(dataset: str) -> ModuleType:
+    """The converter of a data set."""
     return importlib.import_module(f"nnunet_skd.tools.convert.datasets.{dataset}")
 
 
@@ -91,22 +97,9 @@ def _target(dataset_id: int, name: str) -> Path:
         free = next((i for i in range(dataset_id + 1, 1000) if not len(find_candidate_datasets(i))), None)
         raise BadInput(
             f"-d {dataset_id} is in use by {', '.join(used)} (looked in nnUNet_raw, nnUNet_preprocessed and "
-            f"nnUNet_results); take another id" + (f", {free} is free" if free else "")
+            f"nnUNet_results). Take another id" + (f", {free} is free" if free else "")
         )
     return Path(nnUNet_raw) / f"Dataset{dataset_id:03d}_{name}"
-
-
-@contextmanager
-def _work_folder(target: Path):
-    """A folder beside ``target`` that is gone afterwards, whatever happens."""
-    try:
-        work = Path(tempfile.mkdtemp(prefix=".nnunet-skd-convert-", dir=target.parent))
-    except OSError as error:
-        raise BadInput(f"cannot write into nnUNet_raw ({error}); point it to a folder of yours") from error
-    try:
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _files_below(root: Path) -> list[Path]:
@@ -120,17 +113,15 @@ def _files_below(root: Path) -> list[Path]:
     ]
 
 
-def _move_into_place(work: Path, target: Path) -> None:
-    """The last step: nothing of the new data set is visible before it."""
-    if target.exists():  # made by somebody else meanwhile
-        raise BadInput(f"{target} exists; it is left as it is, take another id")
-    os.rename(work / "dataset", target)
-    split = target / "splits_final.json"
-    if split.exists() and nnUNet_preprocessed.is_set():
-        # a failure is no reason to take the data set away: _tell names the copy command if the file is not there
+def _give_split_to_nnunet(target: Path) -> None:
+    """Copy the split to where nnU-Net reads it.
+
+    A failure is no reason to take the data set away: ``_tell`` prints the copy command if the file is not there.
+    """
+    if (target / "splits_final.json").exists() and nnUNet_preprocessed.is_set():
         with suppress(OSError):
             _split_for_nnunet(target).parent.mkdir(parents=True)
-            shutil.copyfile(split, _split_for_nnunet(target))
+            shutil.copyfile(target / "splits_final.json", _split_for_nnunet(target))
 
 
 def _split_for_nnunet(target: Path) -> Path:
@@ -138,9 +129,10 @@ def _split_for_nnunet(target: Path) -> Path:
 
 
 def _tell(found: Found, target: Path, splits: list[dict]) -> None:
+    """Say what was written and what comes next."""
     number = int(target.name[7:10])
-    counts = {sub: len(list((target / sub).glob("*"))) for sub in ("labelsTr", "labelsTs")}
-    print(f"\n{target}: {counts['labelsTr']} cases in imagesTr, {counts['labelsTs']} in imagesTs")
+    num_cases = {sub: len(list((target / sub).glob("*"))) for sub in ("labelsTr", "labelsTs")}
+    print(f"\n{target}: {num_cases['labelsTr']} cases in imagesTr, {num_cases['labelsTs']} in imagesTs")
     print(f"{found.description}\nreference: {found.reference}\nlicence: {found.licence}")
     for note in found.notes:
         print(f"note: {note}")
@@ -150,7 +142,7 @@ def _tell(found: Found, target: Path, splits: list[dict]) -> None:
         print(f"split: fold 0 has {len(splits[0]['train'])} cases to train on, {len(splits[0]['val'])} to validate on")
         if not (nnUNet_preprocessed.is_set() and _split_for_nnunet(target).exists()):
             print(
-                "nnUNet_preprocessed is not set or not writable. Mend that, then give nnU-Net the split:\n"
+                "nnUNet_preprocessed is not set or not writable. Fix that, then give nnU-Net the split:\n"
                 f"  mkdir -p $nnUNet_preprocessed/{target.name}\n"
                 f"  cp {target}/splits_final.json $nnUNet_preprocessed/{target.name}/"
             )

@@ -13,7 +13,7 @@ from nnunet_skd.tools.errors import BadInput
 
 
 def name_cases(found: Found) -> None:
-    """Names that nnU-Net and every file system take; a held-out part is fold 0's if there is no other one."""
+    """Make names that nnU-Net and every file system accept; without a validation part, the test part becomes it."""
     for case in found.cases:
         case.name = re.sub(r"[^\w.-]", "_", case.name)
     twice = [name for name, count in Counter(case.name for case in found.cases).items() if count > 1]
@@ -27,7 +27,7 @@ def name_cases(found: Found) -> None:
 def write_dataset(found: Found, folder: Path, partial: bool, converted_by: str) -> list[dict]:
     """Write all cases, dataset.json and splits_final.json. Returns the splits, [] if there are none."""
     for sub in ("imagesTr", "labelsTr"):
-        (folder / sub).mkdir(parents=True)
+        (folder / sub).mkdir()
     written: dict[str, list[str]] = {"train": [], "val": [], "test": []}
     seen, resolved, broken, empty = set(), 0, [], []
     for case in tqdm(found.cases, desc="converting", unit="case"):
@@ -44,7 +44,7 @@ def write_dataset(found: Found, folder: Path, partial: bool, converted_by: str) 
             label.unlink(missing_ok=True)
             continue
         except OSError as error:
-            raise BadInput(f"cannot write into nnUNet_raw ({error}); nothing was kept") from error
+            raise BadInput(f"cannot write to nnUNet_raw ({error}). Nothing was kept") from error
         written[case.part].append(case.name)
         seen |= outcome.labels
         resolved += outcome.resolved
@@ -79,8 +79,9 @@ def write_dataset(found: Found, folder: Path, partial: bool, converted_by: str) 
 
 
 def refusal(problems: list[str]) -> BadInput:
+    """The error that names everything that is wrong with a source."""
     return BadInput(
         f"nothing was written, because of {len(problems)} problem{'s' if len(problems) > 1 else ''}:\n  "
         + "\n  ".join(problems)
-        + "\nMend the source (or download it again), or convert the rest with --partial."
+        + "\nFix the source (or download it again), or convert the rest with --partial."
     )

@@ -11,13 +11,14 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from PIL import Image
 
 from nnunet_skd.tools.convert.common import BadCase, Written
+from nnunet_skd.tools.files import listed
 
 
 def read_image(path: Path) -> np.ndarray:
     """A PNG, JPEG or PGM as (H, W) or (H, W, 3), unsigned integers.
 
     Raises:
-        BadCase: the file is damaged, half transparent, or of a kind that nnU-Net's reader does not take.
+        BadCase: the file is damaged, half transparent, or of a kind that nnU-Net's reader does not support.
     """
     try:
         with Image.open(path) as image:
@@ -25,7 +26,7 @@ def read_image(path: Path) -> np.ndarray:
                 image = image.convert("RGB" if image.mode == "P" else "L")
             pixels = np.asarray(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BadCase(f"{path.name} is damaged or no image ({error})") from error
+        raise BadCase(f"{path.name} is damaged or not an image ({error})") from error
     if image.mode in ("LA", "RGBA"):
         if (pixels[..., -1] != 255).any():
             raise BadCase(f"{path.name} is partly transparent")
@@ -33,17 +34,17 @@ def read_image(path: Path) -> np.ndarray:
     elif image.mode.startswith("I") and pixels.min() >= 0 and pixels.max() <= 65535:
         pixels = pixels.astype(np.uint16)
     if pixels.dtype not in (np.uint8, np.uint16) or image.mode == "CMYK":
-        raise BadCase(f"{path.name} has pixels of mode {image.mode}, expected grey or RGB with 8 or 16 bit")
+        raise BadCase(f"{path.name} has pixels of mode {image.mode}, but grey or RGB with 8 or 16 bits was expected")
     return pixels
 
 
 def read_grey(path: Path) -> np.ndarray:
-    """As ``read_image``, (H, W). A grey picture that was saved as RGB is taken, a coloured one is not."""
+    """As ``read_image``, (H, W). A grey image that was saved as RGB is accepted, a coloured one is not."""
     pixels = read_image(path)
     if pixels.ndim == 2:
         return pixels
     if (pixels != pixels[..., :1]).any():
-        raise BadCase(f"{path.name} is a colour image, expected a grey one")
+        raise BadCase(f"{path.name} is a colour image, but a grey one was expected")
     return pixels[..., 0]
 
 
@@ -52,7 +53,7 @@ def check_labels(labels: np.ndarray, known: dict[str, int]) -> set[int]:
     values = np.unique(labels)
     unknown = sorted(set(values.tolist()) - set(known.values()))
     if unknown:
-        shown = ", ".join(f"{value:g}" for value in unknown[:10])
+        shown = listed(f"{value:g}" for value in unknown)
         raise BadCase(f"unknown label {shown} (known are {min(known.values())} to {max(known.values())})")
     return {int(value) for value in values}
 
@@ -65,7 +66,9 @@ def write_png(image_path: Path, label_path: Path, image: np.ndarray, labels: np.
     Image.fromarray(labels.astype(np.uint8)).save(label_path)
 
 
-def write_volume(image: np.ndarray, labels: np.ndarray, known: dict[str, int], image_path: Path, label_path: Path):
+def write_volume(
+    image: np.ndarray, labels: np.ndarray, known: dict[str, int], image_path: Path, label_path: Path
+) -> Written:
     """Image and labels (Z, Y, X) without geometry, as NIfTI with a spacing of 1, 1, 1."""
     if image.shape != labels.shape or image.ndim != 3:
         raise BadCase(f"image {image.shape} and label {labels.shape} are not two volumes of one shape")
@@ -97,8 +100,8 @@ def write_nifti(image: Path, label: Path, known: dict[str, int], image_path: Pat
 
 def _read_nifti(path: Path) -> tuple[np.ndarray, dict]:
     try:
-        # ITK reads a file that was cut short without a word, as zeros; nibabel says so
+        # ITK reads a truncated file as zeros, silently; nibabel raises an error
         np.asanyarray(nibabel.load(path).dataobj)
         return SimpleITKIO().read_images((str(path),))
     except (OSError, EOFError, ValueError, RuntimeError, zlib.error, nibabel.filebasedimages.ImageFileError) as error:
-        raise BadCase(f"{path.name} is damaged or no NIfTI file that nnU-Net can read ({error})") from error
+        raise BadCase(f"{path.name} is damaged or not a NIfTI file that nnU-Net can read ({error})") from error

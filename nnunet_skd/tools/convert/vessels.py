@@ -1,11 +1,25 @@
-"""Angiograms with masks of vessels in black and white."""
+"""Angiograms with black and white masks of vessels: what their data sets share."""
 
+from argparse import ArgumentParser
 from pathlib import Path
 
 import numpy as np
 
 from nnunet_skd.tools.convert.common import BadCase, Written
 from nnunet_skd.tools.convert.pixels import read_grey, write_png
+from nnunet_skd.tools.files import listed
+
+
+def add_threshold(parser: ArgumentParser) -> None:
+    """``--threshold``, for masks that are not purely black and white."""
+    parser.add_argument(
+        "--threshold",
+        type=int,
+        choices=range(1, 256),
+        metavar="1..255",
+        help="mask values of at least this are vessel; needed only for masks that are not purely black and white "
+        "(default: list these masks and stop)",
+    )
 
 
 def binary(mask: np.ndarray, threshold: int | None) -> tuple[np.ndarray, int]:
@@ -18,8 +32,7 @@ def binary(mask: np.ndarray, threshold: int | None) -> tuple[np.ndarray, int]:
     if set(values.tolist()) <= {0, 1} or set(values.tolist()) <= {0, 255}:
         return (mask > 0).astype(np.uint8), 0
     if threshold is None:
-        some = ", ".join(str(value) for value in values[:8]) + (" ..." if len(values) > 8 else "")
-        raise BadCase(f"the mask holds the values {some} where 0 and 255 were expected; --threshold decides about them")
+        raise BadCase(f"the mask holds the values {listed(values)}, but only 0 and 255 were expected: see --threshold")
     return (mask >= threshold).astype(np.uint8), int(((mask > 0) & (mask < 255)).sum())
 
 

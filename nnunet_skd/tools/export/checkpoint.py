@@ -28,7 +28,7 @@ def read_checkpoint(path: Path, allow_pickle: bool = False) -> dict:
         allow_pickle: execute the file's code if it cannot be read otherwise. Only for files whose origin is trusted.
 
     Raises:
-        BadInput: the file is damaged, is no nnU-Net checkpoint, or needs ``allow_pickle``.
+        BadInput: the file is damaged, is not an nnU-Net checkpoint, or needs ``allow_pickle``.
     """
     code = None
     if torch.__version__ < (2, 6):
@@ -40,7 +40,9 @@ def read_checkpoint(path: Path, allow_pickle: bool = False) -> dict:
         except Exception as error:  # a damaged file fails in as many ways as it can be damaged
             found = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
             if found is None:
-                raise BadInput(f"{path} is damaged or no checkpoint ({type(error).__name__}): copy it again") from error
+                raise BadInput(
+                    f"{path} is damaged or not a checkpoint ({type(error).__name__}). Copy it again"
+                ) from error
             code = f"'{found[1]}'"
     if code is not None:
         if not allow_pickle:
@@ -52,9 +54,7 @@ def read_checkpoint(path: Path, allow_pickle: bool = False) -> dict:
     try:
         checkpoint["network_weights"], checkpoint["trainer_name"], checkpoint["init_args"]["configuration"]
     except (KeyError, TypeError) as error:
-        raise BadInput(
-            f"{path} is no checkpoint of nnU-Net v2 ({error} is missing): give one that is (-chk)"
-        ) from error
+        raise BadInput(f"{path} is not a checkpoint of nnU-Net v2 ({error} is missing). Name one with -chk") from error
     return checkpoint
 
 

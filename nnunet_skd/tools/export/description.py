@@ -1,5 +1,7 @@
 """How to use a network without nnU-Net: from a file on disk to a segmentation, in plain types."""
 
+from collections.abc import Sequence
+
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunet_skd.tools.export.checkpoint import weights_sha256
@@ -114,10 +116,10 @@ def describe(model: TrainedModel, fold: Fold, configuration: ConfigurationManage
     }
 
 
-def _label_name(label_dict: dict, head) -> str:
+def _label_name(label_dict: dict[str, int | list[int]], head: int | tuple[int, ...]) -> str:
     """A head is a label, or a region's tuple of labels; dataset.json holds lists."""
 
-    def as_numbers(value):
+    def as_numbers(value: int | Sequence[int]) -> list[int]:
         return [int(number) for number in (value if isinstance(value, (list, tuple)) else [value])]
 
     return next(name for name, value in label_dict.items() if as_numbers(value) == as_numbers(head))

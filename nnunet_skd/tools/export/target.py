@@ -16,11 +16,11 @@ def new_target(output: str | Path, model_folder: str | Path) -> Path:
     """
     output = Path(output).absolute()
     if output.exists():
-        raise BadInput(f"{output} exists, and nothing is overwritten: move it away or choose another name")
+        raise BadInput(f"{output} exists, and nothing is overwritten. Move it away, or choose another name")
     if not output.parent.is_dir():
-        raise BadInput(f"there is no folder {output.parent}: create it, or choose another place")
+        raise BadInput(f"there is no folder {output.parent}. Create it, or choose another place")
     if Path(model_folder).resolve() in output.resolve().parents:
-        raise BadInput(f"{output} lies in the model that is exported, which is only read: choose another place")
+        raise BadInput(f"{output} lies in the model that is exported, which is only read. Choose another place")
     return output
 
 

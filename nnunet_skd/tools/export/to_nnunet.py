@@ -5,7 +5,6 @@ import io
 import json
 import re
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.export.checkpoint import weights_sha256
 from nnunet_skd.tools.export.source import Fold, SelfCheckFailed, TrainedModel
 from nnunet_skd.tools.export.target import new_target, provenance
+from nnunet_skd.tools.files import scratch_folder
 
 STOCK_TRAINER = "nnUNetTrainer"
 
@@ -85,8 +85,8 @@ def export_nnunet(
     plans = model.plans if plans_name is None else model.plans | {"plans_name": plans_name}
     plans_name = _as_folder_name(plans["plans_name"])
 
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
-        package = Path(scratch) / "package"
+    with scratch_folder(output.parent) as scratch:
+        package = scratch / "package"
         written = None
         hashes = {}
         for fold_name in tqdm(model.folds, desc="export and check", unit="fold"):
@@ -107,7 +107,7 @@ def export_nnunet(
             _check_against_source(written, checkpoint_name, fold, model)
 
         if output.suffix.lower() == ".zip":
-            result = Path(scratch) / output.name
+            result = scratch / output.name
             _zip(package, result)
         else:
             result = written

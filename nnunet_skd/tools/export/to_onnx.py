@@ -3,7 +3,6 @@
 import hashlib
 import importlib.util
 import json
-import tempfile
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +16,7 @@ from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.export.description import describe
 from nnunet_skd.tools.export.source import SelfCheckFailed, TrainedModel, downsampling
 from nnunet_skd.tools.export.target import new_target
+from nnunet_skd.tools.files import new_files
 
 MAX_DIFFERENCE = 1e-3  # between float32 logits of ONNX Runtime and PyTorch
 ONE_FILE_LIMIT = 2 * 10**9  # bytes of weights; a protobuf file ends at 2 GiB, beyond it they go to MODEL.onnx.data
@@ -82,10 +82,10 @@ def export_onnx(
     if dynamic:
         sizes.append((2, channels, *_another_size(configuration.patch_size, factors)))
 
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
-        file = Path(scratch) / output.name  # the final name: a data file beside it is referred to by it
+    with new_files(output.parent) as aside:
+        file = aside / output.name  # already the final name, by which the network refers to its data file
         print(f"writing {output.name} ...", flush=True)
-        _write_onnx(opened.network, file, sizes[0], dynamic, factors)
+        write_onnx(opened.network, file, sizes[0], dynamic, factors)
         print(f"comparing ONNX Runtime with PyTorch on {len(sizes)} patch{'es' if dynamic else ''} ...", flush=True)
         difference = max_abs_difference(file, opened.network, sizes)
         if not difference <= MAX_DIFFERENCE:
@@ -107,8 +107,6 @@ def export_onnx(
         file.with_suffix(".json").write_text(json.dumps(description, indent=2))
         parts = sorted(file.parent.iterdir())
         size = sum(part.stat().st_size for part in parts)
-        for part in parts:
-            part.rename(output.parent / part.name)
 
     return OnnxModel(
         path=output,
@@ -154,7 +152,9 @@ def _another_size(patch_size: list[int], factors: list[int] | None) -> list[int]
     return [(3 if patch == 2 * factor else 2) * factor for patch, factor in zip(patch_size, factors, strict=True)]
 
 
-def _tensor(name: str, channels: int, configuration: ConfigurationManager, dynamic: bool, factors) -> dict:
+def _tensor(
+    name: str, channels: int, configuration: ConfigurationManager, dynamic: bool, factors: list[int] | None
+) -> dict:
     description = {
         "name": name,
         "dtype": "float32",
@@ -166,7 +166,10 @@ def _tensor(name: str, channels: int, configuration: ConfigurationManager, dynam
     return description
 
 
-def _write_onnx(network: nn.Module, file: Path, shape: tuple[int, ...], dynamic: bool, factors: list[int] | None):
+def write_onnx(
+    network: nn.Module, file: Path, shape: tuple[int, ...], dynamic: bool, factors: list[int] | None
+) -> None:
+    """Write a network for inputs of ``shape``, or ``dynamic``: any batch size and any multiple of ``factors``."""
     dynamic_shapes = None
     if dynamic:
         axes = {0: torch.export.Dim("batch")}

@@ -10,7 +10,7 @@ import nnunet_skd.trainers
 # nnU-Net searches nnunetv2/training/nnUNetTrainer: modules first, then packages in alphabetical order, and imports each
 # on the way. A package that sorts behind all others is therefore never imported when a stock trainer is asked for.
 SHIM_PACKAGE = "zz_nnunet_skd"
-SHIM = '''"""Written by `nnunet-skd register`, taken away by `nnunet-skd register --remove`.
+SHIM = '''"""Written by `nnunet-skd register`, removed by `nnunet-skd register --remove`.
 
 Makes the trainers of nnunet_skd known to nnU-Net; does nothing where nnunet_skd is not installed.
 """

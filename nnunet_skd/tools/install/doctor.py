@@ -1,7 +1,7 @@
-"""Check whether a training could start on this machine, and say what mends it if not.
+"""Check whether a training could start on this machine, and say how to fix it if not.
 
-Looks at the versions, nnU-Net's folders, the way in which nnU-Net finds the trainers of this package, what a trainer's
-name resolves to, the device and torch.compile. The exit status is 0 only if a training could start.
+It checks the versions, nnU-Net's folders, how nnU-Net finds the trainers of this package, what a trainer's name
+resolves to, the device and torch.compile. The exit status is 0 only if a training could start.
 
   nnunet-skd doctor
   nnunet-skd doctor -tr nnUNetTrainerDSKD_250epochs -device cpu
@@ -32,7 +32,7 @@ TESTED_NNUNET = "2.8"
 
 @dataclass
 class Finding:
-    """One line of the report: ``problem`` stops a training, ``hint`` does not; ``remedy`` is what to do about it."""
+    """One line of the report: ``problem`` prevents a training, ``hint`` does not; ``remedy`` says how to fix it."""
 
     level: str  # "ok", "hint" or "problem"
     text: str
@@ -40,7 +40,9 @@ class Finding:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-tr", default="nnUNetTrainerDSKD", help="trainer to look up (default: %(default)s)")
+    parser.add_argument(
+        "-tr", default="nnUNetTrainerDSKD", metavar="TRAINER", help="trainer to look up (default: %(default)s)"
+    )
     parser.add_argument("-device", default=None, choices=("cuda", "cpu", "mps"), help="default: what this machine has")
 
 
@@ -82,7 +84,7 @@ def _commands() -> list[Finding]:
         remedy = f'export PATH="{here}:$PATH"'
         return [Finding("problem", f"nnUNetv2_train is not on PATH (nnunetv2: {nnunetv2.__path__[0]})", remedy)]
     if Path(found).parent != here:
-        text = f"nnUNetv2_train on PATH is {found}, of another environment than this one ({here})"
+        text = f"nnUNetv2_train on PATH is {found}, which belongs to another environment than this one ({here})"
         return [Finding("problem", text, f'Activate this environment, or: export PATH="{here}:$PATH"')]
     return [Finding("ok", f"{found} uses nnunetv2 in {nnunetv2.__path__[0]}")]
 
@@ -111,7 +113,7 @@ def _discovery() -> list[Finding]:
     if is_registered():
         findings.append(Finding("ok", f"registered in {shim_folder()}"))
     elif shim_folder().exists():
-        findings.append(Finding("problem", f"{shim_folder()} is of another version", "nnunet-skd register"))
+        findings.append(Finding("problem", f"{shim_folder()} belongs to another version", "nnunet-skd register"))
     if on_variable:
         findings.append(Finding("ok", f"nnUNet_extTrainer names {trainers_folder()}"))
     if not findings:
@@ -161,15 +163,15 @@ def _gpu_at_work(name: str, compiled: bool) -> Finding:
     failure = _failure_on_gpu(compiled=False)
     if failure:
         remedy = (
-            "nvidia-smi shows who else uses it\n"
+            "nvidia-smi shows which programs use it\n"
             "'no kernel image': install a PyTorch for this GPU, https://pytorch.org/get-started\n"
             "or: nnUNetv2_train ... -device cpu"
         )
-        return Finding("problem", f"device cuda: {name}, does not compute: {failure}", remedy)
+        return Finding("problem", f"device cuda ({name}) does not compute: {failure}", remedy)
     failure = compiled and _failure_on_gpu(compiled=True)
     if failure:
         remedy = "export nnUNet_compile=f\nor install a C compiler and Python's headers (Debian: gcc python3-dev)"
-        return Finding("problem", f"device cuda: {name}; torch.compile fails: {failure}", remedy)
+        return Finding("problem", f"device cuda ({name}): torch.compile fails: {failure}", remedy)
     return Finding("ok", f"device cuda: {name}; torch.compile {'on' if compiled else 'off'}")
 
 
@@ -177,7 +179,7 @@ def _failure_on_gpu(compiled: bool) -> str:
     """The first line of the error that a small computation ends with, empty if none: what follows is for developers."""
     import torch
 
-    def line(x):
+    def line(x: torch.Tensor) -> torch.Tensor:
         return 2 * x + 1
 
     try:
@@ -204,7 +206,7 @@ def _device(device: str | None) -> list[Finding]:
         properties = torch.cuda.get_device_properties(0)
         name = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
         return [_gpu_at_work(name, nnunet_compiles(torch.device("cuda")))]
-    text = f"device {device}, torch.compile off: say nnUNetv2_train ... -device {device}"
+    text = f"device {device}, torch.compile off: use nnUNetv2_train ... -device {device}"
     return [
         Finding("ok", text),
         Finding("hint", "without CUDA, use a small configuration", "nnunet-skd compact --help"),

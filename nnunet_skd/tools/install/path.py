@@ -1,7 +1,7 @@
 """Print the folder for nnU-Net's environment variable nnUNet_extTrainer.
 
-For containers, read-only installations and everyone who prefers a variable to `nnunet-skd register`. It must be set
-for training and for prediction. Keep what the variable already holds:
+For containers, read-only installations, and everyone who prefers a variable to `nnunet-skd register`. It must be set
+for training and for prediction. This keeps what the variable already holds:
 
   export nnUNet_extTrainer="$(nnunet-skd path)${nnUNet_extTrainer:+:$nnUNet_extTrainer}"
 """

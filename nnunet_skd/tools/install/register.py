@@ -1,11 +1,11 @@
 """Make nnU-Net find the trainers of this package without environment variables.
 
-Writes one small module into the active nnunetv2 (site-packages or an editable clone). From then on
+Writes one small module into the active nnunetv2 (site-packages or an editable clone). After that,
 `-tr nnUNetTrainerDSKD` works for nnUNetv2_train, nnUNetv2_predict and nnUNetv2_predict_from_modelfolder in every shell,
-cluster job and GUI that uses this Python environment. Stock trainers are found before that module is ever read, and
-when nnunet_skd is uninstalled it does nothing. Run it again after nnunetv2 was reinstalled.
+cluster job and GUI that uses this Python environment. nnU-Net finds its own trainers before it reads that module,
+and the module does nothing if nnunet_skd is uninstalled. Run the command again after nnunetv2 was reinstalled.
 
-Where nnunetv2 must not or cannot be written to, set nnUNet_extTrainer instead (see `nnunet-skd path --help`).
+Where nnunetv2 is read-only or must not be changed, set nnUNet_extTrainer instead (see `nnunet-skd path --help`).
 
   nnunet-skd register
   nnunet-skd register --remove
@@ -19,7 +19,7 @@ from nnunet_skd.tools.install.discovery import export_line, is_registered, shim_
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--remove", action="store_true", help="take the module away again")
+    parser.add_argument("--remove", action="store_true", help="remove the module")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -55,7 +55,7 @@ def register() -> bool:
 
 
 def remove() -> bool:
-    """Take the shim away.
+    """Remove the shim.
 
     Returns:
         False where there was none.

@@ -5,17 +5,18 @@
   nnunet-skd convert arcade arcade.zip -d 86 --task stenosis      stenosis against background
 
 Expected (Zenodo 10390295, version COCO): syntax and stenosis, each with train, val and test; in each of these
-images/*.png and annotations/*.json. Earlier records of the challenge have other folders and are not read.
+images/*.png and annotations/*.json. Earlier records of the challenge have other folders and cannot be read.
 Labels: background 0, then vessel 1, or the segments in the order of the SYNTAX score 1, 2, ... 16c, or stenosis 1.
 The polygons of neighbouring segments overlap: the pixels of an overlap go to the smaller segment, and are counted.
 Polygons are filled up to and including their outline, at coordinates cut to whole pixels, as in the organisers' script.
 Annotations are found by image, never by their own id (which is not unique in the published files).
 Split: train and val become fold 0 of splits_final.json; test goes to imagesTs and labelsTs.
 Reference: Popov et al., Scientific Data 11:20, 2024, doi 10.1038/s41597-023-02871-z.
-Licence: CC0 1.0 according to users of the Zenodo record; look there.
+Licence: CC0 1.0 according to users of the Zenodo record; check there.
 """
 
 import json
+from argparse import ArgumentParser
 from functools import partial
 from pathlib import Path
 
@@ -30,7 +31,7 @@ NAME = "ARCADE"
 SEGMENTS = "1 2 3 4 5 6 7 8 9 9a 10 10a 11 12 12a 12b 13 14 14a 14b 15 16 16a 16b 16c".split()
 
 
-def add_arguments(parser) -> None:
+def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--task", choices=("syntax", "stenosis"), default="syntax", help="default: %(default)s")
     parser.add_argument(
         "--segments", action="store_true", help="label the SYNTAX segments one by one (default: all of them are vessel)"
@@ -59,18 +60,18 @@ def find(files: Files, task: str = "syntax", segments: bool = False) -> Found:
         here = {name: path for (where, name), path in images.items() if where == part}
         table = [path for (where, _), path in tables.items() if where == part]
         if len(table) != 1:
-            problems.append(f"{task}/{part}/annotations: {len(table)} json files, expected one")
+            problems.append(f"{task}/{part}/annotations: {len(table)} json files, but one was expected")
             continue
         try:
             shapes = _shapes_by_image(json.loads(table[0].read_text(encoding="utf-8")))
         except (ValueError, KeyError, TypeError) as error:
-            problems.append(f"{task}/{part}/annotations/{table[0].name}: damaged or no COCO file ({error!r})")
+            problems.append(f"{task}/{part}/annotations/{table[0].name}: damaged or not a COCO file ({error!r})")
             continue
         problems.extend(f"{task}/{part}/images/{name}: not in {table[0].name}" for name in here if name not in shapes)
         problems.extend(f"{task}/{part}/images/{name}: missing" for name in shapes if name not in here)
         bare = [name for name in here if name in shapes and not shapes[name]]
         if bare:
-            notes.append(f"no annotation, hence all background: {task}/{part} {', '.join(bare)}")
+            notes.append(f"no annotation, so all is background: {task}/{part} {', '.join(bare)}")
         cases += [
             Case(f"{task}_{part}_{Path(name).stem}", part, partial(_write, here[name], shapes[name], by_category))
             for name in here
@@ -114,7 +115,7 @@ def draw(shape: tuple[int, int], polygons: list) -> np.ndarray:
         raise BadCase("an annotation has no polygon")
     for polygon in polygons:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-            raise BadCase("an annotation is no polygon of three or more points")
+            raise BadCase("an annotation is not a polygon of three or more points")
         ImageDraw.Draw(canvas).polygon([int(coordinate) for coordinate in polygon], fill=1, outline=1)
     return np.asarray(canvas)
 

@@ -17,8 +17,8 @@ Licence: the terms of the Synapse project, which needs registration.
 from functools import partial
 
 from nnunet_skd.tools.convert.common import Case, Files, Found, index, paired, require_any
-from nnunet_skd.tools.convert.datasets.synapse import TEST, TRAIN
 from nnunet_skd.tools.convert.pixels import write_nifti
+from nnunet_skd.tools.convert.transunet_split import TEST, TRAIN
 
 NAME = "BTCV"
 ORGANS = (

@@ -5,35 +5,25 @@
 
 Expected: 1.pgm, 1_gt.pgm ... 134.pgm, 134_gt.pgm, in any folder of the source.
 Labels: background 0, vessel 1. One grey channel.
-Split: images 1-100 train, 101-134 are the held-out part, as the field uses the archive. (The paper's abstract counts
-130 images, 100 for training and 30 for test; the archive's page names no split.)
+Split: images 1-100 train, 101-134 are the held-out part, as is usual in the field. (The paper's abstract speaks of
+130 images, 100 for training and 30 for testing; the archive's page does not name a split.)
 Reference: Cervantes-Sanchez et al., Applied Sciences 9(24):5507, 2019, doi 10.3390/app9245507.
-Licence: the authors' page asks for the citation; no licence text could be established.
+Licence: the authors' page asks for the citation; we found no licence text.
 """
 
+from argparse import ArgumentParser
 from functools import partial
 
 from nnunet_skd.tools.convert.common import Case, Files, Found, index, paired, require_any
-from nnunet_skd.tools.convert.vessels import write_vessels
+from nnunet_skd.tools.convert.vessels import add_threshold, write_vessels
 
 NAME = "DCA1"
 PUBLISHED = 134
 TRAIN = 100
 
 
-def add_arguments(parser) -> None:
+def add_arguments(parser: ArgumentParser) -> None:
     add_threshold(parser)
-
-
-def add_threshold(parser) -> None:
-    parser.add_argument(
-        "--threshold",
-        type=int,
-        choices=range(1, 256),
-        metavar="1..255",
-        help="a mask value of at least this is vessel; needed only for masks that are not purely black and white "
-        "(default: refuse these, and name them)",
-    )
 
 
 def find(files: Files, threshold: int | None = None) -> Found:
@@ -65,7 +55,7 @@ def find(files: Files, threshold: int | None = None) -> Found:
         reference="Cervantes-Sanchez et al., Automatic segmentation of coronary arteries in X-ray angiograms using "
         "multiscale analysis and artificial neural networks, Applied Sciences 9(24):5507, 2019, "
         "https://doi.org/10.3390/app9245507",
-        licence="not established; the authors ask for the citation",
+        licence="unknown; the authors ask for the citation",
         description="DCA1: X-ray coronary angiograms and vessel masks; split 1-100 / 101-134",
         problems=problems,
         resolved="mask pixels were neither black nor white and went by --threshold",

@@ -7,9 +7,9 @@ Expected: images/FLARE22_Tr_0001_0000.nii.gz with labels/FLARE22_Tr_0001.nii.gz,
 Labels: liver 1, right kidney 2, spleen 3, pancreas 4, aorta 5, inferior vena cava 6, right adrenal gland 7, left
 adrenal gland 8, gallbladder 9, esophagus 10, stomach 11, duodenum 12, left kidney 13. Spacing from the files.
 Split: the challenge has none within these 50. Fold 0 of splits_final.json has the 40 / 10 of the mmseg-kd and DPC-Net
-repositories (test: 10, 14, 15, 18, 20, 24, 28, 40, 46, 49); the split of ACW-SKD itself is not known.
+repositories (test: 10, 14, 15, 18, 20, 24, 28, 40, 46, 49); the split of ACW-SKD itself is unknown.
 Reference: Ma et al., the FLARE22 challenge, Lancet Digital Health 2024; scans of the Medical Segmentation Decathlon
-(pancreas), annotations of AbdomenCT-1K. Licence: not established; the scans' is CC BY-SA 4.0.
+(pancreas), annotations of AbdomenCT-1K. Licence: unknown; the scans' is CC BY-SA 4.0.
 """
 
 from functools import partial
@@ -53,7 +53,7 @@ def find(files: Files) -> Found:
         reference="Ma et al., Unleashing the strengths of unlabelled data in deep learning-assisted pan-cancer "
         "abdominal organ quantification: the FLARE22 challenge, Lancet Digital Health 2024; Antonelli et al., The "
         "Medical Segmentation Decathlon, 2022; Ma et al., AbdomenCT-1K, IEEE TPAMI 2022; https://flare22.grand-challenge.org",
-        licence="not established; the scans come from the Medical Segmentation Decathlon (CC BY-SA 4.0)",
+        licence="unknown; the scans come from the Medical Segmentation Decathlon (CC BY-SA 4.0)",
         description="FLARE22, labelled part: abdominal CT, 13 organs; split 40 / 10 of mmseg-kd and DPC-Net",
         problems=problems,
     )

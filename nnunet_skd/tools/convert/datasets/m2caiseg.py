@@ -3,21 +3,22 @@
   nnunet-skd convert m2caiseg m2caiseg.zip -d 90
 
 Expected (Kaggle, salmanmaq/m2caiseg): train, trainval and test, each with images/NAME.jpg and groundtruth/NAME_gt.png.
-trainval repeats the training images; what it has beyond train and test is the validation part (folders named val or
-validation are taken as such). Images are stored once; two different files of one name are refused.
+trainval repeats the training images; its images that are neither in train nor in test are the validation part (as are
+folders named val or validation). Images are stored once; two different files of one name are refused.
 Labels: black, the outside of the round view, is background 0; then grasper, bipolar, hook, scissors, clipper,
 irrigator, specimen bag, trocars, clip, liver, gallbladder, fat, upper wall, artery, intestine, bile, blood (1-17),
 unknown 18. Three channels R, G, B.
-Colours are those of the publishers' code (github salmanmaq/segmentationNetworks); artery's is taken from its list of
-organ classes, because the list of all classes repeats liver's colour there. A colour that is not in the table is never
-dropped: the masks that have it are refused, with the colour. --nearest-colour gives such pixels to the closest colour
+Colours are those of the publishers' code (github salmanmaq/segmentationNetworks); artery's comes from its list of
+organ classes, because its list of all classes repeats liver's colour there. A colour that is not in the table is never
+ignored: masks that contain it are refused, with the colour. --nearest_colour gives such pixels to the closest colour
 of the table, as the publishers' label refinement does for the borders of hand-drawn regions, and says how many.
 Split: train and val become fold 0 of splits_final.json and test goes to imagesTs and labelsTs; without a validation
 part, train and test become fold 0.
-Reference: Maqbool et al., m2caiSeg, arXiv 2008.10134. Licence: CC BY-NC 4.0 according to MedSegBench; look at Kaggle.
+Reference: Maqbool et al., m2caiSeg, arXiv 2008.10134. Licence: CC BY-NC 4.0 according to MedSegBench; check on Kaggle.
 """
 
 import filecmp
+from argparse import ArgumentParser
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +37,8 @@ from nnunet_skd.tools.convert.common import (
     short,
 )
 from nnunet_skd.tools.convert.pixels import read_image, write_png
+from nnunet_skd.tools.files import listed
+from nnunet_skd.tools.old_names import accept_old_name
 
 NAME = "M2CAISeg"
 COLOURS = {
@@ -62,12 +65,13 @@ COLOURS = {
 PARTS = {"train": "train", "test": "test", "trainval": "val", "val": "val", "validation": "val"}
 
 
-def add_arguments(parser) -> None:
+def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--nearest-colour",
+        "--nearest_colour",
         action="store_true",
-        help="give pixels whose colour is not in the class table to the closest colour (default: refuse these masks)",
+        help="give pixels of unknown colours to the closest colour of the table (default: list these masks and stop)",
     )
+    accept_old_name(parser, "--nearest-colour", dest="nearest_colour", action="store_true")
 
 
 def find(files: Files, nearest_colour: bool = False) -> Found:
@@ -117,24 +121,22 @@ def find(files: Files, nearest_colour: bool = False) -> Found:
 def decode(mask: np.ndarray, nearest_colour: bool) -> tuple[np.ndarray, int]:
     """Colours (H, W, 3) as labels (H, W), and how many pixels had none of the table's colours."""
     if mask.ndim != 3 or mask.dtype != np.uint8:
-        raise BadCase("the mask is no 8-bit colour image")
+        raise BadCase("the mask is not an 8-bit colour image")
     table = np.array(list(COLOURS.values()))
-    colours, inverse, counts = np.unique(mask.reshape(-1, 3), axis=0, return_inverse=True, return_counts=True)
+    colours, inverse, areas = np.unique(mask.reshape(-1, 3), axis=0, return_inverse=True, return_counts=True)
     distance = ((colours[:, None].astype(int) - table[None]) ** 2).sum(-1)  # colours, classes
     unknown = distance.min(1) > 0
     if unknown.any() and not nearest_colour:
-        order = np.flatnonzero(unknown)[np.argsort(-counts[unknown])]
-        some = ", ".join(f"{tuple(colours[i].tolist())} in {counts[i]} pixels" for i in order[:5])
-        raise BadCase(
-            f"{unknown.sum()} colours of the mask are not in the class table: {some}{' ...' if len(order) > 5 else ''}"
-        )
-    return distance.argmin(1)[inverse.ravel()].reshape(mask.shape[:2]).astype(np.uint8), int(counts[unknown].sum())
+        order = np.flatnonzero(unknown)[np.argsort(-areas[unknown])]
+        found = listed((f"{tuple(colours[i].tolist())} in {areas[i]} pixels" for i in order), 5)
+        raise BadCase(f"{unknown.sum()} colours of the mask are not in the class table: {found}")
+    return distance.argmin(1)[inverse.ravel()].reshape(mask.shape[:2]).astype(np.uint8), int(areas[unknown].sum())
 
 
 def _write(image: Path, mask: Path, nearest_colour: bool, image_path: Path, label_path: Path) -> Written:
     pixels = read_image(image)
     if pixels.ndim != 3:
-        raise BadCase(f"{image.name} is a grey image, expected R, G, B")
+        raise BadCase(f"{image.name} is a grey image, but R, G, B was expected")
     labels, resolved = decode(read_image(mask), nearest_colour)
     write_png(image_path, label_path, pixels, labels)
     return Written({int(value) for value in np.unique(labels)}, resolved)

@@ -6,12 +6,12 @@
 Expected: train_npz/case0005_slice000.npz ... (arrays image and label, one slice each) and test_vol_h5/case0001.npy.h5
 (the same two arrays, one volume each). Reading h5 needs h5py: pip install "nnunet_skd[convert]".
 The slices are stacked in the order of their numbers. The files hold no geometry: spacing and orientation are UNKNOWN,
-the spacing is written as 1, 1, 1 mm. Train 2D networks on this version; distances in mm from it mean nothing. For 3D,
+the spacing is written as 1, 1, 1 mm. Train 2D networks on this version; distances in mm have no meaning. For 3D,
 and for the other five organs, take the original NIfTI files: nnunet-skd convert btcv.
-Intensities were cut to [-125, 275] HU and scaled to about [0, 1] by the authors; they stay as they are.
+The authors clipped intensities to [-125, 275] HU and scaled them to about [0, 1]; they stay as they are.
 Labels, in the order of TransUNet's result tables: aorta 1, gallbladder 2, left kidney 3, right kidney 4, liver 5,
-pancreas 6, spleen 7, stomach 8. Copies by others are in circulation in which the numbers mean other organs, and nothing
-in the files tells: look at one case before you trust the names.
+pancreas 6, spleen 7, stomach 8. There are copies by others in which the numbers mean other organs, and nothing in the
+files says so: check one case before you rely on the names.
 Split: train_npz and test_vol_h5 become fold 0 of splits_final.json.
 Reference: Chen et al., TransUNet, arXiv 2102.04306; data of Landman et al., MICCAI 2015 multi-atlas labeling challenge
 (BTCV), Synapse syn3193805. Licence: the terms of the Synapse project, which needs registration.
@@ -20,16 +20,16 @@ Reference: Chen et al., TransUNet, arXiv 2102.04306; data of Landman et al., MIC
 import zipfile
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
 from nnunet_skd.tools.convert.common import BadCase, Case, Files, Found, Written, index, require_any
 from nnunet_skd.tools.convert.pixels import write_volume
+from nnunet_skd.tools.convert.transunet_split import TEST, TRAIN
 from nnunet_skd.tools.errors import BadInput
 
 NAME = "SynapseTransUNet"
-TEST = {1, 2, 3, 4, 8, 22, 25, 29, 32, 35, 36, 38}  # TransUNet's lists; the challenge's labelled cases have no 11-20
-TRAIN = (set(range(1, 11)) | set(range(21, 41))) - TEST
 ORGANS = "aorta gallbladder left_kidney right_kidney liver pancreas spleen stomach".split()
 LABELS = {"background": 0} | {name: label for label, name in enumerate(ORGANS, 1)}
 
@@ -54,7 +54,7 @@ def find(files: Files) -> Found:
             cases.append(Case(f"case{case:04d}", "train", partial(_write_slices, ordered)))
     for key, path in volumes.items():
         if int(key) in stacks:
-            problems.append(f"{path.name}: this case is in train_npz too")
+            problems.append(f"{path.name}: this case is also in train_npz")
         else:
             cases.append(Case(f"case{int(key):04d}", "test", partial(_write_h5, path)))
     problems.extend(f"case{n:04d}: no slice of it in train_npz" for n in sorted(TRAIN - set(stacks)))
@@ -75,12 +75,13 @@ def find(files: Files) -> Found:
         problems=problems,
         notes=[
             "spacing and orientation are not in these files: 1, 1, 1 mm is a placeholder. Use 2D networks",
-            "label numbers follow TransUNet's tables; look at one case before you trust the organ names",
+            "label numbers follow TransUNet's tables; check one case before you rely on the organ names",
         ],
     )
 
 
-def _h5py():
+def _h5py() -> ModuleType:
+    """h5py, which only this data set needs."""
     try:
         import h5py
     except ImportError as error:
@@ -98,7 +99,7 @@ def _write_slices(paths: list[Path], image_path: Path, label_path: Path) -> Writ
                 images.append(arrays["image"])
                 labels.append(arrays["label"])
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise BadCase(f"{path.name} is damaged or holds no arrays image and label ({error})") from error
+            raise BadCase(f"{path.name} is damaged, or the arrays image and label are not in it ({error})") from error
         if images[-1].shape != images[0].shape or labels[-1].shape != images[0].shape or images[0].ndim != 2:
             raise BadCase(
                 f"{path.name}: image {images[-1].shape}, label {labels[-1].shape}; not the first slice's size"
@@ -111,5 +112,5 @@ def _write_h5(path: Path, image_path: Path, label_path: Path) -> Written:
         with _h5py().File(path, "r") as arrays:
             image, labels = arrays["image"][:], arrays["label"][:]
     except (OSError, KeyError, TypeError, RuntimeError) as error:
-        raise BadCase(f"{path.name} is damaged or holds no arrays image and label ({error})") from error
+        raise BadCase(f"{path.name} is damaged, or the arrays image and label are not in it ({error})") from error
     return write_volume(image, labels, LABELS, image_path, label_path)

@@ -2,26 +2,26 @@
 
   nnunet-skd convert xcad XCAD.zip -d 83
 
-Expected: test/images/NAME.png with test/masks/NAME.png. The train folder has no reference of these images (it serves
-unsupervised methods) and is left out.
+Expected: test/images/NAME.png with test/masks/NAME.png. The train folder is for unsupervised methods: it has no
+reference segmentations and is left out.
 Labels: background 0, vessel 1. One grey channel.
-Split: the publishers offer none for the labelled images, so none is written; nnU-Net makes its five folds.
-The publishers' own evaluation counts each mask value above 0 as vessel, which is --threshold 1.
+Split: the publishers name none for the labelled images, so none is written; nnU-Net makes its five folds.
+The publishers' own evaluation takes each mask value above 0 as vessel, which is --threshold 1.
 Reference: Ma et al., Self-supervised vessel segmentation via adversarial learning, ICCV 2021; github AISIGSJTU/SSVS.
-Licence: none is named in the publishers' repository.
+Licence: the publishers' repository does not name one.
 """
 
+from argparse import ArgumentParser
 from functools import partial
 
 from nnunet_skd.tools.convert.common import Case, Files, Found, index, paired, require_any
-from nnunet_skd.tools.convert.datasets.dca1 import add_threshold
-from nnunet_skd.tools.convert.vessels import write_vessels
+from nnunet_skd.tools.convert.vessels import add_threshold, write_vessels
 
 NAME = "XCAD"
 PUBLISHED = 126
 
 
-def add_arguments(parser) -> None:
+def add_arguments(parser: ArgumentParser) -> None:
     add_threshold(parser)
 
 
