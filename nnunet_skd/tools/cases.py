@@ -38,7 +38,7 @@ def reader_class(dataset_json: dict, example: str | Path) -> type[BaseReaderWrit
         BadInput: none of nnU-Net's readers can read the example.
     """
     try:
-        with redirect_stderr(io.StringIO()):  # nnU-Net prints a traceback for every reader that it tries in vain
+        with redirect_stderr(io.StringIO()):  # nnU-Net prints a traceback for every reader that fails
             return determine_reader_writer_from_dataset_json(dataset_json, str(example), verbose=False)
     except RuntimeError as error:
         raise BadInput(f"none of nnU-Net's readers can read {example}: {error}") from error

@@ -9,7 +9,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_skd.tools.compact.presets import preset_options
 from nnunet_skd.tools.errors import BadInput
 
-# Tensor cores want channels in eights, and fewer than eight leave instance norm little to work with.
+# Tensor cores need channels in multiples of eight, and instance norm works poorly with fewer than eight.
 CHANNEL_STEP = 8
 # UNet_featuremap_min_edge_length of nnU-Net's planner: an axis is not pooled below this many voxels.
 MIN_BOTTLENECK_EDGE = 4

@@ -1,13 +1,13 @@
 """Did it help? Compare two or more trainers on the same cases: paired statistics, a table and pictures.
 
-The first arm is the reference; every other arm is compared with it, case by case. For
-each metric, each class and the mean over the classes, the table holds the difference of the means with its 95 %
-bootstrap interval, the number of cases that got better or worse, and a paired test with Holm's correction for all rows.
+The first arm is the reference; every other arm is compared with it, case by case. For each metric, each class and the
+mean over the classes, the table holds the difference of the means with its 95 % bootstrap interval, the number of cases
+that got better or worse, and a paired test with Holm's correction for all rows.
 
 There are two ways to name the arms:
 
-  Trained folds (-d -c -tr -f). Reads fold_K/validation/summary.json, which nnUNetv2_train writes when it ends, and
-  the training time per epoch from the logs. -tr, -p and -c take one name for all arms or one per arm:
+  Trained folds (-d -c -tr -f). The values come from fold_K/validation/summary.json, which nnUNetv2_train writes when it
+  ends, the training time per epoch from the logs. -tr, -p and -c take one name for all arms or one per arm:
     nnunet-skd compare -d 80 -c 2d -tr nnUNetTrainer nnUNetTrainerDSKD nnUNetTrainerACWSKD -o did_it_help
     nnunet-skd compare -d 80 -c 2d -tr nnUNetTrainerDSKD -p nnUNetPlans compact_w050 -f 0 -o smaller_network
 

@@ -127,7 +127,7 @@ def run(args: Namespace) -> None:
 def _write(cases: pd.DataFrame, summary: pd.DataFrame, settings: dict, folder: Path) -> None:
     cases.to_csv(folder / CASES_CSV, index=False)
     summary.to_csv(folder / SUMMARY_CSV, index=False)
-    # pandas writes nan as null; Python's own json would write NaN, which is no JSON.
+    # pandas writes nan as null; Python's own json would write NaN, which is not JSON.
     tables = {"summary": summary, "cases": cases}
     content = {name: json.loads(frame.to_json(orient="records", double_precision=15)) for name, frame in tables.items()}
     (folder / JSON).write_text(json.dumps({"settings": settings, **content}, indent=2))

@@ -134,7 +134,7 @@ def _finite_differences(differences: ArrayLike) -> np.ndarray:
     differences = differences[~np.isnan(differences)]
     if np.isinf(differences).any():
         return np.empty(0)
-    # 0.8 - 0.7 and 0.6 - 0.5 are the same change; without this they are no tie.
+    # 0.8 - 0.7 and 0.6 - 0.5 are the same change; without rounding they would not be a tie.
     return np.round(differences, 12)
 
 

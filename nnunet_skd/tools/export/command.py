@@ -1,7 +1,7 @@
 """Take a trained model to a machine without nnunet_skd.
 
-The trainers of this package change the training, never the network. So a trained model can be handed
-on as one of nnU-Net's own: nnunetv2 alone installs it and predicts with it, or ONNX Runtime runs it.
+The trainers of this package change the training, never the network. So a trained model can be passed on
+as one of nnU-Net's own: nnunetv2 alone installs it and predicts with it, or ONNX Runtime runs it.
 
   a package for nnU-Net (-o)
     nnunet-skd export -d 80 -c 2d -tr nnUNetTrainerDSKD -f 0 1 2 3 4 -o model.zip
@@ -14,7 +14,7 @@ on as one of nnU-Net's own: nnunetv2 alone installs it and predicts with it, or 
 
   a network for ONNX Runtime (--onnx), one fold
     nnunet-skd export -d 80 -c 2d -tr nnUNetTrainerDSKD -f 0 --onnx model.onnx
-    writes model.onnx, and model.json with all that another program needs: spacing, axes,
+    writes model.onnx, and model.json with everything that another program needs: spacing, axes,
     normalization, patch size, sliding window, labels. Needs: pip install "nnunet_skd[onnx]"
 
 Both check themselves before anything appears under the given name: nnU-Net's predictor must give bit
@@ -23,11 +23,11 @@ network is not the one that stock nnU-Net builds from the plans is refused. The 
 and an existing target is never overwritten.
 
 CAREFUL on the other machine: nnU-Net's installer overwrites without asking, and a plain nnU-Net
-trained there for the same dataset, plans and configuration has the same folder. Where that may be,
+trained there for the same dataset, plans and configuration has the same folder. If there may be one,
 export with -overwrite_plans_name NAME (predict with -p NAME), or write a model folder.
 
-Checkpoints are read without executing code that they may contain; one that cannot be read so is
-refused, unless you vouch for it with --allow_pickle. nnU-Net itself has no such care when it loads.
+Checkpoints are read without executing code that they may contain. One that cannot be read this way is
+refused, unless you vouch for it with --allow_pickle. nnU-Net itself takes no such precaution.
 """
 
 import argparse
@@ -45,14 +45,14 @@ from nnunet_skd.tools.export.to_onnx import OnnxModel, export_onnx
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     source = parser.add_argument_group("the trained model")
-    source.add_argument("-d", metavar="DATASET", help="dataset name or id")
+    source.add_argument("-d", metavar="DATASET", help="dataset id or name")
     source.add_argument("-c", metavar="CONFIGURATION", help="2d, 3d_fullres, ...")
     source.add_argument("-tr", metavar="TRAINER", help="trainer that it was trained with, such as nnUNetTrainerDSKD")
     source.add_argument("-p", metavar="PLANS", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
     source.add_argument("-m", metavar="FOLDER", help="model folder that holds plans.json, instead of -d -c -tr -p")
     source.add_argument("-f", metavar="FOLD", nargs="+", help="folds, or 'all' (default: 0 1 2 3 4; --onnx: name one)")
     source.add_argument(
-        "-chk", metavar="NAME", default="checkpoint_final.pth", help="checkpoint's name (default: %(default)s)"
+        "-chk", metavar="NAME", default="checkpoint_final.pth", help="name of the checkpoint (default: %(default)s)"
     )
     source.add_argument(
         "--allow_pickle",
@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kind.add_argument("-o", metavar="OUTPUT", help="package for nnU-Net: NAME.zip, or a model folder")
     kind.add_argument("--onnx", metavar="NAME.onnx", help="network for ONNX Runtime, and NAME.json")
     target.add_argument(
-        "-overwrite_plans_name", metavar="NAME", help="with -o: plans identifier inside the package, to install beside"
+        "-overwrite_plans_name", metavar="NAME", help="with -o: another plans identifier inside the package"
     )
     target.add_argument(
         "--dynamic", action="store_true", help="with --onnx: any batch size, any patch size that the strides divide"

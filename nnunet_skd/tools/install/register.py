@@ -3,7 +3,7 @@
 Writes one small module into the active nnunetv2 (site-packages or an editable clone). After that,
 `-tr nnUNetTrainerDSKD` works for nnUNetv2_train, nnUNetv2_predict and nnUNetv2_predict_from_modelfolder in every shell,
 cluster job and GUI that uses this Python environment. nnU-Net finds its own trainers before it reads that module,
-and the module does nothing if nnunet_skd is uninstalled. Run the command again after nnunetv2 was reinstalled.
+and the module does nothing if nnunet_skd is uninstalled. Run the command again after reinstalling nnunetv2.
 
 Where nnunetv2 is read-only or must not be changed, set nnUNet_extTrainer instead (see `nnunet-skd path --help`).
 
