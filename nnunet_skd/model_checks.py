@@ -45,7 +45,7 @@ def _compare_validation_cases(fold_folder: Path, trainer: SelfDistillationTraine
         p.name.split(".")[0] for p in (fold_folder / "validation").glob("*") if p.name.endswith(_ending(trainer))
     }
     ours = set(trainer.do_split()[1])
-    if validated and validated != ours:
+    if validated and ours and validated != ours:
         raise ValueError(
             f"{fold_folder} was validated on other cases than fold {trainer.fold} has today "
             f"(splits_final.json changed): it may have seen today's validation cases. Train the teacher again, or "
@@ -102,13 +102,13 @@ def check_model(folder: Path, trainer: SelfDistillationTrainer) -> None:
     for what, (theirs_value, ours_value) in compared.items():
         if theirs_value != ours_value:
             raise ValueError(
-                f"{folder} cannot teach {type(trainer).__name__}: its {what} is {theirs_value}, the student's is "
+                f"{folder} cannot teach the student: its {what} is {theirs_value}, the student's is "
                 f"{ours_value}. Use a model that was trained on this dataset with plans that preprocess it alike."
             )
     strides = np.prod(theirs.pool_op_kernel_sizes, axis=0)
     if any(n % s for n, s in zip(ours.patch_size, strides, strict=True)):
         raise ValueError(
-            f"{folder} cannot teach {type(trainer).__name__}: the student's patch {list(ours.patch_size)} is not "
+            f"{folder} cannot teach: the student's patch {list(ours.patch_size)} is not "
             f"divisible by the teacher's strides {strides.tolist()}. Use a model of fewer stages, or another patch."
         )
 

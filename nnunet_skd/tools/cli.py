@@ -20,6 +20,7 @@ COMMANDS = {
     "convert": ("convert.command", "convert a public data set to nnU-Net's raw format"),
     "compact": ("compact.command", "add a smaller configuration to a dataset's plans"),
     "unlabelled": ("unlabelled.command", "preprocess images without labels, beside a dataset that is preprocessed"),
+    "distill": ("distill.command", "train one network with finished models as its teacher"),
     "bench": ("bench.command", "step time, memory and inference time, as ratios to a reference trainer"),
 }
 

@@ -1,0 +1,1 @@
+"""Train one network with finished models as its teacher."""
