@@ -17,7 +17,7 @@ from nnunet_skd.tools.demo import processes
 from nnunet_skd.tools.demo.data import hold_out
 from nnunet_skd.tools.demo.linked_dataset import link_dataset
 from nnunet_skd.tools.demo.paired_folders import pair_folders
-from nnunet_skd.tools.demo.phantoms import write_phantom_dataset
+from nnunet_skd.tools.demo.phantoms import write_partly_labelled_phantoms, write_phantom_dataset
 from nnunet_skd.tools.demo.picture import draw_predictions, read_slice
 from nnunet_skd.tools.demo.processes import CommandFailed, Steps, demo_environment, program, stream
 from nnunet_skd.tools.demo.run import run_demo
@@ -336,7 +336,7 @@ def test_table():
         [("a", "x", 0.5, 0.4, 1, 1, 1), ("a", "y", np.nan, 0.2, 1, 1, 1), ("b", "x", 1, 0.8, 1, 1, 1)]
         + [("b", "y", 0.25, 0.4, 1, 1, 1)],
         columns=["case", "label", *DEMO_METRICS],
-    )
+    ).assign(trainer="nnUNetTrainerDSKD")
     lines = [line.split() for line in format_table(table).splitlines()]
     assert lines[0] == ["case", "label", *DEMO_METRICS]
     assert lines[2][:4] == ["a", "x", "0.500", "0.400"]
@@ -346,6 +346,32 @@ def test_table():
     assert lines[9][:5] == ["mean", "all", "labels", "0.500", "0.450"]
     short = format_table(table, most_rows=1)
     assert "3 more rows in metrics.csv" in short and "0.750" in short
+
+
+def test_table_of_two_trainers_shows_their_means_below_each_other():
+    table = pd.DataFrame(
+        [("A", "a", "x", 0.5, 1, 1, 1, 1), ("A", "b", "x", 0.7, 1, 1, 1, 1), ("B", "a", "x", 0.9, 1, 1, 1, 1)],
+        columns=["trainer", "case", "label", *DEMO_METRICS],
+    )
+    lines = [line.split() for line in format_table(table).splitlines()]
+    assert [line[:3] for line in lines[2:]] == [["A", "x", "0.600"], ["B", "x", "0.900"]]
+
+
+def test_partly_labelled_phantoms_are_the_fully_labelled_ones(tmp_path):
+    options = {"dim": 2, "num_train": 5, "num_test": 1, "size": (64, 64)}
+    whole = write_phantom_dataset(tmp_path / "whole", 3, **options)
+    part = write_partly_labelled_phantoms(tmp_path / "part", tmp_path / "images", 3, 2, **options)
+    expected = {name: content for name, content in _bytes(whole).items() if name != "dataset.json"}
+    found = {name: content for name, content in _bytes(part).items() if name != "dataset.json"}
+    images = {f"imagesTr/{name}": content for name, content in _bytes(tmp_path / "images").items()}
+    labels = [f"labelsTr/train_{i:03d}.png" for i in (2, 3, 4)]
+    assert len(images) == 3 and found | images == {n: c for n, c in expected.items() if n not in labels}
+    assert json.loads((part / "dataset.json").read_text())["numTraining"] == 2
+
+
+def test_unlabelled_is_for_phantoms(tmp_path):
+    with pytest.raises(BadInput, match="on phantoms.*nnunet-skd unlabelled"):
+        run_demo(tmp_path / "out", data=tmp_path, unlabelled=True)
 
 
 def test_slice_with_most_foreground_in_physical_proportions(tmp_path):
@@ -371,8 +397,8 @@ def test_slice_with_most_foreground_in_physical_proportions(tmp_path):
 @pytest.mark.parametrize("options", [{"dim": 2, "size": (64, 64)}, {"dim": 3, "size": (16, 32, 32), "regions": True}])
 def test_picture_shows_the_prediction_in_the_right_place(tmp_path, options):
     dataset = write_phantom_dataset(tmp_path, 3, num_train=1, num_test=2, **options)
-    table = pd.DataFrame({"case": ["test_000", "test_001"], "label": "x", "Dice": [0.5, 1.0]})
-    predictions = dataset / "labelsTs"
+    table = pd.DataFrame({"trainer": "A", "case": ["test_000", "test_001"], "label": "x", "Dice": [0.5, 1.0]})
+    predictions = {"A": dataset / "labelsTs"}
     draw_predictions(dataset, predictions, table, tmp_path / "demo.png")
     picture = io.imread(tmp_path / "demo.png")[:-100, :, :3].astype(int)  # without the legend
     assert _names(tmp_path) == [dataset.name, "demo.png"]

@@ -11,6 +11,7 @@ There are two kinds, both drawn from a seed, with exact masks:
 They show that a pipeline works. They say nothing about how well a method does on patients.
 """
 
+import json
 from pathlib import Path
 
 import nibabel as nib
@@ -22,7 +23,7 @@ from tqdm import tqdm
 from nnunet_skd.tools.demo.angiogram import draw_angiogram
 from nnunet_skd.tools.demo.ct import draw_ct
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.files import new_folder
+from nnunet_skd.tools.files import new_folder, scratch_folder
 
 DEFAULT_SIZE = {2: (256, 256), 3: (40, 96, 96)}  # pixels (rows, columns); voxels (slices, rows, columns)
 SMALLEST_SIZE = {2: 48, 3: 16}
@@ -96,6 +97,33 @@ def write_phantom_dataset(
             license="CC0-1.0",
             converted_by="nnunet_skd",
         )
+    return target
+
+
+def write_partly_labelled_phantoms(
+    raw_folder: str | Path, images_folder: str | Path, dataset_id: int, labelled: int, **options: int | tuple[int, ...]
+) -> Path:
+    """As :func:`write_phantom_dataset`, but only the first training cases are labelled.
+
+    Args:
+        images_folder: gets the images of the other training cases, in nnU-Net's naming.
+        labelled: number of training cases that stay in the data set.
+        options: of :func:`write_phantom_dataset`.
+
+    Raises:
+        BadInput: as :func:`write_phantom_dataset`, or ``images_folder`` exists and is not empty.
+    """
+    with scratch_folder(Path(raw_folder)) as scratch, new_folder(Path(images_folder)) as images:
+        drawn = write_phantom_dataset(scratch, dataset_id, **options)
+        for label in sorted((drawn / "labelsTr").iterdir())[labelled:]:
+            ending = "".join(label.suffixes)
+            image = drawn / "imagesTr" / f"{label.name.removesuffix(ending)}_0000{ending}"
+            image.rename(images / image.name)
+            label.unlink()
+        description = json.loads((drawn / "dataset.json").read_text(encoding="utf-8")) | {"numTraining": labelled}
+        (drawn / "dataset.json").write_text(json.dumps(description, indent=4), encoding="utf-8")
+        target = Path(raw_folder) / drawn.name
+        drawn.rename(target)
     return target
 
 

@@ -31,38 +31,43 @@ PICTURE_ROWS = 4
 COLOURS = (VERMILION, SKY, YELLOW, GREEN, PURPLE, BLUE, ORANGE)
 
 
-def draw_predictions(raw: str | Path, predictions: str | Path, table: pd.DataFrame, path: str | Path) -> None:
-    """A picture of up to four cases, from the best to the worst Dice: image, truth and prediction side by side.
+def draw_predictions(raw: str | Path, predictions: dict[str, Path], table: pd.DataFrame, path: str | Path) -> None:
+    """A picture of up to four cases, from the best to the worst Dice: image, truth and predictions side by side.
 
     2D: the whole image. 3D: the slice with most foreground. Pixels keep their physical proportions. CT is shown from
     -160 to 240 HU, any other image between its 0.5 and 99.5 percentile.
 
     Args:
         raw: data set folder with imagesTs, labelsTs and dataset.json.
-        predictions: folder of nnUNetv2_predict.
-        table: ``case``, ``label``, ``Dice``.
+        predictions: folder of nnUNetv2_predict for each trainer.
+        table: ``trainer``, ``case``, ``label``, ``Dice``. The last trainer's Dice orders the cases.
         path: PNG to write.
     """
-    raw, predictions, path = Path(raw), Path(predictions), Path(path)
+    raw, path = Path(raw), Path(path)
     dataset_json = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
-    dice = table.groupby("case")["Dice"].mean().sort_values(ascending=False, kind="stable")
+    by_trainer = table.groupby(["trainer", "case"])["Dice"].mean()
+    dice = by_trainer[list(predictions)[-1]].sort_values(ascending=False, kind="stable")
     places = np.linspace(0, len(dice) - 1, min(PICTURE_ROWS, len(dice))).round().astype(int)
-    slices = [read_slice(raw, predictions, dataset_json, case) for case in dice.index[places]]
+    cases = dice.index[places]
+    slices = [[read_slice(raw, folder, dataset_json, case) for folder in predictions.values()] for case in cases]
     with matplotlib.rc_context({"font.size": 9, "text.parse_math": False}):
-        width = 9.0
-        heights = [width / 3 * np.clip(s.aspect * s.truth.shape[0] / s.truth.shape[1], 0.4, 2) for s in slices]
+        columns = 2 + len(predictions)
+        width = 3.0 * columns
+        heights = [3.0 * np.clip(s.aspect * s.truth.shape[0] / s.truth.shape[1], 0.4, 2) for s, *_ in slices]
         figure = Figure(figsize=(width, sum(heights) + 0.25 * len(slices) + 0.4), layout="constrained")
-        grid = figure.subplots(len(slices), 3, squeeze=False, gridspec_kw={"height_ratios": heights})
-        for row, case, content in zip(grid, dice.index[places], slices, strict=True):
-            for axes, name in zip(row, ("image", "truth", "prediction"), strict=True):
-                axes.imshow(content.image, cmap="gray", vmin=0, vmax=1, aspect=content.aspect)
-                if name != "image":
-                    tint = _tint(getattr(content, name), dataset_json)
-                    axes.imshow(tint, aspect=content.aspect, interpolation="nearest")
+        grid = figure.subplots(len(slices), columns, squeeze=False, gridspec_kw={"height_ratios": heights})
+        for row, case, contents in zip(grid, cases, slices, strict=True):
+            first = contents[0]
+            for axes, labels in zip(row, (None, first.truth, *(c.prediction for c in contents)), strict=True):
+                axes.imshow(first.image, cmap="gray", vmin=0, vmax=1, aspect=first.aspect)
+                if labels is not None:
+                    axes.imshow(_tint(labels, dataset_json), aspect=first.aspect, interpolation="nearest")
                 axes.set_axis_off()
-            row[0].set_title(case + content.where)
+            row[0].set_title(case + first.where)
             row[1].set_title("truth")
-            row[2].set_title(f"prediction, Dice {dice[case]:.2f}")
+            for axes, trainer in zip(row[2:], predictions, strict=True):
+                name = "prediction" if len(predictions) == 1 else trainer
+                axes.set_title(f"{name}, Dice {by_trainer[trainer, case]:.2f}")
         figure.legend(handles=_legend(dataset_json), loc="outside lower center", ncols=4, frameon=False)
         write_file(path, lambda file: figure.savefig(file, dpi=150))
 

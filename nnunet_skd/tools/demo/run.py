@@ -10,16 +10,18 @@ import pandas as pd
 from nnunet_skd.tools.cases import reader_class
 from nnunet_skd.tools.demo.linked_dataset import link_dataset
 from nnunet_skd.tools.demo.paired_folders import pair_folders
-from nnunet_skd.tools.demo.phantoms import write_phantom_dataset
+from nnunet_skd.tools.demo.phantoms import write_partly_labelled_phantoms, write_phantom_dataset
 from nnunet_skd.tools.demo.picture import draw_predictions
 from nnunet_skd.tools.demo.processes import Steps, check_trainer, cpu_cores, demo_environment, say
-from nnunet_skd.tools.demo.state import STATE, open_state
+from nnunet_skd.tools.demo.state import STATE, UNLABELLED_IMAGES, open_state
 from nnunet_skd.tools.demo.table import DEMO_METRICS, format_table
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.folders import evaluate_folders
 from nnunet_skd.tools.files import require_folder, write_file
 
 TRAINER = "nnUNetTrainerDSKD_5epochs"
+WITHOUT_AND_WITH_UNLABELLED = ("nnUNetTrainer_5epochs", "nnUNetTrainerDSKD_unlabelled_5epochs")
+LABELLED = 4  # of the phantoms' training cases, with --unlabelled
 PHANTOM_IDS = {2: 901, 3: 902}
 PHANTOM_CASES = {  # 3D: smaller than the default size, at which a sliding window takes a minute per case on two cores
     2: {"num_train": 16, "num_test": 8},
@@ -34,32 +36,36 @@ def run_demo(
     data: str | Path | None = None,
     images: str | Path | None = None,
     masks: str | Path | None = None,
+    unlabelled: bool = False,
     trainer: str = TRAINER,
     device: str | None = None,
     num_processes: int | None = None,
     overwrite: bool = False,
 ) -> pd.DataFrame:
-    """Plan, preprocess, train fold 0, predict the test cases, measure them and draw demo.png.
+    """Plan, preprocess, train, predict the test cases, measure them and draw demo.png.
 
     Args:
         out: folder for everything; a finished or interrupted demo in it with the same arguments is continued.
         dim: of the phantoms, 2 or 3; ignored with data or images.
         data: DatasetXXX_Name in nnU-Net's raw format, instead of phantoms.
         images, masks: two folders, paired by name, instead of phantoms.
+        unlabelled: phantoms of which few are labelled; nnUNetTrainer without the others beside
+            nnUNetTrainerDSKD_unlabelled with them. ``trainer`` is not used.
         trainer: what ``nnUNetv2_train -tr`` takes.
         device: cpu, cuda or mps; None is cuda where there is one, else cpu. Other than cuda: the preset cpu_demo.
         num_processes: for preprocessing; None: the CPU cores this process may use, at most 8.
         overwrite: remove what an earlier demo left in ``out`` first.
 
     Returns:
-        One row per case and label, one column per metric.
+        One row per trainer, case and label, one column per metric.
 
     Raises:
         BadInput: unusable data, an unknown trainer, or ``out`` holds something else.
         CommandFailed: one of nnU-Net's commands failed.
     """
     started = time.monotonic()
-    source = _source(dim, data, images, masks)
+    source = _source(dim, data, images, masks, unlabelled)
+    trainers = WITHOUT_AND_WITH_UNLABELLED if unlabelled else (trainer,)
     if num_processes is not None and num_processes < 1:
         raise BadInput(f"the number of processes (-np) must be at least 1, not {num_processes}.")
     out = Path(out).absolute()
@@ -67,12 +73,13 @@ def run_demo(
     num_processes = num_processes or min(8, cpu_cores())
     environment = demo_environment(out, device, num_processes)
     if overwrite or not (out / STATE).is_file():
-        check_trainer(trainer, environment)  # before an earlier demo is removed and before hours of preprocessing
-    state = open_state(out, source | {"trainer": trainer, "device": device}, overwrite)
+        for name in trainers:
+            check_trainer(name, environment)  # before an earlier demo is removed and before hours of preprocessing
+    state = open_state(out, source | {"trainer": ", ".join(trainers), "device": device}, overwrite)
 
     say("Data")
     if not state.finished("data"):
-        state.set("data", _make_data(source, out / "nnUNet_raw"))
+        state.set("data", _make_data(source, out))
     dataset = state.content["data"]
     raw = out / "nnUNet_raw" / dataset
     dataset_json = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
@@ -101,19 +108,30 @@ def run_demo(
         )
         configuration += "_cpu_demo"
 
-    model = out / "nnUNet_results" / dataset / f"{trainer}__nnUNetPlans__{configuration}"
-    train = ["nnUNetv2_train", number, configuration, "0", "-tr", trainer, "-device", device]
-    if not state.finished("train") and any((model / "fold_0").glob("checkpoint_*.pth")):
-        train.append("--c")  # interrupted: continue from the last checkpoint
-    step("train", "Training, fold 0 of 5 (nnU-Net reports after each epoch of 250 steps)", train)
+    if unlabelled:
+        step(
+            "unlabelled",
+            f"Preprocessing of the images without labels, {out / UNLABELLED_IMAGES}",
+            ["nnunet-skd", "unlabelled", "-d", number, "-i", str(out / UNLABELLED_IMAGES), "-np", processes],
+        )
 
-    predictions = out / "predictions"
-    step(
-        "predict",
-        "Prediction of the test cases",
-        ["nnUNetv2_predict", "-i", str(raw / "imagesTs"), "-o", str(predictions), "-d", number, "-c", configuration]
-        + ["-tr", trainer, "-f", "0", "-device", device, "-npp", "1", "-nps", "1"],
-    )
+    fold = "all" if unlabelled else "0"  # four cases are too few for nnU-Net's five folds
+    predictions = {name: out / "predictions" / (name if unlabelled else "") for name in trainers}
+    models = {}
+    for name in trainers:
+        suffix = f"_{name}" if unlabelled else ""
+        models[name] = out / "nnUNet_results" / dataset / f"{name}__nnUNetPlans__{configuration}" / f"fold_{fold}"
+        train = ["nnUNetv2_train", number, configuration, fold, "-tr", name, "-device", device]
+        if not state.finished(f"train{suffix}") and any(models[name].glob("checkpoint_*.pth")):
+            train.append("--c")  # interrupted: continue from the last checkpoint
+        title = f"Training of {name}, fold {fold} (nnU-Net reports after each epoch of 250 steps)"
+        step(f"train{suffix}", title, train)
+        step(
+            f"predict{suffix}",
+            "Prediction of the test cases",
+            ["nnUNetv2_predict", "-i", str(raw / "imagesTs"), "-o", str(predictions[name]), "-d", number]
+            + ["-c", configuration, "-tr", name, "-f", fold, "-device", device, "-npp", "1", "-nps", "1"],
+        )
 
     say("Evaluation")
     table = _evaluate(raw, predictions, out / "metrics.csv")
@@ -123,8 +141,8 @@ def run_demo(
     for name, where in (
         ("picture", out / "demo.png"),
         ("metrics", out / "metrics.csv"),
-        ("predictions", predictions),
-        ("model, training log, curves", model / "fold_0"),
+        ("predictions", out / "predictions"),
+        *(("model, training log, curves", model) for model in models.values()),
         ("plans, preprocessed data", out / "nnUNet_preprocessed" / dataset),
         ("images and labels", raw),
         ("output of each command", out / "logs"),
@@ -133,8 +151,15 @@ def run_demo(
     return table
 
 
-def _source(dim: int, data: str | Path | None, images: str | Path | None, masks: str | Path | None) -> dict[str, str]:
+def _source(
+    dim: int, data: str | Path | None, images: str | Path | None, masks: str | Path | None, unlabelled: bool
+) -> dict[str, str]:
     """What the data come from, in words that the state file can hold."""
+    if unlabelled and (data is not None or images is not None or masks is not None):
+        raise BadInput(
+            "--unlabelled shows its two trainings on phantoms, not on --data or --images. For your own images: "
+            "'nnunet-skd unlabelled --help'."
+        )
     if data is not None and (images is not None or masks is not None):
         raise BadInput("--data cannot be combined with --images and --masks. Give one or the other.")
     if (images is None) != (masks is None):
@@ -148,16 +173,21 @@ def _source(dim: int, data: str | Path | None, images: str | Path | None, masks:
         return {"images": str(Path(images).absolute()), "masks": str(Path(masks).absolute())}
     if dim not in PHANTOM_IDS:
         raise BadInput(f"dim must be 2 or 3, not {dim}.")
-    return {"phantoms": f"{dim}D"}
+    return {"phantoms": f"{dim}D"} | ({"unlabelled": "yes"} if unlabelled else {})
 
 
-def _make_data(source: dict[str, str], raw_folder: Path) -> str:
+def _make_data(source: dict[str, str], out: Path) -> str:
     """Draw, link or pair the data; returns the data set's name."""
+    raw_folder = out / "nnUNet_raw"
     if "data" in source:
         return link_dataset(source["data"], raw_folder).name
     if "images" in source:
         return pair_folders(source["images"], source["masks"], raw_folder).name
     dim = int(source["phantoms"][0])
+    if "unlabelled" in source:
+        return write_partly_labelled_phantoms(
+            raw_folder, out / UNLABELLED_IMAGES, PHANTOM_IDS[dim], LABELLED, dim=dim, **PHANTOM_CASES[dim]
+        ).name
     return write_phantom_dataset(raw_folder, PHANTOM_IDS[dim], dim=dim, **PHANTOM_CASES[dim]).name
 
 
@@ -177,9 +207,15 @@ def _best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _evaluate(raw: Path, predictions: Path, path: Path) -> pd.DataFrame:
-    """Measure the predictions, write them as CSV, return the table: ``case``, ``label`` and one column per metric."""
+def _evaluate(raw: Path, predictions: dict[str, Path], path: Path) -> pd.DataFrame:
+    """Measure the predictions, write them as CSV, return the table: trainer, case, label and one column per metric."""
     # One process: these metrics take little more time than reading the files, and starting processes takes seconds.
-    table = evaluate_folders(raw / "labelsTs", predictions, raw / "dataset.json", num_processes=1, metrics=DEMO_METRICS)
+    tables = [
+        evaluate_folders(raw / "labelsTs", folder, raw / "dataset.json", num_processes=1, metrics=DEMO_METRICS).assign(
+            trainer=trainer
+        )
+        for trainer, folder in predictions.items()
+    ]
+    table = pd.concat(tables, ignore_index=True)
     write_file(path, lambda file: table.to_csv(file, index=False))
     return table

@@ -10,7 +10,8 @@ from nnunet_skd.tools.files import write_file
 
 NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 STATE = "demo.json"
-MADE_HERE = (*NNUNET_FOLDERS, "predictions", "logs", "metrics.csv", "demo.png", STATE)
+UNLABELLED_IMAGES = "images_without_labels"
+MADE_HERE = (*NNUNET_FOLDERS, UNLABELLED_IMAGES, "predictions", "logs", "metrics.csv", "demo.png", STATE)
 
 
 class State:
