@@ -12,11 +12,13 @@ _MODULES = {
     "losses.term": ("Term",),
     "losses.deep_distribution": ("DeepDistribution", "deep_distribution_loss"),
     "losses.pixelwise": ("Pixelwise", "soft_minus_hard_cross_entropy"),
+    "losses.channel_wise": ("ChannelWise", "channel_wise_loss"),
+    "losses.unlabelled": ("Unlabelled", "unlabelled_loss"),
     "losses.temperature_divergence": ("temperature_divergence",),
     "acw.losses": ("class_wise_feature_loss", "feature_reconstruction_loss", "token_loss"),
     "acw.method": ("AdversarialClassWise",),
     "step": ("Step", "Task"),
-    "teachers": ("PreviousEpoch", "Teacher"),
+    "teachers": ("MovingAverage", "PreviousEpoch", "Teacher"),
 }
 _HOME = {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names}
 
