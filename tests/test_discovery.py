@@ -128,8 +128,12 @@ def a_gpu(ready, monkeypatch):
 def test_doctor_refuses_a_gpu_that_does_not_compute(a_gpu, monkeypatch):
     import torch
 
-    def ones(*_, **__):
-        raise RuntimeError("CUDA error: no kernel image is available\nCompile with TORCH_USE_CUDA_DSA")
+    on_cpu = torch.ones
+
+    def ones(*size, device="cpu", **options):
+        if device == "cuda":
+            raise RuntimeError("CUDA error: no kernel image is available\nCompile with TORCH_USE_CUDA_DSA")
+        return on_cpu(*size, device=device, **options)
 
     monkeypatch.setattr(torch, "ones", ones)
     (finding,) = problems("nnUNetTrainerDSKD", "cuda")

@@ -43,9 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-tr", default="nnUNetTrainerDSKD", metavar="TRAINER", help="trainer to look up (default: %(default)s)"
     )
-    parser.add_argument(
-        "-device", default=None, choices=("cuda", "cpu", "mps"), help="default: the best that this machine has"
-    )
+    parser.add_argument("-device", default=None, choices=("cuda", "cpu", "mps"), help="default: the machine's best")
 
 
 def run(args: argparse.Namespace) -> int:
