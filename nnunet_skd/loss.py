@@ -30,7 +30,7 @@ class SelfDistillationLoss(nn.Module):
         self.task = task
         for term in terms:
             term.attach(task)
-        self.terms = nn.ModuleList(terms)
+        self.terms = nn.ModuleList(terms).to(task.device)
         self.tap = FeatureTap(task.segmentation_layer) if any(term.needs_features for term in terms) else None
         self.means = EpochMeans()
         self.epoch, self.num_epochs = 0, 1
@@ -53,7 +53,10 @@ class SelfDistillationLoss(nn.Module):
     def row(self, means: dict[str, float]) -> dict[str, float]:
         """An epoch's row of the log: the terms as added to the loss, their shares of it, and what else was logged."""
         terms = {name: means.get(name, 0.0) for name in self.names}
-        return terms | shares(terms, {"segmentation": self.task.lowest_value}) | means
+        lowest = {"segmentation": self.task.lowest_value}
+        for term in self.terms:
+            lowest |= term.lowest
+        return terms | shares(terms, lowest) | means
 
     def warnings(self, rows: list[dict[str, float]]) -> list[str]:
         """What a user should look at after an epoch. ``rows``: of the log, the newest last."""

@@ -95,7 +95,6 @@ class ReconstructionBranch(nn.Module):
         self.teacher_head = conv(channels, self.num_outputs, 1, bias=segmentation_layer.bias is not None)
         self.copy_head(segmentation_layer)
         self.temperature = temperature
-        self.to(segmentation_layer.weight.device)
 
     def copy_head(self, segmentation_layer: nn.Conv2d | nn.Conv3d) -> None:
         """Make hT a copy of h: at the start, and where a checkpoint brings a trained h but no hT."""

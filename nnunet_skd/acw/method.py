@@ -133,6 +133,10 @@ class AdversarialClassWise(Term):
     def distilling(self) -> tuple[str, ...]:
         return tuple(name for name in self.weights if ROWS[name].distils)
 
+    @property
+    def lowest(self) -> dict[str, float]:
+        return {"teacher": self.weights.get("teacher", 0.0) * self.lowest_segmentation_loss}
+
     def attach(self, task: Task) -> None:
         if len(task.supervised) < 2:
             raise ValueError(
@@ -140,6 +144,7 @@ class AdversarialClassWise(Term):
                 f"train the lowest of the {len(task.head_weights)} outputs of {task.configuration}. Use plans with "
                 f"four or more stages."
             )
+        self.lowest_segmentation_loss = task.lowest_value
         self.branch = ReconstructionBranch(
             task.segmentation_layer,
             has_regions=task.has_regions,

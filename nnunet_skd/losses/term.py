@@ -55,6 +55,11 @@ class Term(nn.Module):
         """Of :attr:`names`, those that follow a teacher: they should stay smaller than the segmentation loss."""
         return self.names
 
+    @property
+    def lowest(self) -> dict[str, float]:
+        """The lowest value, weight included, of those of :attr:`names` for which that is not 0."""
+        return {}
+
     def attach(self, task: Task) -> None:
         """Learn what stays the same during the training, and refuse what cannot work (``ValueError``)."""
 

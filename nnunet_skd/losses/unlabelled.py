@@ -121,7 +121,7 @@ class Unlabelled(Term):
 
     def attach(self, task: Task) -> None:
         self.on_labelled = task.ignore_label is not None
-        self.register_buffer("highest", torch.zeros(2, task.num_outputs, device=task.device))  # this epoch, the last
+        self.register_buffer("highest", torch.zeros(2, task.num_outputs))  # this epoch, the last
 
     def start_epoch(self, epoch: int, num_epochs: int) -> None:
         self.highest = torch.stack((torch.zeros_like(self.highest[0]), self.highest[0]))
