@@ -51,7 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--remove", action="store_true", help="remove what this command made")
     parser.add_argument("-c", nargs="+", metavar="CONFIGURATION", help="default: each one that is preprocessed")
     parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="plans identifier (default: %(default)s)")
-    parser.add_argument("-np", type=int, help="processes (default: 8 for 2d and 3d_lowres, 4 for others, as nnU-Net)")
+    parser.add_argument(
+        "-np", type=int, metavar="N", help="processes (default: 8 for 2d and 3d_lowres, 4 for others, as nnU-Net)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
