@@ -1,0 +1,24 @@
+# Sourced by the other scripts: OUT is theirs, DEVICE and SMALL follow REHEARSE.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+OUT=${1:?usage: $0 OUT}
+mkdir -p "$OUT"
+OUT=$(realpath "$OUT")
+REHEARSE=${REHEARSE:-}
+DEVICE=cuda
+SMALL=
+MINUTES=9
+if [ -n "$REHEARSE" ]; then
+    DEVICE=cpu
+    SMALL=_cpu_demo
+    MINUTES=4
+fi
+export nnUNet_n_proc_DA=${nnUNet_n_proc_DA:-12} PYTHONUNBUFFERED=1
+export nnUNet_extTrainer="$(python3 -m nnunet_skd.tools.cli path)${nnUNet_extTrainer:+:$nnUNet_extTrainer}"
+train() { # DATASET CONFIGURATION FOLD TRAINER: starts or continues, and stops in time for the next script
+    local folder
+    folder=$(ls -d "$nnUNet_results"/Dataset"$(printf %03d "$1")"_*/"$4"__nnUNetPlans__"$2"/fold_"$3" 2>/dev/null || true)
+    [ -n "$folder" ] && [ -f "$folder/checkpoint_final.pth" ] && return 0
+    timeout --signal=INT $((MINUTES * 60 - SECONDS)) nnUNetv2_train "$1" "$2" "$3" -tr "$4" -device "$DEVICE" --c ||
+        { echo "not finished: run this script again"; exit 75; }
+}
