@@ -1,5 +1,6 @@
 """Random inputs of the losses and terms, and what every test of them asks: kinds of data, and memory kept."""
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -108,16 +109,25 @@ def kept_for_backward(forward: Callable[[], Tensor], *existing: Tensor, at_least
     ``existing``: tensors that are there anyway, as logits of networks are.
     """
     known = {x.untyped_storage().data_ptr() for x in existing}
-    kept: dict[int, Tensor] = {}
+    references = []
 
-    def pack(x: Tensor) -> Tensor:
-        storage = x.untyped_storage()
-        if storage.data_ptr() not in known and storage.nbytes() >= at_least * x.element_size():
-            kept[storage.data_ptr()] = x
-        return x
+    def pack(x: Tensor) -> _Kept:
+        kept = _Kept(x)
+        references.append(weakref.ref(kept))
+        return kept
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept.tensor):
         result = forward()
-    shapes = [tuple(x.shape) for x in kept.values()]  # while the graph holds them: addresses are not used twice
-    del result
-    return shapes
+    alive = [kept.tensor for kept in (reference() for reference in references) if kept is not None]
+    large = {
+        x.untyped_storage().data_ptr(): tuple(x.shape)
+        for x in alive
+        if x.untyped_storage().nbytes() >= at_least * x.element_size()
+    }
+    del result  # it held the graph
+    return [shape for address, shape in large.items() if address not in known]
+
+
+class _Kept:
+    def __init__(self, tensor: Tensor):
+        self.tensor = tensor
