@@ -167,13 +167,18 @@ def start_epoch(trainer, epoch: int):
     trainer.on_train_epoch_start()
 
 
-def run_epoch(trainer, epoch: int, steps: int = 3):
-    """One whole epoch with nnU-Net's own hooks in the order of run_training, on toy batches."""
+def run_epoch(trainer, epoch: int, steps: int = 3, *, plot: bool = False):
+    """One whole epoch with nnU-Net's own hooks in the order of run_training, on toy batches.
+
+    ``plot``: whether distillation.png is drawn, which takes longer than the rest.
+    """
     if trainer.dataloader_train is None:
         trainer.get_dataloaders = lambda: ("none needed", None)
         trainer.logger.plot_progress_png = lambda folder: None  # slow, and nnU-Net's own
         trainer.dataset_class.unpack_dataset = lambda *args, **kwargs: None
         trainer.on_train_start()
+        if not plot and hasattr(trainer, "distillation_log"):
+            trainer.distillation_log.plot = lambda: None
     assert trainer.current_epoch == epoch
     trainer.on_epoch_start()
     trainer.on_train_epoch_start()

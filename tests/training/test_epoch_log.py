@@ -124,11 +124,11 @@ def test_a_record_that_cannot_be_written_costs_neither_checkpoint_nor_training(
 ):
     trainer = initialized(trainer_class, patch=16)
     folder = tmp_path / "nnUNet_results"
-    run_epoch(trainer, 0, steps=1)
+    run_epoch(trainer, 0, steps=1, plot=True)
     (trainer.distillation_log.csv).unlink(), trainer.distillation_log.png.unlink()
     fault(trainer.distillation_log.csv.parent, monkeypatch)
     for epoch in (1, 2):
-        run_epoch(trainer, epoch, steps=1)
+        run_epoch(trainer, epoch, steps=1, plot=True)
     (best,) = folder.rglob("checkpoint_best.pth")
     assert torch.load(best, weights_only=False)["current_epoch"] >= 1
     assert trainer.current_epoch == 3
@@ -143,7 +143,7 @@ def test_the_checkpoint_is_written_before_the_plot(nnunet_env, monkeypatch):
     save = trainer.save_checkpoint
     monkeypatch.setattr(trainer, "save_checkpoint", lambda file: order.append("checkpoint") or save(file))
     monkeypatch.setattr(DistillationLog, "plot", lambda log: order.append("plot"))
-    run_epoch(trainer, 0, steps=1)
+    run_epoch(trainer, 0, steps=1, plot=True)
     assert order == ["checkpoint", "plot"]
 
 

@@ -47,7 +47,7 @@ class nnUNetTrainerDSKD_mirror(nnUNetTrainerDSKD):
 def trained(trainer_class, epochs=2):
     trainer = initialized(trainer_class)
     for epoch in range(epochs):
-        run_epoch(trainer, epoch)
+        run_epoch(trainer, epoch, plot=True)
     return trainer, pd.read_csv(f"{trainer.output_folder}/distillation.csv")
 
 

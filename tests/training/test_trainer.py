@@ -149,7 +149,7 @@ def test_every_epoch_leaves_a_row_a_line_and_a_plot():
 
     trainer.logger.loggers.append(ExternalLogger())
     for epoch in range(3):
-        run_epoch(trainer, epoch)
+        run_epoch(trainer, epoch, plot=True)
     table = pd.read_csv(f"{trainer.output_folder}/distillation.csv")
     names = ["segmentation", "ddl", "psdl"]
     assert list(table) == ["epoch", *names, *(f"share_{name}" for name in names), "alpha"]
