@@ -1,5 +1,7 @@
-"""The trainings of docs/results.md still run: found as the page says, an epoch without and one with a teacher."""
+"""The variants of experiments/ still train, and are what they say: terms, teachers and subclasses of ours."""
 
+import ast
+import json
 import math
 import subprocess
 import sys
@@ -10,74 +12,127 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 import torch
-from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-from toy import make_batch, make_trainer, run_epoch, start_epoch
+import variants
+from cases import HEAD_WEIGHTS, IGNORE, REGIONS, random_step
+from toy import assert_equal, everything, initialized, run_epoch, save_as_of_this_epoch, start_epoch
 
-VARIANTS = Path(__file__).parents[1] / "docs" / "variants"
+from nnunet_skd.losses.deep_distribution import DeepDistribution, deep_distribution_loss
+from nnunet_skd.losses.probabilities import class_probabilities
+from nnunet_skd.tools.compact.presets import load_preset
+
+EXPERIMENTS = Path(variants.__file__).parent
+TRAINERS = [name for name in vars(variants) if name.startswith("nnUNetTrainer") and "_" in name]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "nnUNetTrainer_short",
-        "nnUNetTrainerDSKD_mixed_short",
-        "nnUNetTrainerDSKD_pyramid_fine0",
-        "nnUNetTrainerDSKD_ema_fine0",
-        "nnUNetTrainerDSKD_heads_short",
-        "nnUNetTrainerDSKD_mixed_overfit",
-        "nnUNetTrainerDSKD_ACW_long",
-    ],
-)
-def test_a_documented_training_runs_and_measures(nnunet_env, monkeypatch, name):
-    monkeypatch.setenv("nnUNet_extTrainer", str(VARIANTS))
-    trainer = make_trainer(recursive_find_trainer_class_by_name(name), stages=4)
-    trainer.initialize()
+@pytest.mark.parametrize("name", TRAINERS)
+def test_a_variant_trains_with_a_teacher_and_continues(nnunet_env, name):
+    trainer_class = getattr(variants, name)
+    trainer = initialized(trainer_class, patch=16)
     for epoch in range(2):
-        run_epoch(trainer, epoch)
-    if name == "nnUNetTrainer_short":
-        return
-    table = pd.read_csv(f"{trainer.output_folder}/gradients.csv")
+        run_epoch(trainer, epoch, steps=2)
+    row = trainer.distillation_log.rows[1]
+    assert all(math.isfinite(row[name]) for name in trainer.loss.names)
+    assert row.get("ddl", 1) > 0 and row.get("teacher", 1) != 0
+    file = save_as_of_this_epoch(trainer, nnunet_env / "checkpoint.pth")
+    again = initialized(trainer_class, patch=16, seed=1)
+    again.load_checkpoint(file)
+    for continued in (trainer, again):
+        run_epoch(continued, 2, steps=2)
+    assert_equal(everything(again), everything(trainer))
+
+
+def test_variants_are_ordinary_classes():
+    """No class of an object is exchanged, no method of an instance replaced."""
+    tree = ast.parse(Path(variants.__file__).read_text())
+    targets = [t for node in ast.walk(tree) if isinstance(node, ast.Assign) for t in node.targets]
+    assert not any(isinstance(t, ast.Attribute) and t.attr == "__class__" for t in targets)
+    assert not any(isinstance(t, ast.Attribute) and not ast.unparse(t).startswith("self.") for t in targets)
+
+
+def test_gradients_are_measured_beside_the_training(nnunet_env):
+    measured, plain = (initialized(t, patch=16) for t in (variants.nnUNetTrainerDSKD_gradients,
+                                                          variants.nnUNetTrainerDSKD))  # fmt: skip
+    for trainer in (measured, plain):
+        for epoch in range(2):
+            run_epoch(trainer, epoch)
+    assert_equal(everything(measured), everything(plain))  # measuring changes nothing
+    table = pd.read_csv(f"{measured.output_folder}/gradients.csv")
     assert table["epoch"].tolist() == [0, 1]
-    assert math.isnan(table["moved"][0]) and table["moved"][1] > 0
-    assert (table["gradient_segmentation"] > 0).all()
-    assert table["gradient_ddl"][1] > 0
+    assert math.isnan(table["differs"][0]) and 0 <= table["differs"][1] <= 1
+    assert (table["gradient_segmentation"] > 0).all() and table["gradient_ddl"][1] > 0
 
 
-def test_the_moving_average_lies_between_the_old_and_the_new_weights(nnunet_env, monkeypatch):
-    monkeypatch.setenv("nnUNet_extTrainer", str(VARIANTS))
-    trainer = make_trainer(recursive_find_trainer_class_by_name("nnUNetTrainerDSKD_ema_fine0"), stages=4)
-    trainer.initialize()
+def test_the_moving_average_lies_between_the_old_and_the_new_weights(nnunet_env):
+    trainer = initialized(variants.nnUNetTrainerDSKD_ema)
     run_epoch(trainer, 0)
-    old = next(trainer.network.parameters()).detach().clone()
+    assert trainer.teacher.state_dict() == {}
+    old = [p.detach().clone() for p in trainer.network.parameters()]
     run_epoch(trainer, 1, steps=1)
-    new = next(trainer.network.parameters()).detach()
-    mean = next(trainer.teacher.parameters())
-    assert mean.sub(old).abs().max() > 0
-    assert mean.sub(old.lerp(new, 0.001)).abs().max() < 1e-7
+    state = trainer.teacher.state_dict()
+    moved = 0
+    for before, (name, new) in zip(old, trainer.network.named_parameters(), strict=True):
+        torch.testing.assert_close(state[name], before.lerp(new.detach(), 0.001), rtol=1e-5, atol=1e-7)
+        moved += (state[name] - before).abs().sum().item()
+    assert moved > 0
+    start_epoch(trainer, 2)  # it does not jump to the network at the start of an epoch
+    assert all(torch.equal(trainer.teacher.state_dict()[name], state[name]) for name in state)
 
 
-def test_soft_targets_of_every_head_pull_each_head_to_the_teacher(nnunet_env, monkeypatch):
+def test_soft_targets_of_every_head_pull_each_head_to_the_teacher():
     """The gradient in a head's logits: weight * alpha * (y - p_T) per voxel, by nnU-Net's weights of the heads."""
-    monkeypatch.setenv("nnUNet_extTrainer", str(VARIANTS))
-    trainer = make_trainer(recursive_find_trainer_class_by_name("nnUNetTrainerDSKD_heads"), stages=4)
-    trainer.initialize()
-    run_epoch(trainer, 0)
-    start_epoch(trainer, 1)
-    trainer.train_step(make_batch(trainer, 1))  # the student moves away from its teacher
-    trainer.loss.alpha = 0.25
-    batch = make_batch(trainer, 2)
-    teacher = trainer.teacher(batch["data"])
-    expected = []
-    for weight, z, y in zip(trainer.loss.segmentation_loss.weight_factors, teacher, batch["target"], strict=True):
+    step = random_step(epoch=500)
+    term = variants.PixelwiseOfEveryHead(alpha=0.5)
+    term.attach(step.task)
+    value = term.weighted(step)["psdl"]
+    gradients = torch.autograd.grad(value, step.outputs[:2])
+    for weight, z, y, gradient in zip(HEAD_WEIGHTS, step.teacher_outputs, step.target, gradients, strict=False):
         truth = torch.nn.functional.one_hot(y[:, 0], 3).movedim(-1, 1)
-        expected.append(weight * 0.25 * (truth - z.softmax(1)) / y.numel())
-    outputs = trainer.network(batch["data"])
-    trainer.loss.teacher_outputs = teacher
-    term = trainer.loss.terms(outputs, batch["target"])["psdl"]
-    supervised = trainer.loss.supervised
-    assert supervised == [0, 1]
-    gradients = torch.autograd.grad(term, [outputs[i] for i in supervised])
-    torch.testing.assert_close(gradients, tuple(expected[i] for i in supervised))
+        torch.testing.assert_close(gradient, weight * 0.25 * (truth - z.softmax(1)) / y.numel())
+
+
+@REGIONS
+@IGNORE
+def test_a_mixed_target_is_the_patch_distribution_of_soft_labels(has_regions, ignore):
+    """DDL's target: the fractions of alpha * p_T + (1 - alpha) * y, as PSDL's voxels have them."""
+    step = random_step(has_regions=has_regions, ignore=ignore, epoch=500)
+    expected = 0
+    for head in (0, 1):
+        truth, teacher = step.labels(head).float(), step.teacher_outputs[head]
+        if not has_regions:
+            truth = torch.nn.functional.one_hot(truth[:, 0].long(), 3).movedim(-1, 1).float()
+        target = 0.25 * class_probabilities(teacher, has_regions=has_regions) + 0.75 * truth
+        student = class_probabilities(step.outputs[head], has_regions=has_regions)
+        expected += deep_distribution_loss(
+            student, target, step.valid(head), has_regions=has_regions, full_size=(32, 32)
+        )
+    torch.testing.assert_close(variants.MixedDeepDistribution(alpha=0.5)(step), expected)
+
+
+def test_a_mixed_target_does_not_hold_back_a_class_that_the_teacher_lacks():
+    """Early in a training: where the truth has a class and the teacher does not, DDL must not push it down."""
+    step = random_step(classes=2, epoch=100)
+    for i, labels in enumerate(step.target):
+        labels.zero_()
+        labels[..., : 4 // 2**i, : 4 // 2**i] = 1
+        for logits, value in ((step.teacher_outputs[i], 9.0), (step.outputs[i].data, 2.0)):
+            logits[:, 0], logits[:, 1] = value, -value
+    pushes = []
+    for term in (DeepDistribution(), variants.MixedDeepDistribution(alpha=0.5)):
+        (gradient,) = torch.autograd.grad(term(step), step.outputs[0], retain_graph=True)
+        pushes.append(gradient[0, 1, :4, :4].sum().item())
+    assert pushes[0] > 0 > pushes[1]  # gradient descent lowers the class, or raises it
+
+
+def test_a_pyramid_is_the_mean_over_its_grids():
+    step = random_step()
+    grids = [DeepDistribution(patches_per_axis=n, temperature=2.0)(step) for n in (4, 8, 16)]
+    torch.testing.assert_close(variants.PyramidDeepDistribution(temperature=2.0)(step), sum(grids) / 3)
+
+
+@pytest.mark.parametrize("file", sorted((EXPERIMENTS / "presets").glob("*.json")), ids=lambda file: file.stem)
+def test_a_preset_is_one_that_compact_takes(file):
+    assert json.loads(file.read_text())["name"] == file.stem
+    assert load_preset(str(file))
 
 
 def test_shifted_labels_move_as_far_as_asked_and_nothing_else_changes(tmp_path):
@@ -87,7 +142,7 @@ def test_shifted_labels_move_as_far_as_asked_and_nothing_else_changes(tmp_path):
         (tmp_path / "raw" / folder).mkdir(parents=True)
         for case in range(3):
             sitk.WriteImage(sitk.GetImageFromArray(labels), tmp_path / "raw" / folder / f"case{case}.nii.gz")
-    command = [sys.executable, VARIANTS / "shift_labels.py", tmp_path / "raw", tmp_path / "shifted", "4"]
+    command = [sys.executable, EXPERIMENTS / "shift_labels.py", tmp_path / "raw", tmp_path / "shifted", "4"]
     subprocess.run(command, check=True)
     shifts = []
     for case in range(3):

@@ -9,6 +9,10 @@ def token_loss(tokens: Tensor, taught: Tensor, overlaps: Tensor | None) -> Tenso
 
     Labels: ``CE(uT_k, k)``. Regions: ``BCE(uT_kj, t_kj)`` with the overlaps t, mean over j.
 
+    >>> tokens = torch.zeros(1, 3, 3)  # of three classes, none is recognised
+    >>> round(token_loss(tokens, torch.ones(1, 3), None).item(), 4)  # log 3
+    1.0986
+
     Args:
         tokens: class tokens, the teacher head's logits of the class-wise features: ``B, K', K``.
         taught: ``B, K'``, 1 or 0.
@@ -30,6 +34,11 @@ def class_wise_feature_loss(class_features: Tensor, teacher_features: Tensor, ta
 
     Computed as half the squared distance of the unit vectors: the same number, and exactly 0 for equal features.
 
+    >>> student = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])  # two classes, two channels
+    >>> teacher = torch.tensor([[[0.0, 5.0], [0.0, 5.0]]])  # at a right angle, and of the same direction
+    >>> class_wise_feature_loss(student, teacher, torch.ones(1, 2)).item()
+    0.5
+
     Args:
         class_features: ``B, K', D``.
         teacher_features: ``B, K', D``.
@@ -45,6 +54,11 @@ def feature_reconstruction_loss(features: Tensor, teacher_features: Tensor, vali
 
     FRSKD's and EMKD's attention maps (closest published). FRSKD's mean over positions is a sum here (ours): a mean over
     a million voxels is silent, the sum lies in [0, 2].
+
+    >>> features = torch.tensor([1.0, 0.0]).view(1, 1, 2)  # one channel, all of it at the first of two positions
+    >>> teacher = torch.tensor([0.0, 3.0]).view(1, 1, 2)
+    >>> feature_reconstruction_loss(features, teacher, torch.ones(1, 1, 2)).item()
+    2.0
 
     Args:
         features: ``B, D, positions...``; float32.

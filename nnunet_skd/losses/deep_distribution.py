@@ -50,7 +50,7 @@ def deep_distribution_loss(
     >>> student = torch.tensor([0.9, 0.1]).view(1, 2, 1, 1).expand(1, 2, 8, 8)
     >>> teacher = torch.tensor([0.5, 0.5]).view(1, 2, 1, 1).expand(1, 2, 8, 8)
     >>> round(deep_distribution_loss(student, teacher, form="fraction", temperature=1.0).item(), 4)
-    0.0745
+    0.074
 
     Args:
         student: probabilities ``B, K, spatial``, float32 or float64.

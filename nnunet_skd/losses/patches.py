@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 def patch_grid(full_size: tuple[int, ...], patches_per_axis: int) -> tuple[int, ...]:
@@ -30,4 +31,6 @@ def patch_means(values: Tensor, grid: tuple[int, ...], valid: Tensor | None = No
     if valid is None:
         return pool(values, grid), None
     share = pool(valid.to(values.dtype), grid)
-    return pool(values * valid, grid) / share.clamp_min(torch.finfo(share.dtype).tiny), share > 0
+    # the product is computed again in the backward pass, and not kept beside the values
+    means = checkpoint(lambda x: pool(x * valid, grid), values, use_reentrant=False, preserve_rng_state=False)
+    return means / share.clamp_min(torch.finfo(share.dtype).tiny), share > 0

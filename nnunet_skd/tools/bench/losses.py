@@ -10,14 +10,17 @@ from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from torch import Tensor, nn
 
-from nnunet_skd.deep_distribution_loss import DeepDistributionLoss
-from nnunet_skd.distillation_terms import temperature_divergence
-from nnunet_skd.self_distillation_loss import SelfDistillationLoss
+from nnunet_skd.loss import SelfDistillationLoss
+from nnunet_skd.losses.deep_distribution import DeepDistribution
+from nnunet_skd.losses.lean_temperature_divergence import lean_temperature_divergence
+from nnunet_skd.losses.pixelwise import Pixelwise
+from nnunet_skd.losses.term import Term
+from nnunet_skd.step import Task
 from nnunet_skd.tools.bench.measure import Memory, Stopwatch, alternate, paired_ratio, summary, tensor_memory
 from nnunet_skd.tools.compiling import nnunet_compiles
 
 REFERENCE = "Dice + CE"
-WITH_REFERENCE = ("DDL", "PSDL", "DDL + PSDL", "DDL mixed + PSDL")
+WITH_REFERENCE = ("DDL", "PSDL", "DDL + PSDL")
 # Classes and edge of a cubic patch: a vessel, an abdomen and a whole body.
 SIZES = {2: 96, 14: 64, 105: 32}
 BATCH_SIZE = 2
@@ -30,8 +33,8 @@ def bench_losses(device: torch.device, rounds: int, sizes: dict[int, int] = SIZE
 
     The teacher's forward pass is not part of it, turning its logits into probabilities is. The backward pass ends at
     the logits. On CUDA the logits are float16 under autocast, as in training. DDL and PSDL are measured together with
-    nnU-Net's loss, whose probabilities they share where it is not compiled; time and memory of nnU-Net's loss in the
-    same round are taken off. L_AT is measured alone.
+    nnU-Net's loss, as in training; time and memory of nnU-Net's loss in the same round are taken off. L_AT is measured
+    alone.
 
     Args:
         device: `cpu` or `cuda`.
@@ -46,7 +49,7 @@ def bench_losses(device: torch.device, rounds: int, sizes: dict[int, int] = SIZE
     results = []
     for classes, edge in sizes.items():
         inputs = _Inputs(classes, edge, device)
-        terms = _terms(classes, device)
+        terms = _terms(device)
         calls = [partial(inputs.time, forward) for forward in terms.values()]
         for _ in range(WARM_UP_CALLS):
             for call in calls:
@@ -129,19 +132,17 @@ class _Inputs:
         return kept, measure(lambda: self._forward(forward).backward()).peak
 
 
-def _terms(classes: int, device: torch.device) -> dict[str, Callable]:
+def _terms(device: torch.device) -> dict[str, Callable]:
     """Functions of (student's logits, teacher's logits, targets), the reference first."""
     dice_and_ce = _nnunet_loss(device)
     tau = torch.tensor(2.0, device=device, requires_grad=True)
+    ddl, psdl = DeepDistribution(), Pixelwise(alpha=0.25, rising=False)
     return {
         REFERENCE: lambda student, teacher, target: dice_and_ce(student, target),
-        "DDL": _distillation(device, ddl_weight=1.0, psdl_weight=0.0),
-        "PSDL": _distillation(device, ddl_weight=0.0, psdl_weight=1.0),
-        "DDL + PSDL": _distillation(device, ddl_weight=1.0, psdl_weight=1.0),
-        "DDL mixed + PSDL": _distillation(device, ddl_weight=1.0, psdl_weight=1.0, ddl_mixed=True),
-        "L_AT": lambda student, teacher, target: temperature_divergence(
-            student[0], teacher[0], tau, None, has_regions=False
-        ),
+        "DDL": _distillation(device, ddl),
+        "PSDL": _distillation(device, psdl),
+        "DDL + PSDL": _distillation(device, ddl, psdl),
+        "L_AT": lambda student, teacher, target: lean_temperature_divergence(student[0], teacher[0], tau),
     }
 
 
@@ -161,21 +162,19 @@ def _nnunet_loss(device: torch.device) -> nn.Module:
     return DeepSupervisionWrapper(loss, _weights())
 
 
-def _distillation(device: torch.device, ddl_weight: float, psdl_weight: float, ddl_mixed: bool = False) -> Callable:
-    """nnU-Net's loss and the terms around it, as the trainer joins them."""
+def _distillation(device: torch.device, *terms: Term) -> Callable:
+    """nnU-Net's loss and the terms beside it, as the trainer joins them."""
     base = _nnunet_loss(device)
-    loss = SelfDistillationLoss(
-        base,
+    task = Task(
+        trainer="bench",
+        configuration="random logits",
+        segmentation_loss=base.loss,
+        head_weights=tuple(_weights()),
         has_regions=False,
         ignore_label=None,
-        ddl=DeepDistributionLoss(has_regions=False),
-        ddl_weight=ddl_weight,
-        ddl_mixed=ddl_mixed,
-        psdl_weight=psdl_weight,
         cross_entropy_weight=1.0,
     )
-    loss.alpha = 0.25
-    loss.share_probabilities(base.loss.dc)
+    loss = SelfDistillationLoss(base, terms, task)
 
     def forward(student: list[Tensor], teacher: list[Tensor], target: list[Tensor]) -> Tensor:
         loss.teacher_outputs = teacher.copy()

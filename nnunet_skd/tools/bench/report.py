@@ -47,10 +47,9 @@ def loss_table(results: dict) -> str:
         for r in results["losses"]
     ]
     legend = (
-        "Forward and backward pass to the logits. DDL, PSDL: what they add to Dice + CE (where Dice is not compiled,\n"
-        "they share its probabilities); mixed: with ddl_target = 'mixed'. L_AT: ACW-SKD's adversarial temperature\n"
-        "loss, alone. kept: for the backward pass; full-size: the same in float32 tensors of the full-resolution\n"
-        "logits' size; peak: above the logits, of DDL and PSDL above the peak of Dice + CE,\n"
+        "Forward and backward pass to the logits. DDL, PSDL: what they add to Dice + CE. L_AT: ACW-SKD's adversarial\n"
+        "temperature loss, alone. kept: for the backward pass; full-size: the same in float32 tensors of the\n"
+        "full-resolution logits' size; peak: above the logits, of DDL and PSDL above the peak of Dice + CE,\n"
         "the teacher's outputs counted in."
     )
     return f"{_title(results)}\n\n{_table(header, rows)}\n\n{legend}"

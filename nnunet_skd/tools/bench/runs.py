@@ -64,7 +64,7 @@ def bench(
             f"{_device_name(torch_device)} has too little memory for {len(trainers)} trainers at once. Compare fewer,"
             " or a smaller configuration (nnunet-skd compact)"
         ) from error
-    except NotImplementedError as error:  # a trainer refuses the plans
+    except ValueError as error:  # a trainer refuses the plans
         raise BadInput(str(error)) from error
     return {
         "dataset": path.parent.name,

@@ -1,9 +1,11 @@
+"""Class-wise features on the coarse grid, by hand and by loops over full-resolution voxels."""
+
 import math
 
 import pytest
 import torch
 
-from nnunet_skd.class_wise_features import (
+from nnunet_skd.acw.class_wise_features import (
     class_wise_pooling,
     coarse_features,
     inter_class_similarity,

@@ -1,6 +1,6 @@
 """A copy of a raw dataset whose training labels are shifted, each case's in a direction of its own.
 
-    python docs/variants/shift_labels.py $nnUNet_raw/Dataset080_CoronaryXA $nnUNet_raw/Dataset180_CoronaryXAShifted 2
+    python experiments/shift_labels.py $nnUNet_raw/Dataset080_CoronaryXA $nnUNet_raw/Dataset180_CoronaryXAShifted 2
 
 The shift (in voxels, last two axes) is a case's own and stays the same in all epochs, as an annotator's would.
 """

@@ -1,30 +1,19 @@
-import contextlib
-import os
+"""ACW-SKD as a term: every row of it against a plain reference, its ablations, and what it must never do."""
 
 import pytest
 import torch
-from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
-from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+from cases import DIMS, HALF, IGNORE, REGIONS, nnunet_loss, toy_task
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nnunet_skd.acw_skd import AdversarialClassWiseDistillation, distillation_ramp
-from nnunet_skd.targets import split_target
+from nnunet_skd.acw.branch import ReconstructionBranch
+from nnunet_skd.acw.method import AdversarialClassWise, distillation_ramp
+from nnunet_skd.step import Step
 
 K, D = 3, 4
 TERMS = ("teacher", "token", "adversarial", "class_wise", "class_wise_feature", "reconstruction")
 DISTILLATION = TERMS[2:]
-DIMS = pytest.mark.parametrize("dim", [2, 3], ids=["2d", "3d"])
-REGIONS = pytest.mark.parametrize("has_regions", [False, True], ids=["labels", "regions"])
-IGNORE = pytest.mark.parametrize("ignore", [False, True], ids=["all", "ignore"])
-
-
-def nnunet_loss(*, has_regions, ignore):
-    dice = {"batch_dice": False, "smooth": 1e-5, "do_bg": has_regions, "ddp": False}
-    if has_regions:
-        return DC_and_BCE_loss({}, dice, use_ignore_label=ignore, dice_class=MemoryEfficientSoftDiceLoss)
-    label = K if ignore else None
-    return DC_and_CE_loss(dice, {}, ignore_label=label, dice_class=MemoryEfficientSoftDiceLoss)
+ALL_ONE = dict.fromkeys(TERMS, 1.0)
 
 
 def plain_loss(*, has_regions):
@@ -39,14 +28,26 @@ def plain_loss(*, has_regions):
     return loss
 
 
+class GivenFeatures:
+    """In place of the tap on a network's last layer."""
+
+    def __init__(self, features):
+        self.features = features
+
+    def pop(self):
+        return self.features
+
+
 class Case:
-    """A patch as the trainer hands it over: everything random but the head, which is the network's."""
+    """A patch as the trainer hands it over: everything random but the head, which is the network's.
+
+    Every weight is 1 and the ramp is over, so that the summands are the unweighted terms.
+    """
 
     def __init__(
         self, dim=2, *, has_regions=False, ignore=False, dtype=torch.float32, awake=True, size=8, block=2, **options
     ):
         torch.manual_seed(0)
-        self.has_regions, self.ignore_label = has_regions, K if ignore else None
         self.head = (nn.Conv2d if dim == 2 else nn.Conv3d)(D, K, 1).to(dtype)
         full, coarse = (size,) * dim, (size // block,) * dim
         self.features = torch.randn(2, D, *full, dtype=dtype, requires_grad=True)
@@ -63,29 +64,31 @@ class Case:
         if dtype == torch.float64:
             self.loss = plain_loss(has_regions=has_regions)
         else:
-            self.loss = nnunet_loss(has_regions=has_regions, ignore=ignore)
-        self.module = AdversarialClassWiseDistillation(
-            self.head, has_regions=has_regions, segmentation_loss=self.loss, **options
-        ).to(dtype)
-        self.module.set_epoch(500, 1000)
+            self.loss = nnunet_loss(has_regions=has_regions, ignore=ignore, classes=K)
+        self.task = toy_task(
+            has_regions=has_regions, ignore=ignore, segmentation_loss=self.loss, segmentation_layer=self.head
+        )
+        self.term = AdversarialClassWise(**ALL_ONE | options).to(dtype)
+        self.term.attach(self.task)
+        self.branch = self.term.branch.to(dtype)
+        self.term.start_epoch(500, 1000)
         if awake:
-            for name, parameter in self.module.named_parameters():
-                if name != "temperature.theta":
+            for name, parameter in self.branch.named_parameters():
+                if "theta" not in name:
                     nn.init.normal_(parameter, std=0.5)
 
-    @property
-    def arguments(self):
-        labels, valid = split_target(self.target, has_regions=self.has_regions, ignore_label=self.ignore_label)
-        return self.features, self.head(self.features), self.coarse, self.target, labels, valid
+    def step(self, epoch=500, features=None, logits=None, coarse=None):
+        features = self.features if features is None else features
+        outputs = [self.head(features) if logits is None else logits, self.coarse if coarse is None else coarse]
+        return Step(self.task, outputs, [self.target], None, epoch, 1000, GivenFeatures(features))
 
-    def terms(self):
-        return self.module(*self.arguments)
+    def terms(self, **changes):
+        return self.term.weighted(self.step(**changes))
 
-    def ignore_everything(self):
-        if self.has_regions:
-            self.target[:, -1] = 1
-        else:
-            self.target.fill_(K)
+    def log(self):
+        step = self.step()
+        self.term.weighted(step)
+        return step.log
 
 
 def up(x, size):
@@ -94,13 +97,14 @@ def up(x, size):
 
 def reference(case):
     """METHODS in plain steps: masks and class features by loops at full resolution, FT and the context map built."""
-    features, logits, coarse, target, labels, valid = case.arguments
-    module, regions = case.module, case.has_regions
+    step, regions, module = case.step(), case.task.has_regions, case.branch
+    features, logits, coarse = step.features, step.outputs[0], step.outputs[1]
+    target, labels, valid = case.target, step.labels(0), step.valid(0)
     size = tuple(features.shape[2:])
     spatial = tuple(range(2, features.dim()))
     if valid is None:
         valid = torch.ones_like(target[:, :1], dtype=torch.bool)
-    tau = 1 + 4 * torch.sigmoid(module.temperature.theta)
+    tau = 1 + 4 * torch.sigmoid(case.term.temperature.theta)
     ones = (1,) * len(size)
 
     coarse = coarse.detach()
@@ -188,24 +192,13 @@ def reference(case):
     }
 
 
-def test_classes_whose_masks_miss_them_are_not_taught():
-    """What lies under the masks of a coarse head that is wrong is no class's feature."""
-    case = Case()
-    assert all(case.terms()[name] > 0 for name in ("token", "class_wise", "class_wise_feature"))
-    case.coarse = -case.coarse.detach()
-    terms = case.terms()
-    for name in ("token", "class_wise", "class_wise_feature"):
-        assert terms[name].item() == 0
-    assert terms["teacher"] > 0 and terms["adversarial"] > 0
-
-
 @DIMS
 @REGIONS
 @IGNORE
 def test_terms_and_gradients_equal_the_plain_reference(dim, has_regions, ignore):
     case = Case(dim, has_regions=has_regions, ignore=ignore, dtype=torch.float64, size=6)
-    theta = case.module.temperature.theta
-    inputs = [case.features, case.coarse, *case.head.parameters(), *case.module.parameters()]
+    theta = case.term.temperature.theta
+    inputs = [case.features, case.coarse, *case.head.parameters(), *case.term.parameters()]
     got, expected = case.terms(), reference(case)
     assert list(got) == list(TERMS)
     for name in TERMS:
@@ -226,29 +219,40 @@ def test_terms_and_gradients_equal_the_plain_reference(dim, has_regions, ignore)
 def test_teacher_passes_gradcheck(dim, has_regions, ignore):
     """On 3 x 3 (x 3); the one term without a stop-gradient between it and the features."""
     case = Case(dim, has_regions=has_regions, ignore=ignore, dtype=torch.float64, size=3, block=1)
+    logits = case.head(case.features).detach()
 
     def teacher(features):
-        return case.module(features, *arguments)["teacher"]
+        return case.terms(features=features, logits=logits, coarse=case.coarse.detach())["teacher"]
 
-    arguments = [x if x is None else x.detach() for x in case.arguments[1:]]
     assert torch.autograd.gradcheck(teacher, (case.features,), fast_mode=True)
+
+
+def test_classes_whose_masks_miss_them_are_not_taught():
+    """What lies under the masks of a coarse head that is wrong is no class's feature."""
+    case = Case()
+    class_wise = ("token", "class_wise", "class_wise_feature")
+    assert all(case.terms()[name] > 0 for name in class_wise)
+    case.coarse = -case.coarse.detach()
+    terms = case.terms()
+    assert all(terms[name].item() == 0 for name in class_wise)
+    assert terms["teacher"] > 0 and terms["adversarial"] > 0
 
 
 @DIMS
 @REGIONS
 @IGNORE
-def test_at_the_first_step_the_distillation_is_exactly_zero(dim, has_regions, ignore):
+def test_at_the_first_step_the_teacher_is_the_student(dim, has_regions, ignore):
+    """Every distillation is exactly 0; its gradient is, but for the rounding of the class tokens' softmax."""
     case = Case(dim, has_regions=has_regions, ignore=ignore, awake=False)
     terms = case.terms()
     for name in DISTILLATION:
         assert terms[name].item() == 0, name
-    gradient = torch.autograd.grad(sum(terms[name] for name in DISTILLATION), case.features)[0]
-    assert not gradient.any()
-    logits = case.head(case.features)
-    assert terms["teacher"] == case.loss(logits, case.target)
+        (gradient,) = torch.autograd.grad(terms[name], case.features, retain_graph=True)
+        assert gradient.abs().max() <= (1e-6 if name == "class_wise" else 0), name
+    assert terms["teacher"] == case.loss(case.head(case.features), case.target)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@HALF
 @pytest.mark.parametrize("awake", [False, True])
 @REGIONS
 def test_autocast(dtype, awake, has_regions):
@@ -262,7 +266,19 @@ def test_autocast(dtype, awake, has_regions):
         assert name == "teacher" or value.dtype == torch.float32, name
         assert awake or name not in DISTILLATION or value.item() == 0, name
     assert torch.isfinite(case.features.grad).all()
-    assert all(torch.isfinite(p.grad).all() for p in case.module.parameters())
+    assert all(torch.isfinite(p.grad).all() for p in case.term.parameters())
+
+
+@REGIONS
+def test_the_class_wise_part_is_computed_in_float32_under_autocast(has_regions):
+    """Products of thousands of voxels overflow in half precision: the same numbers as without autocast."""
+    case = Case(has_regions=has_regions, size=64)
+    case.features = (40 + 10 * case.features).detach().half().float()  # exact in both precisions
+    expected = case.terms()
+    with torch.autocast("cpu", torch.bfloat16):
+        got = case.terms()
+    for name in ("token", "class_wise", "class_wise_feature"):
+        torch.testing.assert_close(got[name], expected[name], rtol=1e-5, atol=1e-7)
 
 
 @DIMS
@@ -270,17 +286,18 @@ def test_autocast(dtype, awake, has_regions):
 def test_ignored_voxels_change_nothing(dim, has_regions):
     case = Case(dim, has_regions=has_regions, ignore=True)
     case.target[..., :3] = 1 if has_regions else K  # a whole column of cells, and half of the next
-    reference_terms = case.terms()
-    _, logits, coarse, target, labels, valid = case.arguments
-    junk = case.features.detach().masked_fill(~valid, 1e3).requires_grad_()
-    junk_coarse = coarse.detach().clone()
+    expected = case.terms()
+    invalid = ~case.step().valid(0)
+    junk = case.features.detach().masked_fill(invalid, 1e3).requires_grad_()
+    junk_coarse = case.coarse.detach().clone()
     junk_coarse[..., :1] = -50
-    terms = case.module(junk, logits.detach().masked_fill(~valid, -1e3), junk_coarse, target, labels, valid)
+    junk_logits = case.head(case.features).detach().masked_fill(invalid, -1e3)
+    terms = case.terms(features=junk, logits=junk_logits, coarse=junk_coarse)
     # the teacher's loss is nnU-Net's, which masks by itself
     for name in TERMS:
-        torch.testing.assert_close(terms[name], reference_terms[name], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(terms[name], expected[name], rtol=1e-5, atol=1e-6)
     sum(terms.values()).backward()
-    assert not junk.grad[(~valid).expand_as(junk)].any() and junk.grad.any()
+    assert not junk.grad[invalid.expand_as(junk)].any() and junk.grad.any()
 
 
 @DIMS
@@ -288,21 +305,22 @@ def test_ignored_voxels_change_nothing(dim, has_regions):
 @pytest.mark.parametrize("patch", ["ignored", "background"])
 def test_empty_patches_are_finite_and_connected(dim, has_regions, patch):
     case = Case(dim, has_regions=has_regions, ignore=True)
-    if patch == "ignored":
-        case.ignore_everything()
-    else:
+    if patch == "background":
         case.target.zero_()
-    terms = case.terms()
+    elif has_regions:
+        case.target[:, -1] = 1
+    else:
+        case.target.fill_(K)
+    step = case.step()
+    terms = case.term.weighted(step)
     assert all(torch.isfinite(value) and value.requires_grad for value in terms.values())
     if patch == "ignored":
         assert all(terms[name].item() == 0 for name in TERMS[1:])
-    weights = case.module.weights()
-    sum(weights[name] * terms[name] for name in terms).backward()
-    for name, parameter in case.module.named_parameters():
+    sum(terms.values()).backward()
+    for name, parameter in case.term.named_parameters():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
     assert torch.isfinite(case.features.grad).all()
-    watched = case.module.diagnostics()
-    assert all(torch.isfinite(value) for name, value in watched.items() if name != "inter_class_similarity")
+    assert all(torch.isfinite(torch.as_tensor(v)) for name, v in step.log.items() if name != "inter_class_similarity")
 
 
 def test_a_class_missing_from_patch_and_masks_contributes_nothing():
@@ -314,7 +332,7 @@ def test_a_class_missing_from_patch_and_masks_contributes_nothing():
     assert all(torch.isfinite(value) for value in terms.values())
     assert torch.isfinite(case.features.grad).all()
     # its token is the bias alone, and nobody asks for it
-    case.module.teacher_head.bias.data[1] -= 1e4
+    case.branch.teacher_head.bias.data[1] -= 1e4
     assert case.terms()["token"] <= terms["token"]
 
 
@@ -331,7 +349,7 @@ def test_who_gets_a_gradient():
     for name, parts in expected.items():
         case = Case()
         case.terms()[name].backward()
-        got = {key.split(".")[0] for key, p in case.module.named_parameters() if p.grad is not None}
+        got = {key.split(".")[0] for key, p in case.branch.named_parameters() if p.grad is not None}
         got |= {"features"} if case.features.grad is not None else set()
         got |= {"head"} if case.head.weight.grad is not None else set()
         assert got == parts, name
@@ -340,7 +358,7 @@ def test_who_gets_a_gradient():
 
 def test_a_step_on_theta_raises_the_adversarial_loss():
     case = Case()
-    optimizer = torch.optim.SGD(case.module.parameter_groups()[1:], lr=0.1, momentum=0.99, nesterov=True)
+    optimizer = torch.optim.SGD(case.term.parameter_groups()[1:], lr=0.1, momentum=0.99, nesterov=True)
     before = case.terms()
     (before["adversarial"] + before["class_wise"]).backward()
     optimizer.step()
@@ -352,75 +370,61 @@ def test_a_step_on_theta_raises_the_adversarial_loss():
 def test_a_plane_is_a_volume_of_depth_one():
     plane, volume = Case(2), Case(3)
     with torch.no_grad():
-        for a, b in zip(plane.module.parameters(), volume.module.parameters(), strict=True):
+        for a, b in zip(plane.term.parameters(), volume.term.parameters(), strict=True):
             if a.dim() == 4:
                 b.zero_()[:, :, b.shape[2] // 2] = a
             else:
                 b.copy_(a)
-    features, logits, coarse, target, labels, valid = plane.arguments
-    deep = [x.unsqueeze(2) for x in (features, logits, coarse, target, labels)]
-    expected, got = plane.terms(), volume.module(*deep, valid)
+    volume.target = plane.target.unsqueeze(2)
+    deep = {"features": plane.features, "logits": plane.head(plane.features), "coarse": plane.coarse}
+    got = volume.terms(**{name: x.unsqueeze(2) for name, x in deep.items()})
+    expected = plane.terms()
     for name in TERMS:
         torch.testing.assert_close(got[name], expected[name], rtol=1e-5, atol=1e-6)
 
 
-def test_ramp_and_weights():
+def test_ramp():
     assert [distillation_ramp(e, 1000) for e in (0, 49)] == [0, 0]
     assert distillation_ramp(50, 1000) == pytest.approx(0.006738, rel=1e-3)  # exp(-5)
     assert distillation_ramp(150, 1000) == pytest.approx(0.286505, rel=1e-5)  # exp(-1.25)
     assert distillation_ramp(250, 1000) == distillation_ramp(999, 1000) == 1
-    module = Case().module
-    module.set_epoch(150, 1000)
-    assert module.weights() == {
-        "teacher": 1,
-        "token": 0.5,
-        "adversarial": pytest.approx(0.0286505),
-        "class_wise": pytest.approx(0.00286505),
-        "class_wise_feature": pytest.approx(0.00286505),
-        "reconstruction": pytest.approx(0.0286505),
-    }
-    module.set_epoch(0, 1000)
-    assert sum(module.weights().values()) == 1.5
-    assert module.temperature.strength.item() == 0
 
 
-def test_diagnostics():
+def test_the_default_weights_and_which_of_them_are_ramped():
+    case = Case(**{name: value for name, value in AdversarialClassWise().weights.items()})
+    unweighted, weighted = Case().terms(), case.terms(epoch=150)
+    ramp = distillation_ramp(150, 1000)
+    expected = [1, 0.5, 0.1 * ramp, 0.01 * ramp, 0.01 * ramp, 0.1 * ramp]
+    assert [(weighted[n] / unweighted[n]).item() for n in TERMS] == pytest.approx(expected, rel=1e-4)
+    assert case.term.distilling == DISTILLATION
+
+
+def test_what_is_logged():
     case = Case()
-    assert case.module.diagnostics() == {}
-    case.module.set_epoch(150, 1000)
-    case.terms()
-    values = case.module.diagnostics()
-    assert set(values) == {"ramp", "tau", "lambda", "inter_class_similarity"}
-    assert not any(value.requires_grad for value in values.values())
-    assert values["tau"].item() == pytest.approx(3.924234)
-    assert values["lambda"].item() == 1
-    assert values["ramp"].item() == pytest.approx(0.2865048)
-    assert -1 <= values["inter_class_similarity"].item() <= 1
+    log = case.log()
+    assert set(log) == {"ramp", "tau", "lambda", "inter_class_similarity"}
+    assert not any(value.requires_grad for value in log.values() if isinstance(value, torch.Tensor))
+    assert log["tau"].item() == pytest.approx(3.924234)
+    assert log["lambda"] == log["ramp"] == 1
+    assert -1 <= log["inter_class_similarity"].item() <= 1
+    case.term.start_epoch(0, 1000)
+    assert case.log()["lambda"] == 0
 
 
-def test_parameter_groups_fit_nnunets_optimizer():
-    case = Case()
-    optimizer = torch.optim.SGD(case.head.parameters(), 0.01, weight_decay=3e-5, momentum=0.99, nesterov=True)
-    for group in case.module.parameter_groups():
-        optimizer.add_param_group(group)
-    network, others, theta = optimizer.param_groups
-    assert (others["momentum"], others["nesterov"], others["weight_decay"]) == (0.99, True, 3e-5)
-    assert (theta["momentum"], theta["nesterov"], theta["weight_decay"], theta["lr"]) == (0, False, 0, 0.01)
-    assert theta["params"] == [case.module.temperature.theta]
-    assert {id(p) for p in others["params"] + theta["params"]} == {id(p) for p in case.module.parameters()}
+def test_the_bounds_of_tau_reach_the_loss():
+    assert Case(tau_min=2.0, tau_range=6.0).log()["tau"].item() == pytest.approx(2 + 6 / (1 + 2.718281828**-1))
 
 
-NO_CW = {"token_weight": 0, "class_wise_weight": 0, "class_wise_feature_weight": 0}
+NO_CW = {"token": 0.0, "class_wise": 0.0, "class_wise_feature": 0.0}
 ABLATIONS = {
     "noCW": (NO_CW, {"teacher", "adversarial", "reconstruction"}, {"penultimate", "teacher_head", "temperature"}),
-    "noAT": ({"adversarial_weight": 0}, set(TERMS) - {"adversarial"}, {"penultimate", "class_wise", "teacher_head"}),
+    "noAT": ({"adversarial": 0.0}, set(TERMS) - {"adversarial"}, {"penultimate", "class_wise", "teacher_head"}),
     "noFRM": ({"feature_reconstruction": False}, {"teacher", "adversarial"}, {"teacher_head", "temperature"}),
     "class-wise only": (
-        {"teacher_weight": 0, "adversarial_weight": 0, "reconstruction_weight": 0},
+        {"teacher": 0.0, "adversarial": 0.0, "reconstruction": 0.0},
         {"token", "class_wise", "class_wise_feature"},
         {"class_wise", "teacher_head"},
     ),
-    "nothing": (NO_CW | {f"{n}_weight": 0 for n in ("teacher", "adversarial", "reconstruction")}, set(), set()),
 }
 
 
@@ -430,38 +434,56 @@ def test_ablations_have_neither_the_terms_nor_the_parameters(name, has_regions):
     options, terms, parts = ABLATIONS[name]
     case = Case(has_regions=has_regions, **options)
     got = case.terms()
-    assert set(got) == set(case.module.weights()) == terms
+    assert set(got) == set(case.term.names) == terms
     prefixes = {"penultimate_reconstruction": "penultimate", "class_wise_reconstruction": "class_wise"}
-    keys = {key.split(".")[0] for key in case.module.state_dict()}
+    keys = {key.split(".")[0] for key, _ in case.branch.named_parameters()}
     assert {prefixes.get(key, key) for key in keys} == parts
-    groups = case.module.parameter_groups()
-    assert sum(len(group["params"]) for group in groups) == len(list(case.module.parameters()))
-    if terms:
-        sum(got.values()).backward()
-        assert all(parameter.grad is not None for parameter in case.module.parameters())
-    # what stays is what it was, but for the context that noCW takes from FRM_p
+    sum(got.values()).backward()
+    assert all(parameter.grad is not None for parameter in case.term.parameters())
     if name == "noAT":
-        assert case.module.diagnostics()["tau"].item() == pytest.approx(3.924234)
+        assert case.log()["tau"].item() == pytest.approx(3.924234)
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_every_parameter_is_in_one_group_and_theta_moves_by_plain_steps(name):
+    case = Case(**ABLATIONS[name][0])
+    groups = case.term.parameter_groups()
+    grouped = [id(p) for group in groups for p in group["params"]]
+    assert sorted(grouped) == sorted({id(p) for p in case.term.parameters()})
+    plain = [group for group in groups if "momentum" in group]
+    if "adversarial" in case.term.names:
+        assert plain == [
+            {"params": [case.term.temperature.theta], "momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
+        ]
+    else:
+        assert plain == []
 
 
 def test_a_teacher_that_nothing_trains_is_refused():
-    with pytest.raises(ValueError, match="need teacher_weight above 0"):
-        Case(teacher_weight=0)
-    with pytest.raises(ValueError, match="need teacher_weight or token_weight above 0"):
-        Case(teacher_weight=0, token_weight=0, adversarial_weight=0, reconstruction_weight=0)
+    with pytest.raises(ValueError, match="need teacher above 0"):
+        AdversarialClassWise(teacher=0)
+    with pytest.raises(ValueError, match="need teacher or token above 0"):
+        AdversarialClassWise(teacher=0, token=0, adversarial=0, reconstruction=0)
     with pytest.raises(ValueError, match="not be negative, got {'token': -1}"):
-        Case(token_weight=-1)
+        AdversarialClassWise(token=-1)
+
+
+def test_a_network_that_cannot_teach_is_refused():
+    with pytest.raises(ValueError, match="coarse masks.*lowest of the 2 outputs.*four or more stages"):
+        AdversarialClassWise().attach(toy_task(head_weights=(1.0, 0.0)))
     with pytest.raises(ValueError, match="1x1 Conv2d or Conv3d, got Linear"):
-        AdversarialClassWiseDistillation(nn.Linear(4, 3), has_regions=False, segmentation_loss=None)
+        AdversarialClassWise().attach(toy_task(segmentation_layer=nn.Linear(4, 3)))
+    with pytest.raises(ValueError, match="1x1 Conv2d or Conv3d, got Conv2d"):
+        AdversarialClassWise().attach(toy_task(segmentation_layer=nn.Conv2d(4, 3, 3)))
 
 
 def test_the_head_is_copied_not_shared():
     case = Case(awake=False)
-    head = case.module.teacher_head
+    head = case.branch.teacher_head
     assert torch.equal(head.weight, case.head.weight) and head.weight is not case.head.weight
     nn.init.normal_(case.head.weight)
     assert not torch.equal(head.weight, case.head.weight)
-    case.module.copy_head(case.head)
+    case.term.start_anew(case.task)
     assert torch.equal(head.weight, case.head.weight)
 
 
@@ -479,64 +501,26 @@ def test_no_class_wise_map_of_features_is_ever_built():
             return result
 
     case = Case(size=32)
-    arguments = case.arguments
+    logits = case.head(case.features)
     with Largest() as largest:
-        sum(case.module(*arguments).values()).backward()
+        sum(case.terms(logits=logits).values()).backward()
     assert largest.numel == case.features.numel()
 
 
-@REGIONS
-@IGNORE
-def test_nothing_waits_for_the_device(has_regions, ignore, monkeypatch):
-    """Tensors without data cannot be looked at, so neither is any value on its way to Python."""
-    case = Case(has_regions=has_regions, ignore=ignore)
-    case.module._segmentation_loss = (lambda logits, target: logits.square().mean(),)
-    meta = [x if x is None else x.detach().to("meta") for x in case.arguments]
-    meta[0].requires_grad_()
-    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: contextlib.nullcontext())  # knows no such device
-    sum(case.module.to("meta")(*meta).values()).backward()
-    assert meta[0].grad.shape == case.features.shape
-
-
 @pytest.mark.slow
-def test_compile_in_one_graph():
+def test_the_branch_compiles_in_one_graph():
     case = Case(ignore=True)
-    case.module._segmentation_loss = (lambda logits, target: logits.square().mean(),)
-    compiled = torch.compile(case.module, backend="aot_eager", fullgraph=True)
-    expected, got = case.terms(), compiled(*case.arguments)
-    for name in TERMS:
-        torch.testing.assert_close(got[name], expected[name])
-    inputs = [case.features, *case.module.parameters()]
-    for a, b in zip(*(torch.autograd.grad(sum(x.values()), inputs) for x in (got, expected)), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
-
-
-def train_rank(rank, file, results):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
-    case = Case(awake=False)
-    if rank == 1:
-        case.target.zero_()  # its patches miss two classes
-        case.features = torch.randn_like(case.features).requires_grad_()
-    module = nn.parallel.DistributedDataParallel(case.module)
-    optimizer = torch.optim.SGD(case.module.parameter_groups(), 0.01, momentum=0.99, nesterov=True)
-    for _ in range(3):
-        optimizer.zero_grad()
-        terms, weights = module(*case.arguments), case.module.weights()
-        sum(weights[name] * terms[name] for name in terms).backward()
-        optimizer.step()
-    torch.save(case.module.state_dict(), os.path.join(results, f"{rank}.pt"))
-    torch.distributed.destroy_process_group()
-
-
-@pytest.mark.slow
-def test_two_ranks_stay_equal_with_a_class_missing_on_one(tmp_path):
-    torch.multiprocessing.spawn(train_rank, (str(tmp_path / "rendezvous"), str(tmp_path)), nprocs=2)
-    one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
-    start = Case(awake=False).module.state_dict()
-    for key in one:
-        assert torch.equal(one[key], other[key]), key
-    assert sum(not torch.equal(one[key], start[key]) for key in one) >= len(one) - 1
+    step = case.step()
+    arguments = step.features, step.outputs[1], step.labels(0), step.valid(0)
+    compiled = torch.compile(case.branch, backend="aot_eager", fullgraph=True)
+    results = [module(*arguments) for module in (case.branch, compiled)]
+    assert isinstance(case.branch, ReconstructionBranch)
+    for name in ("teacher_logits", "correction", "cells", "tau"):
+        torch.testing.assert_close(getattr(results[1], name), getattr(results[0], name))
+    inputs = [case.features, *case.branch.parameters()]
+    gradients = [torch.autograd.grad(x.teacher_logits.square().sum(), inputs, allow_unused=True) for x in results]
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
 def toy_network():
@@ -544,43 +528,45 @@ def toy_network():
     return body, nn.Conv2d(D, K, 1), nn.Conv2d(D, K, 1)
 
 
-def toy_step(network, image, target, module):
+def toy_step(network, image, target, task):
     body, head, auxiliary = network
     features = body(image)
     coarse = auxiliary(nn.functional.avg_pool2d(features, 2))
-    return module(features, head(features), coarse, target, target, None), head(features), coarse
+    outputs = [head(features), coarse]
+    return Step(task, outputs, [target, nn.functional.max_pool2d(target, 2)], None, 500, 1000, GivenFeatures(features))
 
 
-def toy_image():
+def toy_training(**options):
+    torch.manual_seed(0)
     target = torch.zeros(1, 1, 16, 16)
     target[..., 2:8, 2:8] = 1
     target[..., 9:15, 4:14] = 2
-    return target + 0.1 * torch.randn(1, 1, 16, 16), target
+    image = target + 0.1 * torch.randn(1, 1, 16, 16)
+    network = toy_network()
+    term = AdversarialClassWise(**options)
+    task = toy_task(segmentation_layer=network[1])
+    term.attach(task)
+    term.start_epoch(500, 1000)
+    return network, image, target, task, term
 
 
 def test_toy_training_lowers_the_supervised_terms():
-    torch.manual_seed(0)
-    image, target = toy_image()
-    network = toy_network()
-    loss = nnunet_loss(has_regions=False, ignore=False)
-    module = AdversarialClassWiseDistillation(network[1], has_regions=False, segmentation_loss=loss)
-    module.set_epoch(500, 1000)
+    network, image, target, task, term = toy_training()
     parameters = [p for part in network for p in part.parameters()]
     optimizer = torch.optim.SGD(parameters, 0.02, momentum=0.9, nesterov=True)
-    for group in module.parameter_groups():
+    for group in term.parameter_groups():
         optimizer.add_param_group(group)
     history = []
     for _ in range(60):
         optimizer.zero_grad()
-        terms, logits, coarse = toy_step(network, image, target, module)
-        weights = module.weights()
-        total = loss(logits, target) + 0.5 * loss(coarse, nn.functional.max_pool2d(target, 2))
-        (total + sum(weights[name] * terms[name] for name in terms)).backward()
+        step = toy_step(network, image, target, task)
+        values = {"segmentation": task.segmentation_loss(step.outputs[0], step.target[0])} | term.weighted(step)
+        total = sum(values.values()) + 0.5 * task.segmentation_loss(step.outputs[1], step.target[1])
+        total.backward()
         optimizer.step()
-        history.append({name: value.item() for name, value in terms.items()})
-        history[-1]["segmentation"] = loss(logits, target).item()
+        history.append({name: value.item() for name, value in values.items()})
     for name in ("teacher", "token", "segmentation"):
-        assert history[-1][name] < history[0][name] - 0.1, name
+        assert history[-1][name] < history[0][name] - 0.05, name
     assert all(history[-1][name] > 0 for name in DISTILLATION)
 
 
@@ -588,20 +574,16 @@ def test_toy_training_lowers_the_supervised_terms():
 def test_toy_training_lowers_each_distillation_term(name):
     """The network alone, the modules stand still. ``class_wise`` has no such promise: through one frozen head, teacher
     and student tokens move together with the class-wise features."""
-    torch.manual_seed(0)
-    image, target = toy_image()
-    network = toy_network()
-    loss = nnunet_loss(has_regions=False, ignore=False)
-    module = AdversarialClassWiseDistillation(network[1], has_regions=False, segmentation_loss=loss)
-    for parameter in module.parameters():
+    network, image, target, task, term = toy_training()
+    for parameter in term.parameters():
         nn.init.normal_(parameter, std=0.2)
     parameters = [p for part in network for p in part.parameters()]
-    optimizer = torch.optim.SGD(parameters, 0.05, momentum=0.9)
+    optimizer = torch.optim.SGD(parameters, 0.05 / term.weights[name], momentum=0.9)
     values = []
     for _ in range(60):
         optimizer.zero_grad()
-        term = toy_step(network, image, target, module)[0][name]
-        term.backward()
+        value = term.weighted(toy_step(network, image, target, task))[name]
+        value.backward()
         optimizer.step()
-        values.append(term.item())
+        values.append(value.item())
     assert values[-1] < 0.5 * values[0]

@@ -48,14 +48,11 @@ def rank_main(rank: int, world: int, name: str, file: str, folder: str):
     toy.make_batch = rank_batch
     for epoch in range(3):
         run_epoch(trainer, epoch)
-    state = dict(trainer.network.module.state_dict())
-    if trainer.loss.acw is not None:
-        state |= {f"acw.{key}": value for key, value in trainer.loss.acw.state_dict().items()}
-    torch.save(state, f"{folder}/rank{rank}.pth")
+    torch.save(trainer.network.module.state_dict() | trainer.loss.terms.state_dict(), f"{folder}/rank{rank}.pth")
     if rank == 0:
         with open(f"{folder}/rows.json", "w") as target:
             losses = trainer.logger.get_value("train_losses", step=None)
-            names = trainer._term_names()
+            names = trainer.loss.names
             json.dump(
                 [
                     row | {"sum": sum(row[name] for name in names), "loss": float(loss)}

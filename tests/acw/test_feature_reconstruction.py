@@ -1,8 +1,10 @@
+"""The feature reconstruction modules: zero start, and the context map that is never built."""
+
 import pytest
 import torch
 from torch import nn
 
-from nnunet_skd.feature_reconstruction import ClassWiseReconstruction, PenultimateReconstruction
+from nnunet_skd.acw.feature_reconstruction import ClassWiseReconstruction, PenultimateReconstruction
 
 
 def wake(module):

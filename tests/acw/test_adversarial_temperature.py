@@ -1,10 +1,12 @@
+"""The temperature that moves against the student."""
+
 import math
 
 import pytest
 import torch
 
-from nnunet_skd.adversarial_temperature import AdversarialTemperature, ReverseGradient, adversary_strength
-from nnunet_skd.distillation_terms import temperature_divergence
+from nnunet_skd.acw.adversarial_temperature import AdversarialTemperature, ReverseGradient, adversary_strength
+from nnunet_skd.losses.temperature_divergence import temperature_divergence
 
 
 def test_strength_is_a_half_cosine_over_a_24th():
@@ -22,6 +24,14 @@ def test_starting_value_and_bounds():
         with torch.no_grad():
             temperature.theta.fill_(theta)
         assert temperature().item() == tau
+
+
+def test_other_bounds_are_kept():
+    temperature = AdversarialTemperature(tau_min=2.0, tau_range=10.0)
+    with torch.no_grad():
+        temperature.theta.zero_()
+    assert temperature().item() == 7
+    assert temperature.extra_repr() == "tau_min=2.0, tau_range=10.0, adversarial=True"
 
 
 @pytest.mark.parametrize("tau_min,tau_range", [(0, 4), (-1, 4), (1, 0)])

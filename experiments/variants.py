@@ -1,0 +1,183 @@
+"""Variants of the trainers that were tried and did not earn a place in the catalogue: subclasses, terms and a teacher.
+
+A study names one as ``variants:nnUNetTrainerDSKD_mixed``; the protocol (epochs, seed, batches) is the study's.
+"""
+
+from __future__ import annotations
+
+import math
+from copy import deepcopy
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from nnunet_skd.acw.method import AdversarialClassWise
+from nnunet_skd.losses.deep_distribution import DeepDistribution
+from nnunet_skd.losses.pixelwise import Pixelwise, soft_minus_hard_cross_entropy
+from nnunet_skd.step import Step, Task
+from nnunet_skd.teachers import PreviousEpoch
+from nnunet_skd.trainer import SelfDistillationTrainer
+from nnunet_skd.trainers.nnUNetTrainerACWSKD import nnUNetTrainerACWSKD
+from nnunet_skd.trainers.nnUNetTrainerDSKD import nnUNetTrainerDSKD
+
+
+class MixedDeepDistribution(DeepDistribution):
+    """DDL towards ``alpha * teacher + (1 - alpha) * truth`` per patch, as PSDL per voxel.
+
+    DSKD's teacher is the network of an epoch ago. Where it does not know a class yet, DDL pulls the student's first
+    finds of that class down again (PSDL only lowers their target to 1 - alpha). With the truth in the target both pull
+    up. As alpha starts at 0, this DDL begins as a supervised loss of patch proportions, and at least half of its target
+    stays the truth.
+    """
+
+    def __init__(self, *, alpha: float = 0.5, **options):
+        super().__init__(**options)
+        self.alpha = alpha
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, alpha={self.alpha:g}"
+
+    def teacher(self, step: Step, head: int) -> Tensor:
+        alpha = self.alpha * step.epoch / step.num_epochs
+        teacher, labels = step.teacher_probabilities(head), step.labels(head)
+        if not step.task.has_regions:
+            labels = nn.functional.one_hot(labels[:, 0].long(), teacher.shape[1]).movedim(-1, 1)
+        return alpha * teacher + (1 - alpha) * labels
+
+
+class PixelwiseOfEveryHead(Pixelwise):
+    """PSDL on every supervised output, by its weight in nnU-Net's loss: the coarse heads learn soft targets as well."""
+
+    def attach(self, task: Task) -> None:
+        super().attach(task)
+        self.relative_weights = {head: task.head_weights[head] / task.head_weights[0] for head in task.supervised}
+
+    def forward(self, step: Step) -> Tensor:
+        return sum(
+            weight
+            * soft_minus_hard_cross_entropy(
+                step.outputs[head],
+                step.teacher_probabilities(head),
+                step.labels(head),
+                step.valid(head),
+                has_regions=step.task.has_regions,
+            )
+            for head, weight in self.relative_weights.items()
+        )
+
+
+class PyramidDeepDistribution(DeepDistribution):
+    """DDL as the mean over 4, 8 and 16 patches per axis: a vessel is thin, a patch of a quarter of the image is not."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.levels = nn.ModuleList(DeepDistribution(patches_per_axis=n, **options) for n in (4, 8, 16))
+
+    def forward(self, step: Step) -> Tensor:
+        return sum(level(step) for level in self.levels) / len(self.levels)
+
+
+class MovingAverage(PreviousEpoch):
+    """Teacher as the exponential moving average of the weights, from the end of the first epoch on.
+
+    A last-epoch teacher jumps, and becomes the student as the learning rate decays. Buffers are the network's.
+    """
+
+    def __init__(self, decay: float = 0.999):
+        self.decay = decay
+        self._state: dict[str, Tensor] = {}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(decay={self.decay})"
+
+    def attach(self, trainer: SelfDistillationTrainer) -> None:
+        super().attach(trainer)
+        if self._state:
+            self._copy.module.load_state_dict(self._state)
+            self._ready = True
+
+    def start_epoch(self, epoch: int) -> None:
+        if not self._ready:
+            super().start_epoch(epoch)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        if self._ready:
+            mean = self._copy.module
+            for average, value in zip(mean.parameters(), self._network.parameters(), strict=True):
+                average.lerp_(value, 1 - self.decay)
+            for average, value in zip(mean.buffers(), self._network.buffers(), strict=True):
+                average.copy_(value)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return dict(self._copy.module.state_dict()) if self._ready else {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self._state = deepcopy(state)
+
+
+class nnUNetTrainerDSKD_mixed(nnUNetTrainerDSKD):
+    terms = (MixedDeepDistribution(), Pixelwise())
+
+
+class nnUNetTrainerDSKD_pyramid(nnUNetTrainerDSKD):
+    terms = (PyramidDeepDistribution(), Pixelwise())
+
+
+class nnUNetTrainerDSKD_heads(nnUNetTrainerDSKD):
+    terms = (DeepDistribution(), PixelwiseOfEveryHead())
+
+
+class nnUNetTrainerDSKD_ema(nnUNetTrainerDSKD):
+    teacher = MovingAverage()
+
+
+class nnUNetTrainerACWSKD_head(nnUNetTrainerACWSKD):
+    """ACW-SKD without class-wise part and FRM: a second head, and the temperature."""
+
+    terms = (AdversarialClassWise(token=0.0, class_wise=0.0, class_wise_feature=0.0, feature_reconstruction=False),)
+
+
+class nnUNetTrainerACWSKD_cw01(nnUNetTrainerACWSKD):
+    """The class-wise distillation at its first weight: up to 2.5 times the segmentation loss's gradient."""
+
+    terms = (AdversarialClassWise(class_wise=0.1, class_wise_feature=0.1),)
+
+
+class Gradients:
+    """Mixed into a trainer on the CPU: ``gradients.csv``, measured on each epoch's last batch, after its last step.
+
+    differs: share of voxels in which the label maps of student and teacher differ.
+    gradient_*: norm of the gradient of each summand, weight included, in the network's parameters.
+    """
+
+    def train_step(self, batch: dict) -> dict:
+        self._last_batch = batch
+        return super().train_step(batch)
+
+    def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
+        super().on_train_epoch_end(train_outputs)
+        self.measured = [*getattr(self, "measured", []), {"epoch": self.current_epoch, **self._measure()}]
+        pd.DataFrame(self.measured).to_csv(f"{self.output_folder}/gradients.csv", index=False)
+
+    def _measure(self) -> dict[str, float]:
+        row, parameters = {}, list(self.network.parameters())
+        teacher_outputs = None if self.teacher is None else self.teacher(self._last_batch["data"])
+        outputs = self.network(self._last_batch["data"])
+        if teacher_outputs is not None:
+            row["differs"] = (outputs[0].argmax(1) != teacher_outputs[0].argmax(1)).float().mean().item()
+        self.loss.teacher_outputs = teacher_outputs
+        for name, value in self.loss.values(outputs, self._last_batch["target"]).items():
+            gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+            row[f"gradient_{name}"] = math.sqrt(sum(g.square().sum().item() for g in gradients if g is not None))
+        self.loss.means.pop()  # this was no training step
+        return row
+
+
+class nnUNetTrainerDSKD_gradients(Gradients, nnUNetTrainerDSKD):
+    pass
+
+
+class nnUNetTrainerACWSKD_gradients(Gradients, nnUNetTrainerACWSKD):
+    pass

@@ -1,0 +1,114 @@
+"""The house: imports run one way, from folder to folder, and files stay small."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import nnunet_skd
+import nnunet_skd.trainers
+
+PACKAGE = Path(nnunet_skd.__path__[0])
+TRAINERS = Path(nnunet_skd.trainers.__path__[0])
+
+# losses, acw -> step, teachers -> loss -> trainer -> catalogue, trainers. A file of the package that is not named here
+# stands with the loss: below the trainer, above what terms and teachers read.
+TOP = ("catalogue", "trainers")
+LEVELS = {"losses": 0, "acw": 1, "feature_tap": 1, "step": 2, "teachers": 2, "trainer": 4} | dict.fromkeys(TOP, 5)
+LOSS = 3
+
+
+def training_path() -> list[Path]:
+    """Every file of the package but the tools, and the trainers."""
+    inside = [file for file in PACKAGE.rglob("*.py") if file.relative_to(PACKAGE).parts[0] not in ("tools", "trainers")]
+    return [*inside, *TRAINERS.glob("*.py")]
+
+
+def imports(file: Path) -> set[str]:
+    """Dotted names of the modules that a file imports, also inside functions, but not for type checking alone."""
+    names = set()
+    pending = [ast.parse(file.read_text())]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            pending += node.orelse
+            continue
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        pending += ast.iter_child_nodes(node)
+    return names
+
+
+def room(module: str) -> str:
+    """The folder or file of the package that a dotted name lies in."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else ""
+
+
+def room_of(file: Path) -> str:
+    if file.parent == TRAINERS:
+        return "trainers"
+    first = file.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+def level(name: str) -> int:
+    return LEVELS.get(name, LOSS)
+
+
+@pytest.mark.parametrize("file", training_path(), ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_imports_run_one_way(file):
+    """No file imports from a room above its own, nor any of the tools."""
+    here = room_of(file)
+    for module in imports(file):
+        if module.split(".")[0] != "nnunet_skd" or module == "nnunet_skd":
+            continue
+        there = room(module)
+        assert there != "tools", f"{file} imports {module}"
+        assert level(there) <= level(here), f"{file} imports {module}"
+
+
+@pytest.mark.parametrize("folder", ["losses", "acw"])
+def test_losses_and_acw_import_torch_alone(folder):
+    """No nnU-Net, and nothing that is not in the standard library."""
+    import sys
+
+    for file in (PACKAGE / folder).glob("*.py"):
+        for module in imports(file):
+            root = module.split(".")[0]
+            assert root in ("torch", "nnunet_skd") or root in sys.stdlib_module_names, f"{file} imports {module}"
+
+
+def test_no_room_imports_itself_in_a_circle():
+    """Where files of one level import each other, one of them must come first."""
+    edges = {}
+    for file in training_path():
+        name = ".".join(("nnunet_skd", "trainers", file.stem) if file.parent == TRAINERS
+                        else ("nnunet_skd", *file.relative_to(PACKAGE).with_suffix("").parts))  # fmt: skip
+        edges[name] = imports(file)
+    edges = {
+        name: {
+            other for other in edges if other != name and any(m == other or m.startswith(f"{other}.") for m in found)
+        }
+        for name, found in edges.items()
+    }
+    while edges:
+        free = {name for name, needs in edges.items() if not needs & edges.keys()}
+        assert free, f"circle among {sorted(edges)}"
+        edges = {name: needs for name, needs in edges.items() if name not in free}
+
+
+@pytest.mark.parametrize("file", training_path(), ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_no_file_of_the_training_path_is_long(file):
+    lines = len(file.read_text().splitlines())
+    assert lines <= (150 if file == PACKAGE / "trainer.py" else 200)
+
+
+def test_what_is_imported_for_types_alone_does_not_count(tmp_path):
+    file = tmp_path / "example.py"
+    file.write_text("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import a\nelse:\n    import b\n")
+    assert imports(file) == {"typing.TYPE_CHECKING", "b"}
+    file.write_text("def f():\n    from nnunet_skd.tools import errors\n")
+    assert imports(file) == {"nnunet_skd.tools.errors"}
