@@ -1,18 +1,24 @@
 """What every test file may use."""
 
+import os
+
 import pytest
 import torch
+
+from nnunet_skd.compat import set_variables
 
 
 @pytest.fixture
 def nnunet_env(tmp_path, monkeypatch):
     """Empty nnU-Net folders of this test's own; returns their parent.
 
-    nnU-Net reads these variables when it needs them, so code of this process and commands it starts both see them.
+    Code of this process and commands it starts both see them.
     """
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        (tmp_path / name).mkdir()
-        monkeypatch.setenv(name, str(tmp_path / name))
+    folders = {name: str(tmp_path / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+    for name, folder in folders.items():
+        os.mkdir(folder)
+        monkeypatch.setenv(name, folder)
+    set_variables(folders)
     monkeypatch.setenv("nnUNet_compile", "f")
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
     monkeypatch.setenv("nnUNet_def_n_proc", "1")
