@@ -1,7 +1,6 @@
 """What holds with every nnU-Net that this package works with: these tests run in an environment for each."""
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,8 @@ import torch
 from toy import FAMILIES, make_trainer, run_epoch
 
 from nnunet_skd import compat
-from nnunet_skd.tools.install.discovery import shim_files
+from nnunet_skd.tools.install.discovery import trainers_folder
+from nnunet_skd.trainer import SelfDistillationTrainer
 
 
 def test_an_older_release_is_older():
@@ -25,7 +25,7 @@ def test_this_environment_holds_a_tested_nnunet():
 @pytest.mark.parametrize("trainer_class", FAMILIES, ids=lambda c: c.__name__)
 def test_a_training_is_continued_from_its_checkpoint(nnunet_env, trainer_class):
     """Two epochs in one go, and one epoch, a checkpoint, another trainer and the second epoch: the same network."""
-    trainers = [make_trainer(trainer_class) for _ in range(2)]
+    trainers = [make_trainer(trainer_class, stages=4) for _ in range(2)]
     for trainer in trainers:
         trainer.initialize()
     trainers[1].network.load_state_dict(trainers[0].network.state_dict())
@@ -107,18 +107,6 @@ def test_trainers_are_found_by_name(nnunet_env):
         compat.find_trainer("nnUNetTrainerNo")
 
 
-def test_the_registered_shim_is_found(nnunet_env, monkeypatch, tmp_path):
-    """In a copy of nnunetv2's trainers, so that yours stays as it is."""
-    for path, text in shim_files().items():
-        file = tmp_path / "training" / "nnUNetTrainer" / path.parent.name / path.name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-    import nnunetv2.training.nnUNetTrainer as trainers
-
-    monkeypatch.setattr("nnunetv2.__path__", [str(tmp_path)])
-    monkeypatch.setattr(trainers, "__path__", [*trainers.__path__, str(tmp_path / "training" / "nnUNetTrainer")])
-    try:
-        assert compat.find_trainer("nnUNetTrainerDSKD_1epoch").__module__ == "nnunet_skd.trainers.nnUNetTrainerDSKD"
-    finally:
-        for name in [name for name in sys.modules if "zz_nnunet_skd" in name]:
-            del sys.modules[name]
+def test_this_packages_trainers_are_found_by_name(nnunet_env, make_known):
+    make_known(trainers_folder())
+    assert issubclass(compat.find_trainer("nnUNetTrainerDSKD_1epoch"), SelfDistillationTrainer)

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 import torch
-from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from toy import make_batch, make_trainer, run_epoch, start_epoch
+
+from nnunet_skd.compat import find_trainer
 
 VARIANTS = Path(__file__).parents[1] / "docs" / "variants"
 
@@ -28,9 +29,9 @@ VARIANTS = Path(__file__).parents[1] / "docs" / "variants"
         "nnUNetTrainerDSKD_ACW_long",
     ],
 )
-def test_a_documented_training_runs_and_measures(nnunet_env, monkeypatch, name):
-    monkeypatch.setenv("nnUNet_extTrainer", str(VARIANTS))
-    trainer = make_trainer(recursive_find_trainer_class_by_name(name), stages=4)
+def test_a_documented_training_runs_and_measures(nnunet_env, make_known, name):
+    make_known(VARIANTS)
+    trainer = make_trainer(find_trainer(name), stages=4)
     trainer.initialize()
     for epoch in range(2):
         run_epoch(trainer, epoch)
@@ -43,9 +44,9 @@ def test_a_documented_training_runs_and_measures(nnunet_env, monkeypatch, name):
     assert table["gradient_ddl"][1] > 0
 
 
-def test_the_moving_average_lies_between_the_old_and_the_new_weights(nnunet_env, monkeypatch):
-    monkeypatch.setenv("nnUNet_extTrainer", str(VARIANTS))
-    trainer = make_trainer(recursive_find_trainer_class_by_name("nnUNetTrainerDSKD_ema_fine0"), stages=4)
+def test_the_moving_average_lies_between_the_old_and_the_new_weights(nnunet_env, make_known):
+    make_known(VARIANTS)
+    trainer = make_trainer(find_trainer("nnUNetTrainerDSKD_ema_fine0"), stages=4)
     trainer.initialize()
     run_epoch(trainer, 0)
     old = next(trainer.network.parameters()).detach().clone()
@@ -56,10 +57,10 @@ def test_the_moving_average_lies_between_the_old_and_the_new_weights(nnunet_env,
     assert mean.sub(old.lerp(new, 0.001)).abs().max() < 1e-7
 
 
-def test_soft_targets_of_every_head_pull_each_head_to_the_teacher(nnunet_env, monkeypatch):
+def test_soft_targets_of_every_head_pull_each_head_to_the_teacher(nnunet_env, make_known):
     """The gradient in a head's logits: weight * alpha * (y - p_T) per voxel, by nnU-Net's weights of the heads."""
-    monkeypatch.setenv("nnUNet_extTrainer", str(VARIANTS))
-    trainer = make_trainer(recursive_find_trainer_class_by_name("nnUNetTrainerDSKD_heads"), stages=4)
+    make_known(VARIANTS)
+    trainer = make_trainer(find_trainer("nnUNetTrainerDSKD_heads"), stages=4)
     trainer.initialize()
     run_epoch(trainer, 0)
     start_epoch(trainer, 1)

@@ -1,7 +1,6 @@
 """Convert a data set: from the publishers' files to a folder in nnU-Net's raw format."""
 
 import importlib
-import os
 import re
 import shutil
 from contextlib import suppress

@@ -177,7 +177,7 @@ def _unfinished(can_start: bool) -> list[Finding]:
         text = f"with nnunetv2 {nnunet_version()} these can go on (nnUNetv2_train ... --c): {listed(going)}"
         findings.append(Finding("ok", text))
     elif going:
-        text = f"once the problems above are mended these can go on (nnUNetv2_train ... --c): {listed(going)}"
+        text = f"once the problems above are fixed these can go on (nnUNetv2_train ... --c): {listed(going)}"
         findings.append(Finding("hint", text))
     return findings
 
