@@ -34,6 +34,19 @@ def nnunet_version() -> str:
     return version("nnunetv2")
 
 
+def require_supported_nnunet() -> None:
+    """Refuse a release that lacks what the trainers stand on, before an import fails for want of it.
+
+    Raises:
+        ImportError: so it is. 2.5.2, the last of them, has no ``nnUNetDataLoader``, and its constructor is another.
+    """
+    if is_too_old(nnunet_version()):
+        raise ImportError(
+            f"nnunetv2 {nnunet_version()} is too old for nnunet_skd, which needs {OLDEST} or later: "
+            f'pip install "nnunetv2=={TESTED[-1]}"'
+        )
+
+
 def is_too_old(nnunet: str) -> bool:
     """Whether a release of nnU-Net came before the first that this package works with."""
     return _numbers(nnunet) < _numbers(OLDEST)

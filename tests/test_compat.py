@@ -18,6 +18,12 @@ def test_an_older_release_is_older():
     assert compat.TESTED == tuple(sorted(compat.TESTED)) and compat.TESTED[0] == compat.OLDEST
 
 
+def test_too_old_a_release_is_refused_in_one_line_before_an_import_fails(monkeypatch):
+    monkeypatch.setattr(compat, "nnunet_version", lambda: "2.5.2")
+    with pytest.raises(ImportError, match="nnunetv2 2.5.2 is too old for nnunet_skd, which needs 2.6.4 or later: pip"):
+        compat.require_supported_nnunet()
+
+
 def test_this_environment_holds_a_tested_nnunet():
     assert compat.nnunet_version() in compat.TESTED
 

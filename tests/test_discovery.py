@@ -213,8 +213,8 @@ def test_doctor_says_in_one_line_that_a_running_project_can_go_on(begun):
     assert not about_going_on(doctor.examine("nnUNetTrainerDSKD", "cpu"))
 
 
-def test_doctor_says_after_an_upgrade_that_broke_something_that_it_must_be_fixed_first(begun, monkeypatch):
-    monkeypatch.setattr(doctor, "nnunet_version", lambda: "2.5.2")
+def test_doctor_says_what_must_be_fixed_before_a_running_project_can_go_on(begun, monkeypatch):
+    monkeypatch.setenv("nnUNet_raw", "/does/not/exist")
     (finding,) = about_going_on(doctor.examine("nnUNetTrainerDSKD", "cpu"))
     assert finding.level == "hint" and finding.text.startswith("once the problems above are fixed these can go on")
 

@@ -70,7 +70,10 @@ def run(args: argparse.Namespace) -> int:
 
 def examine(trainer: str, device: str | None = None) -> list[Finding]:
     """All findings, for the trainer ``trainer`` on ``device`` (None: what this machine has)."""
-    found = [*_versions(), *_commands(), *_folders(), *_discovery(), *_resolution(trainer), *_device(device)]
+    found = [*_versions(), *_commands(), *_folders()]
+    if is_too_old(nnunet_version()):
+        return found  # nothing of this package can be imported that the rest would ask
+    found += [*_discovery(), *_resolution(trainer), *_device(device)]
     return [*found, *_unfinished(can_start=all(finding.level != "problem" for finding in found))]
 
 
