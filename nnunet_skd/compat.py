@@ -17,6 +17,7 @@ from typing import Any
 import nnunetv2
 from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from packaging.version import Version
 from torch import nn
 
 OLDEST = "2.6.4"
@@ -38,7 +39,7 @@ def require_supported_nnunet() -> None:
     """Refuse a release that lacks what the trainers stand on, before an import fails for want of it.
 
     Raises:
-        ImportError: so it is. 2.5.2, the last of them, has no ``nnUNetDataLoader``, and its constructor is another.
+        ImportError: so it is. 2.5.2 has no ``nnUNetDataLoader``, and another constructor.
     """
     if is_too_old(nnunet_version()):
         raise ImportError(
@@ -49,12 +50,7 @@ def require_supported_nnunet() -> None:
 
 def is_too_old(nnunet: str) -> bool:
     """Whether a release of nnU-Net came before the first that this package works with."""
-    return _numbers(nnunet) < _numbers(OLDEST)
-
-
-def _numbers(release: str) -> tuple[int, ...]:
-    """``2.8.1.dev0`` -> (2, 8, 1)"""
-    return tuple(int(part) for part in release.split(".")[:3] if part.isdecimal())
+    return Version(nnunet) < Version(OLDEST)
 
 
 def find_trainer(name: str) -> type:
