@@ -1,6 +1,9 @@
 # make demo, make test: everything from nothing but Python 3.10+
+# make test NNUNET=2.6.4: the tests that need nnU-Net, with that release, in an environment of its own
+# make test PYTHON=python3.12 VENV=.venv-3.12: all tests with another Python
 PYTHON ?= python3
-VENV ?= .venv
+NNUNET ?=
+VENV ?= .venv$(if $(NNUNET),-$(NNUNET))
 BIN := $(VENV)/bin
 
 .PHONY: install demo test lint
@@ -9,7 +12,7 @@ install: $(VENV)/installed
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -e ".[test,convert,onnx]"
+	$(BIN)/python -m pip install -e ".[test,convert,onnx]" $(if $(NNUNET),nnunetv2==$(NNUNET))
 	touch $@
 
 demo: install
@@ -19,8 +22,9 @@ demo: install
 # says: threads of two such commands must not spin while they wait for each other.
 test: export OMP_NUM_THREADS = 1
 test: export OMP_WAIT_POLICY = passive
+test: NEED_ONLY_TORCH = tests/losses tests/acw
 test: install lint
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n 2 -m "not slow" $(if $(NNUNET),$(NEED_ONLY_TORCH:%=--ignore=%))
 	$(BIN)/pytest -n 2 -m slow
 
 lint: install

@@ -10,7 +10,10 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 from torch._dynamo import OptimizedModule
 
+from nnunet_skd.compat import require_supported_nnunet
 from nnunet_skd.step import Task
+
+require_supported_nnunet()
 
 
 def require_deep_supervision(trainer: nnUNetTrainer) -> None:

@@ -10,6 +10,7 @@ from torch._dynamo import OptimizedModule
 
 from nnunet_skd import checks
 from nnunet_skd.checkpoint import check_extra, extra_state, read_extra, restore_extra, written_aside
+from nnunet_skd.compat import external_loggers
 from nnunet_skd.epoch_log import DistillationLog, mean_over_ranks
 from nnunet_skd.loss import SelfDistillationLoss
 from nnunet_skd.losses.term import Term
@@ -108,7 +109,7 @@ class SelfDistillationTrainer(nnUNetTrainer):
         self.distillation_log.append({"epoch": self.current_epoch, **row})
         for warning in self.loss.warnings(self.distillation_log.rows):
             self.print_to_log_file("WARNING:", warning)
-        for logger in self.logger.loggers:  # nnU-Net's external loggers (W&B), when the user switched them on
+        for logger in external_loggers(self.logger):  # nnU-Net's external loggers (W&B), when the user switched them on
             for name, value in row.items():
                 logger.log(f"distillation/{name}", value, self.current_epoch)
 

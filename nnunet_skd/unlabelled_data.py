@@ -19,10 +19,11 @@ import shlex
 from collections.abc import Collection
 from pathlib import Path
 
-from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_skd.compat import nnunet_folder
 
 # What nnU-Net's preprocessor reads from a configuration. Patch size, network and batch size leave the voxels as they
 # are, so that configurations that share preprocessed data (2d and 2d_w050) share the unlabelled images too.
@@ -40,7 +41,8 @@ _PREPROCESSING_KEYS = (
 
 def labelled_folder(plans: PlansManager, configuration: str) -> Path:
     """Where nnU-Net preprocesses the labelled cases of a configuration to."""
-    return Path(nnUNet_preprocessed) / plans.dataset_name / plans.get_configuration(configuration).data_identifier
+    preprocessed = nnunet_folder("nnUNet_preprocessed")
+    return preprocessed / plans.dataset_name / plans.get_configuration(configuration).data_identifier
 
 
 def unlabelled_folder(plans: PlansManager, configuration: str) -> Path:

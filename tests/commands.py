@@ -6,10 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from nnunet_skd.tools.install.discovery import trainers_folder
-
 BIN = Path(sys.executable).parent
-BY_VARIABLE = {"nnUNet_extTrainer": str(trainers_folder())}
 
 
 def run(*command, **env: str) -> str:

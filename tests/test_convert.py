@@ -599,7 +599,7 @@ def test_an_archive_larger_than_the_disk_is_refused(nnunet_env, tmp_path, monkey
 
 
 @pytest.mark.slow
-def test_a_converted_data_set_trains_an_epoch_on_the_published_split(nnunet_env, tmp_path):
+def test_a_converted_data_set_trains_an_epoch_on_the_published_split(nnunet_env, tmp_path, make_known):
     source = dca1(tmp_path / "a", [1, 2, 3, 101, 102], shape=(40, 48))
     bin_folder = Path(sys.executable).parent
 
@@ -635,7 +635,8 @@ def test_a_converted_data_set_trains_an_epoch_on_the_published_split(nnunet_env,
         "        super().initialize()\n"
         "        self.num_epochs, self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = 1, 20, 5\n"
     )
-    said = call(*train, "-device", "cpu", nnUNet_extTrainer=str(tmp_path / "trainers"))
+    make_known(tmp_path / "trainers")
+    said = call(*train, "-device", "cpu")
     assert "This split has 3 training and 2 validation cases." in said
     losses = [float(line.split()[-1]) for line in said.splitlines() if " train_loss " in line or " val_loss " in line]
     assert len(losses) == 2 and np.isfinite(losses).all()

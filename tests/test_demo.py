@@ -423,10 +423,10 @@ class nnUNetTrainerTenSteps(nnUNetTrainerDSKD_1epoch):
 
 
 @pytest.mark.slow
-def test_the_real_commands_and_a_second_run(tmp_path, nnunet_env, monkeypatch):
+def test_the_real_commands_and_a_second_run(tmp_path, nnunet_env, make_known):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "nnUNetTrainerTenSteps.py").write_text(QUICK_TRAINER)
-    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path / "mine"))
+    make_known(tmp_path / "mine")
     source = write_phantom_dataset(tmp_path / "source", 12, num_train=6, num_test=2, size=(64, 64))
     command = [sys.executable, "-m", "nnunet_skd.tools.cli", "demo", "--data", str(source), "-o", str(tmp_path / "out")]
     command += ["-tr", "nnUNetTrainerTenSteps", "-device", "cpu", "-np", "1"]

@@ -5,12 +5,17 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
+from toy import make_trainer, run_epoch
 
 import nnunet_skd.trainers
 from nnunet_skd.catalogue import trainer_classes
+from nnunet_skd.compat import READS_EXT_TRAINER, TESTED, nnunet_version
 from nnunet_skd.tools.cli import main
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.install import discovery, doctor, register
+
+by_variable = pytest.mark.skipif(not READS_EXT_TRAINER, reason="nnU-Net reads nnUNet_extTrainer since 2.8")
 
 
 @pytest.fixture
@@ -44,6 +49,7 @@ def test_register_renews_the_shim_of_another_version(empty_nnunet):
     assert discovery.is_registered()
 
 
+@by_variable
 def test_a_read_only_nnunet_is_refused_with_the_line_to_use_instead(empty_nnunet, monkeypatch, capsys):
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
@@ -61,14 +67,15 @@ def test_the_shim_holds_every_trainer(empty_nnunet):
     assert {name for name in namespace if name.startswith("nnUNetTrainer")} == set(trainer_classes())
 
 
+@by_variable
 def test_path_prints_the_folder(capsys):
     assert main(["path"]) == 0
     assert capsys.readouterr().out.strip() == str(Path(nnunet_skd.trainers.__path__[0]).resolve())
 
 
 @pytest.fixture
-def ready(nnunet_env, monkeypatch):
-    monkeypatch.setenv("nnUNet_extTrainer", str(discovery.trainers_folder()))
+def ready(nnunet_env, make_known, monkeypatch):
+    make_known(discovery.trainers_folder())
     monkeypatch.setenv("PATH", f"{Path(doctor.sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 
 
@@ -79,7 +86,8 @@ def problems(*arguments):
 def test_doctor_is_content_when_a_training_can_start(ready, capsys):
     assert main(["doctor", "-device", "cpu"]) == 0
     out = capsys.readouterr().out
-    assert "-tr nnUNetTrainerDSKD is" in out and "found by nnUNet_extTrainer" in out
+    assert "-tr nnUNetTrainerDSKD is" in out
+    assert f"found by {'nnUNet_extTrainer' if READS_EXT_TRAINER else 'the registration'}" in out
     assert "A training can start." in out
 
 
@@ -93,6 +101,7 @@ def test_doctor_names_a_missing_folder(ready, monkeypatch, name):
     assert finding.text == f"{name} is not set" and finding.remedy.startswith(f"export {name}=")
 
 
+@by_variable
 def test_doctor_says_how_to_make_the_trainers_known(ready, monkeypatch, empty_nnunet):
     monkeypatch.delenv("nnUNet_extTrainer")
     finding = next(f for f in problems() if f.text == "nnU-Net cannot find the trainers")
@@ -105,6 +114,7 @@ def test_doctor_knows_the_catalogue_when_a_name_is_wrong(ready):
     assert "nnUNetTrainerDSKD_250epochs" in finding.remedy
 
 
+@by_variable
 def test_doctor_sees_a_trainer_of_the_same_name_elsewhere(ready, monkeypatch, tmp_path):
     (tmp_path / "mine.py").write_text(
         "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n"
@@ -117,8 +127,6 @@ def test_doctor_sees_a_trainer_of_the_same_name_elsewhere(ready, monkeypatch, tm
 
 @pytest.fixture
 def a_gpu(ready, monkeypatch):
-    import torch
-
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     properties = SimpleNamespace(name="a GPU", total_memory=8 * 2**30)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
@@ -126,8 +134,6 @@ def a_gpu(ready, monkeypatch):
 
 
 def test_doctor_refuses_a_gpu_that_does_not_compute(a_gpu, monkeypatch):
-    import torch
-
     on_cpu = torch.ones
 
     def ones(*size, device="cpu", **options):
@@ -152,9 +158,88 @@ def test_doctor_tries_torch_compile(a_gpu, monkeypatch):
 
 
 def test_doctor_refuses_a_device_that_is_not_there(ready):
-    import torch
-
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
     (finding,) = problems("nnUNetTrainerDSKD", "cuda")
     assert finding.text == "no CUDA device" and "-device cpu" in finding.remedy
+
+
+@pytest.mark.skipif(READS_EXT_TRAINER, reason="nnU-Net reads nnUNet_extTrainer since 2.8")
+def test_where_nnunet_reads_no_variable_only_register_is_offered(nnunet_env, empty_nnunet, monkeypatch, capsys):
+    monkeypatch.setenv("nnUNet_extTrainer", str(discovery.trainers_folder()))
+    findings = doctor.examine("nnUNetTrainer", "cpu")
+    assert any(f.text == "nnU-Net cannot find the trainers" and f.remedy == "nnunet-skd register" for f in findings)
+    unread = f"nnU-Net {nnunet_version()} does not read nnUNet_extTrainer"
+    assert any(f.level == "hint" and f.text.startswith(unread) for f in findings)
+    assert main(["path"]) == 2
+    assert unread in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("release", "level", "text"),
+    [
+        ("2.5.2", "problem", "nnunetv2 2.5.2 is too old: the trainers need 2.6.4 or later"),
+        ("2.6.4", "ok", "nnunetv2 2.6.4"),
+        ("2.9.0", "hint", f"nnunetv2 2.9.0 was not tested with these trainers: {', '.join(TESTED)} were"),
+    ],
+)
+def test_doctor_knows_each_version(ready, monkeypatch, release, level, text):
+    monkeypatch.setattr(doctor, "nnunet_version", lambda: release)
+    monkeypatch.setattr(doctor.importlib.metadata, "version", lambda package: release)
+    findings = doctor.examine("nnUNetTrainerDSKD", "cpu")
+    assert (level, text) in [(f.level, f.text) for f in findings]
+    assert ("problem" in {f.level for f in findings}) == (level == "problem")
+
+
+@pytest.fixture
+def begun(ready) -> Path:
+    """A training of which one epoch was saved; returns its fold folder."""
+    trainer = make_trainer(trainer_classes()["nnUNetTrainerDSKD_5epochs"])
+    trainer.initialize()
+    run_epoch(trainer, 0)
+    trainer.save_checkpoint(f"{trainer.output_folder}/checkpoint_latest.pth")
+    return Path(trainer.output_folder)
+
+
+def about_going_on(findings):
+    return [f for f in findings if "go on" in f.text]
+
+
+def test_doctor_says_in_one_line_that_a_running_project_can_go_on(begun):
+    (finding,) = about_going_on(doctor.examine("nnUNetTrainerDSKD", "cpu"))
+    assert finding.level == "ok" and finding.text.startswith(f"with nnunetv2 {nnunet_version()} these can go on")
+    assert finding.text.endswith("Dataset900_Toy/nnUNetTrainerDSKD_5epochs__nnUNetPlans__2d/fold_0")
+    (begun / "checkpoint_latest.pth").rename(begun / "checkpoint_final.pth")
+    assert not about_going_on(doctor.examine("nnUNetTrainerDSKD", "cpu"))
+
+
+def test_doctor_says_what_must_be_fixed_before_a_running_project_can_go_on(begun, monkeypatch):
+    monkeypatch.setenv("nnUNet_raw", "/does/not/exist")
+    (finding,) = about_going_on(doctor.examine("nnUNetTrainerDSKD", "cpu"))
+    assert finding.level == "hint" and finding.text.startswith("once the problems above are fixed these can go on")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"distillation": {"alpha": 0.1}}, "begun with an earlier version of nnunet_skd"),
+        ({"trainer_name": "nnUNetTrainerMine"}, "its trainer nnUNetTrainerMine is not found"),
+        ("damage", "is not a complete checkpoint"),
+    ],
+)
+def test_doctor_names_a_training_that_cannot_go_on(begun, change, reason):
+    file = begun / "checkpoint_latest.pth"
+    if change == "damage":
+        file.write_bytes(file.read_bytes()[:1000])
+    else:
+        torch.save(torch.load(file, weights_only=False) | change, file)
+    (finding,) = about_going_on(doctor.examine("nnUNetTrainerDSKD", "cpu"))
+    assert finding.level == "hint" and str(begun) in finding.text and reason in finding.text
+
+
+def test_trainings_of_others_are_none_of_the_doctors_business(begun):
+    file = begun / "checkpoint_latest.pth"
+    checkpoint = torch.load(file, weights_only=False)
+    del checkpoint["distillation"]
+    torch.save(checkpoint, file)
+    assert not about_going_on(doctor.examine("nnUNetTrainerDSKD", "cpu"))

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -10,15 +9,16 @@ import time
 from pathlib import Path
 
 import nibabel
-import nnunetv2
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from commands import BIN, BY_VARIABLE, run, shrink_plans
+from commands import BIN, run, shrink_plans
 from skimage.io import imread
 
+from nnunet_skd.compat import READS_EXT_TRAINER
 from nnunet_skd.tools.demo.phantoms import write_phantom_dataset
+from nnunet_skd.tools.install.discovery import trainers_folder
 
 pytestmark = pytest.mark.slow
 
@@ -50,17 +50,8 @@ def predicted_labels(folder: Path) -> set:
     return values
 
 
-@pytest.fixture
-def clone_of_nnunet(tmp_path, monkeypatch):
-    """An nnunetv2 of the test's own, as an editable clone would be, so that registering leaves yours alone."""
-    clone = tmp_path / "clone"
-    shutil.copytree(nnunetv2.__path__[0], clone / "nnunetv2", ignore=shutil.ignore_patterns("__pycache__", "zz_*"))
-    monkeypatch.setenv("PYTHONPATH", str(clone))
-    return clone
-
-
 def test_2d_registered_then_by_variable(nnunet_env, clone_of_nnunet):
-    """Register, doctor, train and predict; then the same prediction in a process that uses the variable instead."""
+    """Register, doctor, train and predict; then the same prediction by the variable instead, where nnU-Net reads it."""
     dataset = prepare(2)
     assert "Registered in" in run("nnunet-skd", "register")
     assert str(clone_of_nnunet) in run("nnunet-skd", "doctor", PATH=f"{BIN}{os.pathsep}{os.environ['PATH']}")
@@ -71,7 +62,7 @@ def test_2d_registered_then_by_variable(nnunet_env, clone_of_nnunet):
     assert (fold / "distillation.csv").is_file() and (fold / "distillation.png").is_file()
 
     predictions = []
-    for way in ({}, BY_VARIABLE):
+    for way in ({}, {"nnUNet_extTrainer": str(trainers_folder())} if READS_EXT_TRAINER else {}):
         if way:
             assert "Removed" in run("nnunet-skd", "register", "--remove")
         output = nnunet_env / f"predicted{len(predictions)}"
@@ -81,10 +72,12 @@ def test_2d_registered_then_by_variable(nnunet_env, clone_of_nnunet):
     assert len(predictions[0]) == 2
     assert all(np.array_equal(predictions[0][name], predictions[1][name]) for name in predictions[0])
 
+    run("nnunet-skd", "register", "--remove")
     done = subprocess.run(
         [BIN / words[0], *words[1:]], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
     )  # found by neither way
-    assert done.returncode != 0 and "Could not find requested nnunet trainer" in done.stderr + done.stdout
+    assert done.returncode != 0
+    assert re.search("Could not find requested nnunet trainer|Unable to locate trainer", done.stderr + done.stdout)
 
 
 OWN_VARIANTS = """
@@ -106,12 +99,12 @@ class nnUNetTrainerDSKD_ACW_brief(nnUNetTrainerDSKD_ACW):
 
 
 @pytest.fixture
-def own_variants(tmp_path) -> dict[str, str]:
+def own_variants(tmp_path, make_known) -> None:
     """A user's own trainers in a folder of their own, beside ours: short, but with a teacher and a ramp."""
     folder = tmp_path / "my_trainers"
     folder.mkdir()
     (folder / "my_variant.py").write_text(OWN_VARIANTS)
-    return {"nnUNet_extTrainer": f"{folder}{os.pathsep}{BY_VARIABLE['nnUNet_extTrainer']}"}
+    make_known(folder, trainers_folder())
 
 
 def assert_everything_was_distilled(fold: Path) -> None:
@@ -124,11 +117,11 @@ def assert_everything_was_distilled(fold: Path) -> None:
 
 def test_3d_regions_and_ignore_label(nnunet_env, own_variants):
     dataset, trainer = prepare(3, regions=True, ignore_label=True), "nnUNetTrainerDSKD_ACW_brief"
-    run("nnUNetv2_train", 900, "3d_fullres", 0, "-tr", trainer, "-device", "cpu", **own_variants)
+    run("nnUNetv2_train", 900, "3d_fullres", 0, "-tr", trainer, "-device", "cpu")
     assert_everything_was_distilled(fold_folder(dataset, trainer, "3d_fullres"))
     output = nnunet_env / "predicted"
     run("nnUNetv2_predict", "-i", dataset / "imagesTs", "-o", output, "-d", 900, "-c", "3d_fullres", "-tr", trainer,
-        "-f", 0, "-device", "cpu", "--disable_tta", **own_variants)  # fmt: skip
+        "-f", 0, "-device", "cpu", "--disable_tta")  # fmt: skip
     assert len(list(output.glob("*.nii.gz"))) == 2 and predicted_labels(output)
 
 
@@ -136,7 +129,7 @@ def test_residual_encoder_plans(nnunet_env, own_variants):
     plans = "nnUNetResEncUNetMPlans"
     dataset = prepare(2, planner=("-pl", "nnUNetPlannerResEncM"), plans_name=plans)
     trainer = "nnUNetTrainerDSKD_ACW_brief"
-    run("nnUNetv2_train", 900, "2d", 0, "-tr", trainer, "-p", plans, "-device", "cpu", **own_variants)
+    run("nnUNetv2_train", 900, "2d", 0, "-tr", trainer, "-p", plans, "-device", "cpu")
     assert_everything_was_distilled(fold_folder(dataset, trainer, "2d", plans))
     checkpoint = torch.load(
         fold_folder(dataset, trainer, "2d", plans) / "checkpoint_final.pth", map_location="cpu", weights_only=False
@@ -153,7 +146,7 @@ def test_a_killed_training_continues(nnunet_env, own_variants):
     command = ("nnUNetv2_train", "900", "2d", "0", "-tr", trainer, "-device", "cpu")
     fold = fold_folder(dataset, trainer, "2d")
     process = subprocess.Popen(
-        [BIN / command[0], *command[1:]], env=os.environ | own_variants | {"OMP_NUM_THREADS": "1"},
+        [BIN / command[0], *command[1:]], env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     try:
@@ -166,7 +159,7 @@ def test_a_killed_training_continues(nnunet_env, own_variants):
     saved = torch.load(fold / "checkpoint_best.pth", map_location="cpu", weights_only=False)["current_epoch"]
     before = rows(fold)
 
-    printed = run(*command, "--c", **own_variants)
+    printed = run(*command, "--c")
     epochs = [int(epoch) for epoch in re.findall(r": Epoch (\d+)$", printed, re.MULTILINE)]
     assert epochs == list(range(saved, 5))
     after = rows(fold)
@@ -184,7 +177,7 @@ def rows(fold: Path) -> pd.DataFrame:
 def test_a_stock_trainer_never_imports_the_shim_and_uninstalling_us_breaks_nothing(clone_of_nnunet, tmp_path):
     run("nnunet-skd", "register")
     look_up = (
-        "import sys; from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find;"
+        "import sys; from nnunet_skd.compat import find_trainer as find;"
         "find('nnUNetTrainer_8000epochs'); find('nnUNetTrainer');"
         "assert not any('zz_nnunet_skd' in name for name in sys.modules);"
     )

@@ -39,7 +39,7 @@ def trained_model(
     trainer.initialize()
     trainer.inference_allowed_mirroring_axes = tuple(range(dim))
     trainer._best_ema = np.float64(0.5)
-    trainer.logger.local_logger.my_fantastic_logging["mean_fg_dice"] = [np.float32(0.25), np.float64(0.5)]
+    trainer.logger.get_checkpoint()["mean_fg_dice"] = [np.float32(0.25), np.float64(0.5)]
     folder = Path(trainer.output_folder_base)
     for fold in folds:
         for parameter in trainer.network.parameters():
@@ -268,27 +268,30 @@ def test_network_with_other_weights_is_refused(nnunet_env):
     refused(nnunet_env, trained_model(nnUNetTrainerBN), "do not fit the network that nnUNetTrainer builds")
 
 
-def test_network_that_differs_without_weights_is_refused(nnunet_env, monkeypatch):
+def test_network_that_differs_without_weights_is_refused(nnunet_env, make_known):
     """Another activation has no weights: only comparing with the trainer's own network finds it."""
     trainers = nnunet_env / "trainers"
     trainers.mkdir()
     (trainers / "relu.py").write_text(
+        "import functools\n"
         "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n"
         "class nnUNetTrainerReLU(nnUNetTrainer):\n"
         "    @staticmethod\n"
-        "    def build_network_architecture(plans_manager, configuration_manager, inputs, outputs,\n"
-        "                                   enable_deep_supervision=True):\n"
-        "        configuration_manager.network_arch_init_kwargs['nonlin'] = 'torch.nn.ReLU'\n"
-        "        return nnUNetTrainer.build_network_architecture(plans_manager, configuration_manager, inputs,\n"
-        "                                                        outputs, enable_deep_supervision)\n"
+        "    @functools.wraps(nnUNetTrainer.build_network_architecture)\n"
+        "    def build_network_architecture(*arguments, **named):\n"
+        "        network = nnUNetTrainer.build_network_architecture(*arguments, **named)\n"
+        "        for module in network.modules():\n"
+        "            if hasattr(module, 'negative_slope'):\n"
+        "                module.negative_slope = 0.0\n"
+        "        return network\n"
     )
     source = trained_model(nnUNetTrainer)
     file = source / "fold_0" / "checkpoint_final.pth"
     torch.save(torch.load(file, weights_only=False) | {"trainer_name": "nnUNetTrainerReLU"}, file)
-    monkeypatch.setenv("nnUNet_extTrainer", str(trainers))
+    make_known(trainers)
     refused(nnunet_env, source, "nnUNetTrainerReLU computes something else than the stock network")
 
-    monkeypatch.delenv("nnUNet_extTrainer")
+    torch.save(torch.load(file, weights_only=False) | {"trainer_name": "nnUNetTrainerNotInstalledHere"}, file)
     assert not export_nnunet(source, nnunet_env / "model.zip", [0]).trainer_found
 
 

@@ -260,13 +260,13 @@ def test_a_second_run_adds_new_cases_renews_changed_ones_and_leaves_the_rest(toy
     before = ages(toy)
     toy.run()
     assert ages(toy) == before
-    save(toy.source / "b_0000.png", image(2, 60))
+    save(toy.source / "b_0000.png", image(2, 40))
     toy.add("c")
     toy.run()
     after = ages(toy)
     assert {name for name in before if before[name] != after[name]} == {"b.b2nd", "b_seg.b2nd", "b.pkl"}
     assert toy.cases() == ["a", "b", "c"]
-    assert infer_dataset_class(str(toy.made))(str(toy.made)).load_case("b")[0].shape == (1, 1, 60, 60)
+    assert infer_dataset_class(str(toy.made))(str(toy.made)).load_case("b")[0].shape == (1, 1, 40, 40)
 
 
 def test_unchanged_images_are_not_read_again_not_even_after_they_were_touched_or_moved(toy, monkeypatch):

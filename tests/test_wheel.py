@@ -14,6 +14,7 @@ import pytest
 
 import nnunet_skd
 import nnunet_skd.trainers
+from nnunet_skd.compat import READS_EXT_TRAINER
 
 ROOT = Path(__file__).parents[1]
 # folder in the repository -> package
@@ -93,6 +94,7 @@ def test_the_wheel_holds_every_module_and_preset(wheel):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not READS_EXT_TRAINER, reason="nnU-Net reads nnUNet_extTrainer since 2.8")
 def test_the_wheel_works_in_a_fresh_environment(wheel, tmp_path, nnunet_env):
     """One that sees the packages of this environment, but not its nnunet_skd."""
     venv.create(tmp_path / "venv", with_pip=True)
@@ -111,7 +113,7 @@ def test_the_wheel_works_in_a_fresh_environment(wheel, tmp_path, nnunet_env):
     look_up = (
         "import nnunet_skd\n"
         "from nnunet_skd.tools.compact.presets import load_preset\n"
-        "from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find\n"
+        "from nnunet_skd.compat import find_trainer as find\n"
         "load_preset('cpu_demo')\n"
         "print(find('nnUNetTrainerDSKD').__mro__[1].__module__, nnunet_skd.__file__)\n"
     )

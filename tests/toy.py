@@ -163,7 +163,7 @@ def start_epoch(trainer, epoch: int):
         trainer.dataloader_train = "none needed"
         trainer.teacher.attach(trainer)
     trainer.current_epoch = epoch
-    trainer.logger.local_logger.my_fantastic_logging["lrs"] = [trainer.initial_lr] * epoch
+    trainer.logger.get_checkpoint()["lrs"] = [trainer.initial_lr] * epoch
     trainer.on_train_epoch_start()
 
 

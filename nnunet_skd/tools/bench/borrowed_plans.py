@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunet_skd.compat import set_variables
 from nnunet_skd.tools.install.discovery import trainers_folder
 
 
@@ -37,12 +38,8 @@ def borrowed_plans(plans_file: Path, configuration: str) -> Iterator[Path]:
             "nnUNet_wandb_enabled": "0",
         }
         before = {name: os.environ.get(name) for name in values}
-        os.environ.update(values)
+        set_variables(values)
         try:
             yield folder
         finally:
-            for name, value in before.items():
-                if value is None:
-                    del os.environ[name]
-                else:
-                    os.environ[name] = value
+            set_variables(before)

@@ -7,10 +7,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_skd import __version__
+from nnunet_skd.compat import find_trainer
 from nnunet_skd.tools.bench.borrowed_plans import borrowed_plans
 from nnunet_skd.tools.bench.losses import BATCH_SIZE, bench_losses
 from nnunet_skd.tools.bench.trainers import bench_trainers
@@ -137,7 +137,7 @@ def _check_trainers(names: list[str], path: Path, configuration: str) -> None:
         for name in names:
             try:
                 with redirect_stdout(io.StringIO()):
-                    recursive_find_trainer_class_by_name(name)
+                    find_trainer(name)
             except RuntimeError as error:
                 raise BadInput(
                     f"nnU-Net does not find the trainer '{name}'. Check the spelling; the folder of your own trainer"

@@ -14,6 +14,7 @@ from nnunetv2.run.run_training import get_trainer_from_args
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from nnunet_skd.compat import set_variables
 from nnunet_skd.tools.bench.borrowed_plans import borrowed_plans
 from nnunet_skd.tools.bench.measure import Stopwatch, alternate, paired_ratio, summary, tensor_memory
 from nnunet_skd.tools.bench.random_data import random_batch, random_case
@@ -50,7 +51,7 @@ def bench_trainers(
         torch._dynamo.config.patch(skip_nnmodule_hook_guards=False),
     ):
         for i, name in enumerate(tqdm(names, desc="building and warming up", leave=False)):
-            os.environ["nnUNet_results"] = str(folder / f"nnUNet_results_{i}")
+            set_variables({"nnUNet_results": str(folder / f"nnUNet_results_{i}")})
             arm, memory = tensor_memory(partial(_Arm, name, plans_file, configuration, device), _Arm.step, device)
             arm.peak_memory = memory.peak
             arms.append(arm)

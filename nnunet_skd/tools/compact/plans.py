@@ -4,9 +4,9 @@ import json
 import re
 from pathlib import Path
 
-from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
+from nnunet_skd.compat import nnunet_folder
 from nnunet_skd.tools.compact.configuration import compact_configuration
 from nnunet_skd.tools.compact.presets import load_preset
 from nnunet_skd.tools.errors import BadInput
@@ -61,10 +61,11 @@ def plans_file(dataset: int | str, plans_name: str) -> Path:
     Raises:
         BadInput: nnUNet_preprocessed is not set, no such dataset, or one of the two files is missing.
     """
-    if not nnUNet_preprocessed.is_set():
+    preprocessed = nnunet_folder("nnUNet_preprocessed")
+    if preprocessed is None:
         raise BadInput("nnUNet_preprocessed is not set. Export it as for nnUNetv2_plan_and_preprocess")
     try:
-        folder = Path(nnUNet_preprocessed) / maybe_convert_to_dataset_name(dataset)
+        folder = preprocessed / maybe_convert_to_dataset_name(dataset)
     except (RuntimeError, ValueError) as error:
         raise BadInput(str(error)) from error
     path = folder / f"{plans_name}.json"

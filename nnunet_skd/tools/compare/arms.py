@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from batchgenerators.utilities.file_and_folder_operations import load_json
-from nnunetv2.paths import nnUNet_results
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.file_path_utilities import convert_trainer_plans_config_to_identifier
 
+from nnunet_skd.compat import nnunet_folder
 from nnunet_skd.tools.errors import BadInput
 
 NO_FOLD = "-"
@@ -48,16 +48,15 @@ def trained_arms(
     Raises:
         BadInput: no such dataset or result, an arm twice, different numbers of names, different labels.
     """
-    if not nnUNet_results.is_set():
+    results = nnunet_folder("nnUNet_results")
+    if results is None:
         raise BadInput("nnUNet_results is not set. Export it as for the training")
     try:
         dataset = maybe_convert_to_dataset_name(dataset_name_or_id)
     except (RuntimeError, ValueError) as error:
         raise BadInput(str(error)) from error
     parts = _one_or_each(**{"-tr": trainers, "-p": plans, "-c": configurations})
-    models = [
-        Path(nnUNet_results.require()) / dataset / convert_trainer_plans_config_to_identifier(*arm) for arm in parts
-    ]
+    models = [results / dataset / convert_trainer_plans_config_to_identifier(*arm) for arm in parts]
     arms, missing = [], []
     for name, (trainer, plan, configuration), model in zip(_short_names(parts), parts, models, strict=True):
         folders = {fold: model / f"fold_{fold}" / "validation" for fold in folds}

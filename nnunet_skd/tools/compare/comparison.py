@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import pandas as pd
 from nnunetv2.configuration import default_num_processes
-from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
+from nnunet_skd.compat import nnunet_folder
 from nnunet_skd.tools.cases import channel_files, load_dataset_json
 from nnunet_skd.tools.compare.arms import NO_FOLD, Arm, predicted_arms, trained_arms
 from nnunet_skd.tools.compare.values import SUMMARY_METRICS, evaluated_values, summary_values
@@ -82,10 +82,12 @@ def trained_comparison(
     dataset, arms, dataset_json = trained_arms(
         dataset_name_or_id, trainers, configurations, plans, list(dict.fromkeys(map(str, folds)))
     )
-    raw = Path(nnUNet_raw.require()) / dataset if nnUNet_raw.is_set() else None
+    raw, preprocessed = (
+        folder and folder / dataset for folder in map(nnunet_folder, ("nnUNet_raw", "nnUNet_preprocessed"))
+    )
     references = [raw / "labelsTr"] if raw else []
-    if nnUNet_preprocessed.is_set():
-        references.insert(0, Path(nnUNet_preprocessed.require()) / dataset / "gt_segmentations")
+    if preprocessed:
+        references.insert(0, preprocessed / "gt_segmentations")
     reference_dir = next((r for r in references if r.is_dir()), None)
     if set(metrics) <= set(SUMMARY_METRICS):
         cases = summary_values(arms, metrics, dataset_json)

@@ -1,7 +1,6 @@
 """Convert a data set: from the publishers' files to a folder in nnU-Net's raw format."""
 
 import importlib
-import os
 import re
 import shutil
 from contextlib import suppress
@@ -9,10 +8,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_datasets
 
 from nnunet_skd import __version__
+from nnunet_skd.compat import nnunet_folder
 from nnunet_skd.tools.convert.archives import unpack
 from nnunet_skd.tools.convert.common import Files, Found
 from nnunet_skd.tools.convert.dataset import name_cases, refusal, write_dataset
@@ -86,7 +85,8 @@ def dataset_module(dataset: str) -> ModuleType:
 
 def _target(dataset_id: int, name: str) -> Path:
     """The folder to make; refuses before anything is read."""
-    if not nnUNet_raw.is_set() or not os.path.isdir(nnUNet_raw):
+    raw = nnunet_folder("nnUNet_raw")
+    if raw is None or not raw.is_dir():
         raise BadInput("nnUNet_raw is not set to a folder that exists: export nnUNet_raw=/path/to/nnUNet_raw")
     if not 1 <= dataset_id <= 999:
         raise BadInput(f"-d {dataset_id}: nnU-Net's dataset ids are 1 to 999")
@@ -99,7 +99,7 @@ def _target(dataset_id: int, name: str) -> Path:
             f"-d {dataset_id} is in use by {', '.join(used)} (looked in nnUNet_raw, nnUNet_preprocessed and "
             f"nnUNet_results). Take another id" + (f", {free} is free" if free else "")
         )
-    return Path(nnUNet_raw) / f"Dataset{dataset_id:03d}_{name}"
+    return raw / f"Dataset{dataset_id:03d}_{name}"
 
 
 def _files_below(root: Path) -> list[Path]:
@@ -118,14 +118,16 @@ def _give_split_to_nnunet(target: Path) -> None:
 
     A failure is no reason to take the data set away: ``_tell`` prints the copy command if the file is not there.
     """
-    if (target / "splits_final.json").exists() and nnUNet_preprocessed.is_set():
+    split, for_nnunet = target / "splits_final.json", _split_for_nnunet(target)
+    if split.exists() and for_nnunet is not None:
         with suppress(OSError):
-            _split_for_nnunet(target).parent.mkdir(parents=True)
-            shutil.copyfile(target / "splits_final.json", _split_for_nnunet(target))
+            for_nnunet.parent.mkdir(parents=True)
+            shutil.copyfile(split, for_nnunet)
 
 
-def _split_for_nnunet(target: Path) -> Path:
-    return Path(nnUNet_preprocessed) / target.name / "splits_final.json"
+def _split_for_nnunet(target: Path) -> Path | None:
+    preprocessed = nnunet_folder("nnUNet_preprocessed")
+    return preprocessed and preprocessed / target.name / "splits_final.json"
 
 
 def _tell(found: Found, target: Path, splits: list[dict]) -> None:
@@ -140,7 +142,8 @@ def _tell(found: Found, target: Path, splits: list[dict]) -> None:
         print("left out (recorded in dataset.json):\n  " + "\n  ".join(found.problems))
     if splits:
         print(f"split: fold 0 has {len(splits[0]['train'])} cases to train on, {len(splits[0]['val'])} to validate on")
-        if not (nnUNet_preprocessed.is_set() and _split_for_nnunet(target).exists()):
+        for_nnunet = _split_for_nnunet(target)
+        if for_nnunet is None or not for_nnunet.exists():
             print(
                 "nnUNet_preprocessed is not set or not writable. Fix that, then give nnU-Net the split:\n"
                 f"  mkdir -p $nnUNet_preprocessed/{target.name}\n"

@@ -66,10 +66,7 @@ def check_trainer(trainer: str, environment: dict[str, str]) -> None:
         BadInput: nnU-Net does not find it, or cannot import it.
     """
     print(f"Looking for {trainer} ...", flush=True)
-    look_up = (
-        "import sys; from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find;"
-        "find(sys.argv[1])"
-    )
+    look_up = "import sys; from nnunet_skd.compat import find_trainer; find_trainer(sys.argv[1])"
     done = subprocess.run([sys.executable, "-c", look_up, trainer], env=environment, capture_output=True, text=True)
     if done.returncode:
         cause = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit status {done.returncode}"

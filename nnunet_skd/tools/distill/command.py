@@ -23,9 +23,9 @@ import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
-from nnunetv2.paths import nnUNet_results
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunet_skd.compat import nnunet_folder
 from nnunet_skd.model_checks import VARIABLE, check_model, teaching_folds
 from nnunet_skd.tools.compact.plans import plans_file
 from nnunet_skd.tools.demo.processes import program
@@ -102,8 +102,9 @@ def _model_folder(model: str, dataset: str) -> Path:
         BadInput: there is neither.
     """
     places = [Path(model).expanduser()]
-    if nnUNet_results.is_set():
-        places.append(Path(nnUNet_results) / dataset / model)
+    results = nnunet_folder("nnUNet_results")
+    if results is not None:
+        places.append(results / dataset / model)
     for place in places:
         if place.is_dir():
             return place.resolve()

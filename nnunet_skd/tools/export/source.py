@@ -1,7 +1,6 @@
 """What every export starts from: a trained model, read without executing it, whose network is proven to be stock."""
 
 import contextlib
-import inspect
 import io
 import json
 import math
@@ -13,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
 from nnunet_skd.catalogue import trainer_classes
+from nnunet_skd.compat import build_network, find_trainer
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.export.checkpoint import read_checkpoint
 
@@ -167,17 +166,7 @@ class TrainedModel:
 
     def _load(self, trainer: type, configuration: ConfigurationManager, weights: dict, file: Path) -> nn.Module:
         channels = self.num_input_channels(configuration), self.label_manager.num_segmentation_heads
-        build = trainer.build_network_architecture
-        if "plans_manager" in inspect.signature(build).parameters:
-            network = build(self.plans_manager, configuration, *channels, enable_deep_supervision=False)
-        else:  # the signature up to nnU-Net 2.7
-            network = build(
-                configuration.network_arch_class_name,
-                configuration.network_arch_init_kwargs,
-                configuration.network_arch_init_kwargs_req_import,
-                *channels,
-                enable_deep_supervision=False,
-            )
+        network = build_network(trainer, self.plans_manager, configuration, *channels, enable_deep_supervision=False)
         try:
             network.load_state_dict(weights)
         except (RuntimeError, TypeError, AttributeError) as error:
@@ -216,6 +205,6 @@ def _find_trainer(name: str) -> type[nnUNetTrainer] | None:
     """The trainer's class as nnU-Net finds it, or from this package's catalogue. None if it is not installed here."""
     with contextlib.redirect_stdout(io.StringIO()):  # nnU-Net prints every module that it looks into
         try:
-            return recursive_find_trainer_class_by_name(name)
+            return find_trainer(name)
         except RuntimeError:
             return trainer_classes().get(name)

@@ -6,6 +6,7 @@ from pathlib import Path
 import nnunetv2
 
 import nnunet_skd.trainers
+from nnunet_skd.compat import READS_EXT_TRAINER, nnunet_version
 
 # nnU-Net searches nnunetv2/training/nnUNetTrainer: modules first, then packages in alphabetical order, and imports each
 # on the way. A package that sorts behind all others is therefore never imported when a stock trainer is asked for.
@@ -37,6 +38,16 @@ def export_line() -> str:
     return f'export nnUNet_extTrainer="{trainers_folder()}${{nnUNet_extTrainer:+:$nnUNet_extTrainer}}"'
 
 
+def ways_in() -> str:
+    """The lines that make nnU-Net find the trainers, one of which is enough."""
+    return f"nnunet-skd register\nor: {export_line()}" if READS_EXT_TRAINER else "nnunet-skd register"
+
+
+def without_variable() -> str:
+    """What to say where somebody relies on a variable that this nnU-Net does not read."""
+    return f"nnU-Net {nnunet_version()} does not read nnUNet_extTrainer: this came with 2.8"
+
+
 def shim_folder() -> Path:
     """Where the shim lives in the active nnunetv2, which may be an editable clone."""
     return Path(nnunetv2.__path__[0], "training", "nnUNetTrainer", SHIM_PACKAGE)
@@ -53,6 +64,8 @@ def is_registered() -> bool:
 
 
 def folders_on_variable() -> list[Path]:
-    """The existing folders that ``nnUNet_extTrainer`` names, in nnU-Net's order."""
+    """The existing folders that ``nnUNet_extTrainer`` names, in nnU-Net's order; none where nnU-Net reads none."""
+    if not READS_EXT_TRAINER:
+        return []
     entries = os.environ.get("nnUNet_extTrainer", "").split(os.pathsep)
     return [Path(entry).resolve() for entry in entries if entry.strip() and os.path.exists(entry)]

@@ -1,7 +1,8 @@
 """Check whether a training could start on this machine, and say how to fix it if not.
 
 It checks the versions, nnU-Net's folders, how nnU-Net finds the trainers of this package, what a trainer's name
-resolves to, the device and torch.compile. The exit status is 0 only if a training could start.
+resolves to, the device and torch.compile, and after an upgrade of nnU-Net whether the unfinished trainings in
+nnUNet_results can go on. The exit status is 0 only if a training could start.
 
   nnunet-skd doctor
   nnunet-skd doctor -tr nnUNetTrainerDSKD_250epochs -device cpu
@@ -19,15 +20,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_skd.catalogue import trainer_classes
+from nnunet_skd.compat import (
+    OLDEST,
+    READS_EXT_TRAINER,
+    TESTED,
+    find_trainer,
+    is_too_old,
+    nnunet_folder,
+    nnunet_version,
+)
+from nnunet_skd.tools.files import listed
 from nnunet_skd.tools.install.discovery import (
-    export_line,
     folders_on_variable,
     is_registered,
     shim_folder,
     trainers_folder,
+    ways_in,
+    without_variable,
 )
-
-TESTED_NNUNET = "2.8"
+from nnunet_skd.tools.install.unfinished import unfinished_trainings
 
 
 @dataclass
@@ -59,7 +70,11 @@ def run(args: argparse.Namespace) -> int:
 
 def examine(trainer: str, device: str | None = None) -> list[Finding]:
     """All findings, for the trainer ``trainer`` on ``device`` (None: what this machine has)."""
-    return [*_versions(), *_commands(), *_folders(), *_discovery(), *_resolution(trainer), *_device(device)]
+    found = [*_versions(), *_commands(), *_folders()]
+    if is_too_old(nnunet_version()):
+        return found  # nothing of this package can be imported that the rest would ask
+    found += [*_discovery(), *_resolution(trainer), *_device(device)]
+    return [*found, *_unfinished(can_start=all(finding.level != "problem" for finding in found))]
 
 
 def _versions() -> list[Finding]:
@@ -68,9 +83,13 @@ def _versions() -> list[Finding]:
     findings = [Finding("ok", f"nnunet_skd {__version__}, Python {platform.python_version()} at {sys.executable}")]
     for package in ("nnunetv2", "torch", "batchgenerators", "dynamic_network_architectures"):
         findings.append(Finding("ok", f"{package} {importlib.metadata.version(package)}"))
-    nnunet = importlib.metadata.version("nnunetv2")
-    if not nnunet.startswith(f"{TESTED_NNUNET}."):
-        findings.append(Finding("hint", f"tested with nnunetv2 {TESTED_NNUNET}.x; you have {nnunet}"))
+    nnunet, newest = nnunet_version(), TESTED[-1]
+    if is_too_old(nnunet):
+        text = f"nnunetv2 {nnunet} is too old: the trainers need {OLDEST} or later"
+        findings.append(Finding("problem", text, f'pip install "nnunetv2=={newest}"'))
+    elif nnunet not in TESTED:
+        text = f"nnunetv2 {nnunet} was not tested with these trainers: {', '.join(TESTED)} were"
+        findings.append(Finding("hint", text, f'if anything fails: pip install "nnunetv2=={newest}"'))
     return findings
 
 
@@ -117,10 +136,11 @@ def _discovery() -> list[Finding]:
     if on_variable:
         findings.append(Finding("ok", f"nnUNet_extTrainer names {trainers_folder()}"))
     if not findings:
-        findings.append(
-            Finding("problem", "nnU-Net cannot find the trainers", f"nnunet-skd register\nor: {export_line()}")
-        )
-    for entry in os.environ.get("nnUNet_extTrainer", "").split(os.pathsep):
+        findings.append(Finding("problem", "nnU-Net cannot find the trainers", ways_in()))
+    entries = os.environ.get("nnUNet_extTrainer", "").split(os.pathsep)
+    if not READS_EXT_TRAINER:
+        return [*findings, *([Finding("hint", without_variable())] if any(entries) else [])]
+    for entry in entries:
         if entry.strip() and not os.path.exists(entry):
             text = f"nnUNet_extTrainer names {entry}, which does not exist; nnU-Net skips it silently"
             findings.append(Finding("hint", text))
@@ -129,11 +149,9 @@ def _discovery() -> list[Finding]:
 
 def _resolution(trainer: str) -> list[Finding]:
     """Ask nnU-Net's own finder."""
-    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            found = recursive_find_trainer_class_by_name(trainer)
+            found = find_trainer(trainer)
     except Exception as error:  # whatever a module on the search path raises is what the user must see
         remedy = (
             "" if trainer in trainer_classes() else "Known to this package: " + ", ".join(sorted(trainer_classes()))
@@ -147,6 +165,23 @@ def _resolution(trainer: str) -> list[Finding]:
     if trainer in trainer_classes() and source.parent != trainers_folder():
         text = f"-tr {trainer} is not the trainer of this package in {trainers_folder()}"
         findings.append(Finding("problem", text, f"Rename or remove the class in {source}"))
+    return findings
+
+
+def _unfinished(can_start: bool) -> list[Finding]:
+    """One line for all that can go on, one for each that cannot."""
+    results = nnunet_folder("nnUNet_results")
+    if results is None or not results.is_dir():
+        return []
+    trainings = unfinished_trainings(results)
+    findings = [Finding("hint", f"{t.fold} cannot go on: {t.obstacle}") for t in trainings if t.obstacle]
+    going = [t.fold.relative_to(results) for t in trainings if not t.obstacle]
+    if going and can_start:
+        text = f"with nnunetv2 {nnunet_version()} these can go on (nnUNetv2_train ... --c): {listed(going)}"
+        findings.append(Finding("ok", text))
+    elif going:
+        text = f"once the problems above are fixed these can go on (nnUNetv2_train ... --c): {listed(going)}"
+        findings.append(Finding("hint", text))
     return findings
 
 

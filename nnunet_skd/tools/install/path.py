@@ -1,14 +1,16 @@
 """Print the folder for nnU-Net's environment variable nnUNet_extTrainer.
 
 For containers, read-only installations, and everyone who prefers a variable to `nnunet-skd register`. It must be set
-for training and for prediction. This keeps what the variable already holds:
+for training and for prediction; nnU-Net reads it since version 2.8. This keeps what the variable already holds:
 
   export nnUNet_extTrainer="$(nnunet-skd path)${nnUNet_extTrainer:+:$nnUNet_extTrainer}"
 """
 
 import argparse
 
-from nnunet_skd.tools.install.discovery import trainers_folder
+from nnunet_skd.compat import READS_EXT_TRAINER
+from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.install.discovery import trainers_folder, without_variable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,4 +18,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    if not READS_EXT_TRAINER:
+        raise BadInput(f"{without_variable()}. Use 'nnunet-skd register'")
     print(trainers_folder())

@@ -6,6 +6,7 @@ cluster job and GUI that uses this Python environment. nnU-Net finds its own tra
 and the module does nothing if nnunet_skd is uninstalled. Run the command again after reinstalling nnunetv2.
 
 Where nnunetv2 is read-only or must not be changed, set nnUNet_extTrainer instead (see `nnunet-skd path --help`).
+nnU-Net before 2.8 does not read that variable: there, this command is the only way.
 
   nnunet-skd register
   nnunet-skd register --remove
@@ -14,8 +15,15 @@ Where nnunetv2 is read-only or must not be changed, set nnUNet_extTrainer instea
 import argparse
 import shutil
 
+from nnunet_skd.compat import READS_EXT_TRAINER
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.install.discovery import export_line, is_registered, shim_files, shim_folder
+from nnunet_skd.tools.install.discovery import (
+    export_line,
+    is_registered,
+    shim_files,
+    shim_folder,
+    without_variable,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +47,7 @@ def register() -> bool:
         False where it was already there.
 
     Raises:
-        BadInput: nnunetv2 is read-only; the message holds the line for nnUNet_extTrainer.
+        BadInput: nnunetv2 is read-only; the message says what to use instead.
     """
     if is_registered():
         return False
@@ -48,9 +56,10 @@ def register() -> bool:
         for path, text in shim_files().items():
             path.write_text(text)
     except OSError as error:
-        raise BadInput(
-            f"cannot write to {shim_folder()}: {error.strerror}. Use the environment variable instead:\n{export_line()}"
-        ) from error
+        instead = f"Use the environment variable instead:\n{export_line()}"
+        if not READS_EXT_TRAINER:
+            instead = f"{without_variable()}. Install nnunetv2 into an environment of your own, or upgrade it"
+        raise BadInput(f"cannot write to {shim_folder()}: {error.strerror}. {instead}") from error
     return True
 
 

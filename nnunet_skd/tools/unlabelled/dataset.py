@@ -5,11 +5,11 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from nnunetv2.paths import nnUNet_raw
 from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
+from nnunet_skd.compat import nnunet_folder
 from nnunet_skd.tools.compact.plans import plans_file
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.files import listed
@@ -112,4 +112,5 @@ def test_images(dataset: Dataset) -> dict[str, list[Path]]:
 
 
 def _raw_folder(dataset: Dataset) -> Path | None:
-    return Path(nnUNet_raw) / dataset.plans.dataset_name if nnUNet_raw.is_set() else None
+    raw = nnunet_folder("nnUNet_raw")
+    return raw and raw / dataset.plans.dataset_name

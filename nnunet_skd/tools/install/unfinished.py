@@ -1,0 +1,49 @@
+"""Trainings of this package's trainers that were begun and not finished, and whether they can go on."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunet_skd.checkpoint import PARTS, read_extra
+from nnunet_skd.compat import find_trainer
+
+
+@dataclass(frozen=True)
+class Training:
+    """``obstacle`` says in one line why it cannot go on; empty where it can."""
+
+    fold: Path
+    obstacle: str
+
+
+def unfinished_trainings(results: Path) -> list[Training]:
+    """All below nnUNet_results, in the order of their names. Trainings of other packages are left out."""
+    trainings = []
+    for fold in sorted(results.glob("*/*__*__*/fold_*")):
+        # what nnUNetv2_train --c takes, in its order
+        names = ("checkpoint_latest.pth", "checkpoint_best.pth")
+        checkpoint = next((fold / name for name in names if (fold / name).is_file()), None)
+        if checkpoint is None or (fold / "checkpoint_final.pth").is_file():
+            continue
+        try:
+            extra, trainer = read_extra(str(checkpoint))
+        except ValueError as error:
+            trainings.append(Training(fold, str(error)))
+            continue
+        if extra is not None:
+            trainings.append(Training(fold, _obstacle(extra, trainer)))
+    return trainings
+
+
+def _obstacle(extra: dict, trainer: str) -> str:
+    if not set(extra) <= PARTS:
+        return "it was begun with an earlier version of nnunet_skd, continue it with that one"
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            find_trainer(trainer)
+    except Exception as error:  # whatever a module on the search path raises
+        return f"its trainer {trainer} is not found ({type(error).__name__})"
+    return ""
