@@ -1,6 +1,7 @@
 """Raw datasets of the studies' own: the labelled cases of a draw alone, so that fingerprint and plans know no others.
 
-They are links into the raw datasets that you name with --raw, and numbered from 500 on.
+They are links into the raw datasets that you name with --raw, and numbered from 500 on. Folds are nnU-Net's own, in the
+dataset that holds all cases.
 """
 
 import json
@@ -13,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
 from driver.place import write_whole
@@ -50,9 +52,14 @@ def choose(cases: list[str], which: str) -> list[str]:
     if which == "all":
         return cases
     if which.startswith("fold "):
-        return sorted(generate_crossval_split(cases, seed=12345, n_splits=5)[int(which.removeprefix("fold "))]["train"])
+        return sorted(folds(cases)[int(which.removeprefix("fold "))]["train"])
     number, draw = map(int, re.fullmatch(r"(\d+) of draw (\d+)", which).groups())
     return sorted(np.random.default_rng(draw).permutation(cases)[:number].tolist())
+
+
+def folds(cases: list[str]) -> list[dict]:
+    """nnU-Net's own five folds; fewer where there are fewer cases."""
+    return generate_crossval_split(sorted(cases), seed=12345, n_splits=min(5, len(cases)))
 
 
 def outside(cases: list[str], which: str) -> list[str]:
@@ -62,6 +69,7 @@ def outside(cases: list[str], which: str) -> list[str]:
 
 def draw_dataset(source: Raw, which: str, annotated_slices: int | None, raw: Path) -> str:
     """The raw dataset of a draw in the folder ``raw``, made if it is not there yet; returns its name."""
+    which = "all" if which.startswith("fold ") else which
     if which == "all" and annotated_slices is None:
         link = raw / source.folder.name
         if not link.exists():
@@ -111,8 +119,6 @@ def link_all(files: Iterable[Path], folder: Path) -> None:
 
 def keep_slices(label: Path, target: Path, number: int, ignore: int) -> None:
     """Write a label with ``number`` axial slices, evenly spread over those that hold a class; the rest is ignored."""
-    import SimpleITK as sitk
-
     image = sitk.ReadImage(str(label))
     array = sitk.GetArrayFromImage(image)
     annotated = np.flatnonzero(array.any((1, 2)))
@@ -122,6 +128,15 @@ def keep_slices(label: Path, target: Path, number: int, ignore: int) -> None:
     result = sitk.GetImageFromArray(sparse)
     result.CopyInformation(image)
     sitk.WriteImage(result, str(target))
+
+
+def fill_ignored(label: Path, prediction: Path, ignore: int) -> None:
+    """Overwrite a prediction by the label wherever that is not the ignore label."""
+    annotated, predicted = sitk.ReadImage(str(label)), sitk.ReadImage(str(prediction))
+    array, known = sitk.GetArrayFromImage(predicted), sitk.GetArrayFromImage(annotated)
+    filled = sitk.GetImageFromArray(np.where(known == ignore, array, known).astype(array.dtype))
+    filled.CopyInformation(predicted)
+    sitk.WriteImage(filled, str(prediction))
 
 
 def _values(dataset_json: dict) -> list[int]:
@@ -147,6 +162,9 @@ def preprocess(name: str, configuration: str, preset: dict, preprocessed: Path) 
 
     once("fingerprint", "nnUNetv2_extract_fingerprint", "-d", number, "-np", "1", "--clean")
     once("plans", "nnUNetv2_plan_experiment", "-d", number)
+    splits = folder / "splits_final.json"
+    if not splits.exists():  # as nnU-Net makes it, but not by two trainings at once
+        write_whole(splits, json.dumps(folds(Raw(Path(os.environ["nnUNet_raw"]) / name).cases()), indent=1))
     once(configuration, "nnUNetv2_preprocess", "-d", number, "-c", configuration, "-np", "1")
     compact = f"{configuration}_{preset['name']}"
     write_whole(folder / f"{compact}.json", json.dumps(preset))

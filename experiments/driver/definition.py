@@ -26,15 +26,16 @@ class Arm:
 
     Args:
         trainer: a name of nnU-Net's or this package's trainers, or ``module:Class`` of a file in experiments/.
-        labelled: ``draw``, the labelled cases of the draw, or ``all`` labelled cases of the dataset.
+        labelled: ``draw``, what the draw has labelled; ``all`` labels of the dataset; or ``fold 0`` to ``fold 4``, the
+            training cases of that fold.
         steps: factor on the study's steps.
         preset: another preset than the study's, such as a compact width.
         models: finished models that this arm needs.
         environment: variables for the training; ``{models}`` stands for the folders of ``models``, joined by ":".
         start: the arm whose model of the same draw and seed gives the starting weights (nnU-Net's -pretrained_weights).
-        prepare: ``pseudo_labels``: the one model of ``models`` labels the images outside the draw, with mirroring, and
-            the training takes these labels as if they were true; ``unlabelled``: the images outside the draw are given
-            to the training by ``nnunet-skd unlabelled``.
+        prepare: ``pseudo_labels``: the one model of ``models`` labels the images outside the draw and the slices that
+            nobody annotated, with mirroring, and the training takes these labels as if they were true; ``unlabelled``:
+            the images outside the draw are given to the training by ``nnunet-skd unlabelled``.
         ensemble: nothing is trained; the ``models`` predict together.
         seeds: other seeds than the study's.
     """
@@ -111,9 +112,9 @@ class Study:
         for other in [model.arm for model in arm.models] + ([arm.start] if arm.start else []):
             if other not in self.arms:
                 raise BadInput(f"arm '{name}' needs '{other}', which the study does not have")
-        if arm.labelled not in ("draw", "all"):
-            raise BadInput(f"arm '{name}': labelled is 'draw' or 'all', not '{arm.labelled}'")
-        if arm.labelled == "all" and self.test == "rest":
+        if not re.fullmatch(r"draw|all|fold [0-4]", arm.labelled):
+            raise BadInput(f"arm '{name}': labelled is 'draw', 'all' or 'fold 0' to 'fold 4', not '{arm.labelled}'")
+        if arm.labelled != "draw" and self.test == "rest":
             raise BadInput(f"arm '{name}' would be trained on the cases that it is tested on")
         if arm.prepare is not None and arm.prepare not in PREPARATIONS:
             raise BadInput(f"arm '{name}': prepare is one of {', '.join(PREPARATIONS)}, not '{arm.prepare}'")

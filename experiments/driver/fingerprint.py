@@ -11,22 +11,25 @@ from importlib.metadata import version
 from pathlib import Path
 
 from driver.definition import EXPERIMENTS
+from driver.finding import find_trainer
 
-PROTOCOL = (EXPERIMENTS / "protocol.py", EXPERIMENTS / "driver" / "prediction.py")
+PROTOCOL = EXPERIMENTS / "protocol.py"
+DATASETS = EXPERIMENTS / "driver" / "datasets.py"
 
 
-def fingerprint(trainer: str) -> str:
-    """The versions that a training with this trainer depends on, such as ``nnunetv2=2.8.1 torch=2.14.1 protocol=...``.
+def fingerprint(recipe: dict) -> str:
+    """The versions that a training depends on, such as ``nnunetv2=2.8.1 torch=2.14.1 protocol=1a2b3c4d``.
 
-    Trainers of this package add ``package=``, those of a file in experiments/ also ``file=``.
+    Trainers of this package add ``package=``, those of a file in experiments/ also ``file=``, and datasets that the
+    driver makes, such as those of a draw, ``datasets=``.
 
     Raises:
         LookupError: there is no such trainer.
     """
-    from protocol import find_trainer
-
-    parts = [f"nnunetv2={version('nnunetv2')}", f"torch={version('torch')}", f"protocol={hash_sources(PROTOCOL)}"]
-    modules = {cls.__module__ for cls in find_trainer(trainer).__mro__}
+    parts = [f"nnunetv2={version('nnunetv2')}", f"torch={version('torch')}", f"protocol={hash_sources([PROTOCOL])}"]
+    if " of draw " in recipe["cases"] or recipe["annotated_slices"] or recipe["prepare"]:
+        parts.append(f"datasets={hash_sources([DATASETS])}")
+    modules = {cls.__module__ for cls in find_trainer(recipe["trainer"]).__mro__}
     if any(module.split(".")[0] == "nnunet_skd" for module in modules):
         parts.append(f"package={hash_sources(training_path())}")
     files = [Path(sys.modules[m].__file__) for m in modules if getattr(sys.modules.get(m), "__file__", None)]

@@ -1,10 +1,15 @@
-"""The one place where the studies meet the package's metrics."""
+"""The one place where the studies meet the package's metrics and statistics."""
 
 from pathlib import Path
 
 import pandas as pd
 
 from nnunet_skd.tools.evaluate import evaluate_folders
+from nnunet_skd.tools.statistics import holm, wilcoxon_p
+
+__all__ = ["LOWER_IS_BETTER", "holm", "metrics_of", "wilcoxon_p"]
+
+LOWER_IS_BETTER = ("HD95", "ASD", "b0_error")
 
 
 def metrics_of(references: Path, predictions: Path, dataset_json: Path, metrics: list[str]) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,12 @@ class Place:
         self.predicted = self.folder / "predicted"
         self.rows = self.folder / "rows.csv"
         self.log = self.folder / "log.txt"
+
+    def forget(self) -> None:
+        """Remove everything; what says that it is finished goes first."""
+        for file in (self.rows, self.model):
+            file.unlink(missing_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def read_model(self) -> dict | None:
         return json.loads(self.model.read_text()) if self.model.is_file() else None

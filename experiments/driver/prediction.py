@@ -8,12 +8,14 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from torch import nn
 from tqdm import tqdm
 
+from protocol import SLIDING_WINDOW
+
 
 def predict(models: list[Path], images: dict[str, list[Path]], output: Path, *, mirroring: bool) -> dict[str, float]:
     """Write one segmentation per case; several models are an ensemble, as nnU-Net makes one of its folds.
 
     Args:
-        models: folders that nnU-Net has trained a fold ``all`` into, with equal plans and configuration.
+        models: model folders with one fold each, with equal plans and configuration.
         images: each case's files, one per channel.
         output: folder for the segmentations; made if missing.
         mirroring: average over the axes that the training has mirrored.
@@ -21,10 +23,11 @@ def predict(models: list[Path], images: dict[str, list[Path]], output: Path, *, 
     Returns:
         seconds per case: preprocessing, network, and resampling to the image; reading and writing are left out.
     """
-    predictor = nnUNetPredictor(use_mirroring=mirroring, device=torch.device("cpu"), allow_tqdm=False)
+    predictor = nnUNetPredictor(use_mirroring=mirroring, device=torch.device("cpu"), allow_tqdm=False, **SLIDING_WINDOW)
     weights = []
     for model in models:
-        predictor.initialize_from_trained_model_folder(str(model), ("all",))
+        (fold,) = (folder.name.removeprefix("fold_") for folder in model.glob("fold_*"))
+        predictor.initialize_from_trained_model_folder(str(model), (fold,))
         weights += predictor.list_of_parameters
     predictor.list_of_parameters = weights
     if any(isinstance(module, nn.Conv3d) for module in predictor.network.modules()):

@@ -11,13 +11,15 @@ from nnunet_skd.tools.errors import BadInput
 
 CELL = ["arm", "draw", "seed"]
 KEYS = [*CELL, "mirroring", "case", "label"]
+SHARED = ("nnunetv2", "torch", "protocol", "datasets")  # parts of a fingerprint that all arms have in common
+TEXTS = ("arm", "case", "label", "recipe", "fingerprint")
 
 
 def read_rows(file: Path) -> pd.DataFrame:
-    """The rows of a study; none where it has not begun."""
+    """The rows of a study, or of one training; none where there is no such file."""
     if not file.is_file():
         return pd.DataFrame(columns=[*KEYS, "case_seconds", "step_seconds", "recipe", "fingerprint"])
-    return pd.read_csv(file, dtype={"case": str, "label": str})
+    return pd.read_csv(file, dtype=dict.fromkeys(TEXTS, str))
 
 
 def write_rows(rows: pd.DataFrame, study: Study, file: Path) -> None:
@@ -75,12 +77,31 @@ def refuse_mixtures(rows: pd.DataFrame, plan: dict[Cell, Training], codes: dict[
                 raise BadInput(f"rows of {cell} were made by other code: {code}; now {codes[training.key]}. {fix}")
         if set(mine["recipe"]) - {training.key}:
             raise BadInput(f"rows of {cell} were made with other settings than the study has now. {fix}")
-    for arm, codes_of_arm in rows.groupby("arm")["fingerprint"].unique().items():
-        if len(codes_of_arm) > 1:
-            raise BadInput(
-                f"rows of arm '{arm}' were made by different code: {'; '.join(sorted(codes_of_arm))}. "
-                f'Train the arm anew with --restart "{arm}"'
-            )
+    refuse_mixed_code(rows)
     strangers = set(rows["arm"]) - {cell.arm for cell in plan}
     if strangers:
         raise BadInput(f"there are rows of arms that the study does not have: {', '.join(sorted(strangers))}")
+
+
+def refuse_mixed_code(rows: pd.DataFrame) -> None:
+    """One arm was made by one version of the code, and all arms by one version of nnU-Net, torch and the protocol.
+
+    Raises:
+        BadInput: names the arm and the versions.
+    """
+    versions: dict[str, set[str]] = {}
+    for arm, codes in rows.groupby("arm")["fingerprint"].unique().items():
+        if len(codes) > 1:
+            raise BadInput(
+                f"rows of arm '{arm}' were made by different code: {'; '.join(sorted(codes))}. "
+                f'Train the arm anew with --restart "{arm}"'
+            )
+        for part, _, value in (item.partition("=") for item in codes[0].split() if item != "+"):
+            if part in SHARED:
+                versions.setdefault(part, set()).add(value)
+    for part, found in versions.items():
+        if len(found) > 1:
+            raise BadInput(
+                f"the arms were made with different versions of {part}: {', '.join(sorted(found))}. "
+                "Train the older ones anew with --restart"
+            )

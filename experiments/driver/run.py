@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 import re
-import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import pandas as pd
 from tqdm import tqdm
 
 from driver.definition import EXPERIMENTS, Study
@@ -26,7 +25,8 @@ TAIL_LINES = 25
 POLL_SECONDS = 0.5
 TRAINER = '''"""Written by experiments/study.py: a trainer under the protocol of all studies."""
 
-from protocol import Protocol, find_trainer
+from driver.finding import find_trainer
+from protocol import Protocol
 
 
 class {name}(Protocol, find_trainer("{base}")):
@@ -60,7 +60,7 @@ def fingerprints(trainings: list[Training]) -> dict[str, str | None]:
             codes[training.key] = None if None in members else " + ".join(sorted(members))
             continue
         try:
-            codes[training.key] = fingerprint(training.recipe["trainer"])
+            codes[training.key] = fingerprint(training.recipe)
         except LookupError:
             codes[training.key] = None
     return codes
@@ -74,7 +74,7 @@ def lock(work: Path) -> IO[str]:
     """
     work.mkdir(parents=True, exist_ok=True)
     file = (work / "lock").open("a+")
-    for _ in range(10):  # the trainings of a driver that was killed end within a second
+    for _ in range(15):  # the trainings of a driver that was killed end within a second
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -137,7 +137,7 @@ class Run:
                 self.skip_what_cannot_come(waiting)
                 while len(running) < jobs and (training := self.next_ready(waiting, running)):
                     waiting.remove(training)
-                    bar.say(f"start  {self.describe(training)}")
+                    bar.say(f"start  {training}")
                     running[training.key] = (training, self.start(training, training.key in tested))
                 for training, process in list(running.values()):
                     if process.poll() is not None:
@@ -148,7 +148,7 @@ class Run:
                 time.sleep(POLL_SECONDS)
         finally:
             for _, process in running.values():
-                process.terminate()
+                os.killpg(process.pid, signal.SIGKILL)  # it can be continued after any kill
             bar.close()
         for reason in self.failed.values():
             print(reason)
@@ -158,24 +158,21 @@ class Run:
     def place(self, training: Training) -> Place:
         return Place(self.paths.work, training.key)
 
-    def describe(self, training: Training) -> str:
-        cells = [str(cell) for cell, other in self.plan.items() if other.key == training.key]
-        return f"{cells[0] if cells else training.class_name + ', needed by others'} ({training.key})"
-
     # ---------------------------------------------------------------------------------------------- before
 
     def restart(self, arms: list[str]) -> None:
         """Forget the rows and the models of these arms, and of all arms that stand on them."""
         if unknown := set(arms) - set(self.study.arms):
             raise BadInput(f"the study has no arm {', '.join(sorted(unknown))}: {', '.join(self.study.arms)}")
-        keys = {training.key for cell, training in self.plan.items() if cell.arm in arms}
-        keys = {t.key for t in self.plan.values() if keys & {other.key for other in with_needs([t])}}
-        again = {cell.arm for cell, training in self.plan.items() if training.key in keys}
+        everything = with_needs(list(self.plan.values()))
+        keys = {training.key for training in everything if training.cell.arm in arms}
+        keys = {training.key for training in everything if keys & {other.key for other in with_needs([training])}}
+        again = {training.cell.arm for training in everything if training.key in keys}
         print(f"Restarted: {', '.join(sorted(again))}")
         self.rows = without_arms(self.rows, again)
         write_rows(self.rows, self.study, self.file)
         for key in keys:
-            shutil.rmtree(Place(self.paths.work, key).folder, ignore_errors=True)
+            Place(self.paths.work, key).forget()
 
     def adopt(self) -> None:
         """Take rows of equal recipe and code from the work folder, and from the other studies' CSVs."""
@@ -183,8 +180,7 @@ class Run:
         for cell, training in self.plan.items():
             if not rows_of(self.rows, cell).empty:
                 continue
-            file = self.place(training).rows
-            for rows in [*([pd.read_csv(file, dtype={"case": str})] if file.is_file() else []), *others]:
+            for rows in [read_rows(self.place(training).rows), *others]:
                 mine = rows[(rows["recipe"] == training.key) & (rows["fingerprint"] == self.codes[training.key])]
                 if len(mine) and "arm" in mine:
                     mine = mine[mine["arm"] == mine["arm"].iloc[0]]
@@ -198,10 +194,9 @@ class Run:
         for training in with_needs(waiting):
             model, now = self.place(training).read_model(), self.codes[training.key]
             if model and now not in (None, model["fingerprint"]):
-                arm = self.describe(training).split(",")[0]
                 raise BadInput(
-                    f"the model of {self.describe(training)} was made by other code: {model['fingerprint']}; now {now}."
-                    f' Train it anew with --restart "{arm}", or check out the code that made it'
+                    f"the model of {training} was made by other code: {model['fingerprint']}; now {now}. "
+                    f'Train it anew with --restart "{training.cell.arm}", or check out the code that made it'
                 )
 
     # ---------------------------------------------------------------------------------------------- meanwhile
@@ -211,11 +206,11 @@ class Run:
             if self.codes[training.key] is None and not training.recipe["ensemble"]:
                 reason = f"there is no trainer {training.recipe['trainer']}"
             elif broken := [other for other in training.needs if other.key in self.failed]:
-                reason = f"it needs {self.describe(broken[0])}, which failed"
+                reason = f"it needs {broken[0]}, which failed"
             else:
                 continue
             waiting.remove(training)
-            self.failed[training.key] = f"not run  {self.describe(training)}: {reason}"
+            self.failed[training.key] = f"not run  {training}: {reason}"
 
     def next_ready(self, waiting: list[Training], running: dict) -> Training | None:
         unfinished = {training.key for training in waiting} | set(running)
@@ -226,7 +221,7 @@ class Run:
         """A worker for one training; ``tested`` where it has a place in the study's rows."""
         place, recipe = self.place(training), training.recipe
         folders = {key: self.model_folder(key) for key in [*recipe["models"], *filter(None, [recipe["start"]])]}
-        start = folders[recipe["start"]] / "fold_all" / "checkpoint_final.pth" if recipe["start"] else None
+        start = next(folders[recipe["start"]].glob("fold_*/checkpoint_final.pth")) if recipe["start"] else None
         job = {
             "recipe": recipe,
             "class_name": training.class_name,
@@ -257,14 +252,15 @@ class Run:
             "PYTHONPATH": os.pathsep.join([str(EXPERIMENTS), *filter(None, [os.environ.get("PYTHONPATH")])]),
         }
         switches = {"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1", "nnUNet_compile": "f", "PYTHONUNBUFFERED": "1"}
-        with place.log.open("a") as log:
+        with place.log.open("w") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "driver.worker", place.folder],
+                [sys.executable, "-m", "driver.worker", place.folder, str(os.getpid())],
                 env=os.environ | threads | folders | switches,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 pass_fds=(self.lock_number,),
+                start_new_session=True,
             )
 
     def model_folder(self, key: str) -> Path:
@@ -275,15 +271,13 @@ class Run:
         place = self.place(training)
         if code != 0:
             tail = "\n".join(place.log.read_text(errors="replace").splitlines()[-TAIL_LINES:])
-            self.failed[training.key] = (
-                f"failed  {self.describe(training)}, exit code {code}; {place.log} ends:\n{tail}"
-            )
+            self.failed[training.key] = f"failed  {training}, exit code {code}; {place.log} ends:\n{tail}"
             bar.say(self.failed[training.key])
             return
-        bar.say(f"done   {self.describe(training)}")
+        bar.say(f"done   {training}")
         if not tested:
             return
-        rows = pd.read_csv(place.rows, dtype={"case": str, "label": str})
+        rows = read_rows(place.rows)
         for cell, other in self.plan.items():
             if other.key == training.key and rows_of(self.rows, cell).empty:
                 self.rows = add_cell(self.rows, cell, rows, self.study)

@@ -15,10 +15,15 @@ class Training:
     Args:
         recipe: everything that the model and its test depend on, but versions of code.
         needs: the trainings whose models come first: teachers and members, and last the start if there is one.
+        cell: a place in the study that it belongs to.
     """
 
     recipe: dict
     needs: tuple["Training", ...]
+    cell: Cell
+
+    def __str__(self) -> str:
+        return f"{self.cell} ({self.key})"
 
     @property
     def key(self) -> str:
@@ -43,7 +48,7 @@ def training_of(study: Study, cell: Cell) -> Training:
     recipe = {
         "dataset": study.dataset,
         "cases": _labelled(study, arm, cell.draw),
-        "annotated_slices": study.annotated_slices,
+        "annotated_slices": None if arm.labelled == "all" else study.annotated_slices,
         "test": _test(study, cell.draw),
         "configuration": study.configuration,
         "preset": load_preset(arm.preset or study.preset),
@@ -58,11 +63,13 @@ def training_of(study: Study, cell: Cell) -> Training:
         "outside": _labelled(study, Arm(), cell.draw) if arm.prepare else None,
         "ensemble": arm.ensemble,
     }
-    return Training(recipe, tuple(needs + ([start] if start else [])))
+    return Training(recipe, tuple(needs + ([start] if start else [])), cell)
 
 
 def _labelled(study: Study, arm: Arm, draw: int) -> str:
     """Which training cases are labelled: ``all``, ``fold 0``, or ``5 of draw 0``."""
+    if arm.labelled.startswith("fold "):
+        return arm.labelled
     if arm.labelled == "all" or (study.labelled is None and not study.folds):
         return "all"
     return f"fold {draw}" if study.folds else f"{study.labelled} of draw {draw}"
