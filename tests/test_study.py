@@ -19,7 +19,7 @@ from toy import make_trainer, run_epoch
 
 from driver import run as driver_run
 from driver.comparison import compare, differences, nested_bootstrap, noise_floor, values, verdict
-from driver.datasets import choose, fill_ignored, keep_slices, outside
+from driver.datasets import Raw, choose, draw_dataset, fill_ignored, keep_slices, outside
 from driver.definition import EXPERIMENTS, Arm, Cell, Model, Study, cells, load_study
 from driver.finding import find_trainer
 from driver.fingerprint import fingerprint, hash_sources
@@ -72,7 +72,8 @@ def test_every_study_can_be_planned(file):
         ({"steps": 25}, "no whole epochs"),
         ({"arms": {"a": Arm(models=(Model("b"),))}}, "needs 'b'"),
         ({"arms": {"a": Arm(start="b")}}, "needs 'b'"),
-        ({"arms": {"a": Arm(prepare="pseudo_labels")}}, "come from one model"),
+        ({"arms": {"a": Arm(prepare="pseudo_labels")}, "labelled": 5}, "come from one model"),
+        ({"arms": {"a": Arm(prepare="unlabelled")}}, "nothing to prepare"),
         ({"arms": {"a": Arm(prepare="magic")}}, "prepare is one of"),
         ({"arms": {"a": Arm(ensemble=True)}}, "two models or more"),
         ({"arms": {"a": Arm(labelled="all")}, "labelled": 5, "test": "rest"}, "cases that it is tested on"),
@@ -108,6 +109,50 @@ def test_teachers_come_first_and_once():
         "Distill, three teachers, draw 1, seed 0",
         "Distill, one teacher, draw 1, seed 0",
     ]
+
+
+def test_the_questions_that_were_asked_can_be_written_down():
+    """Slices and sparse annotations of volumes from equal starts, and one network instead of five folds."""
+    taught = {"nnUNet_skd_teacher": "{models}"}
+    slices = small_study(
+        dataset="Dataset081_HeadNeckCT",
+        labelled=4,
+        draws=(0, 1, 2),
+        metrics=("Dice", "HD95"),
+        arms={
+            "labelled only": Arm(),
+            "second round": Arm("nnUNetTrainerDistill", models=(Model("taught"),), environment=taught),
+            "taught": Arm("nnUNetTrainerDistill", models=(Model("labelled only"),), environment=taught),
+        },
+    )
+    assert len(with_needs(list(plan(slices).values()))) == 3 * 3 * 2
+    sparse = small_study(
+        dataset="Dataset081_HeadNeckCT",
+        configuration="3d_fullres",
+        annotated_slices=3,
+        arms={
+            "start": Arm(labelled="all"),
+            "labelled only": Arm(start="start"),
+            "advice": Arm(models=(Model("labelled only"),), prepare="pseudo_labels", start="start"),
+        },
+    )
+    recipes = {cell.arm: training.recipe for cell, training in plan(sparse).items()}
+    assert [recipes[arm]["annotated_slices"] for arm in sparse.arms] == [None, 3, 3]
+    folds = {f"fold {i}": Arm(labelled=f"fold {i}") for i in range(5)}
+    five = tuple(Model(name) for name in folds)
+    one_for_five = small_study(
+        arms={
+            "all": Arm(),
+            **folds,
+            "five folds": Arm(models=five, ensemble=True),
+            "one for five": Arm(
+                "nnUNetTrainerDistill", models=five, environment=taught, preset="plans/compact_w025.json"
+            ),
+        }
+    )
+    assert [t.recipe["cases"] for t in plan(one_for_five).values()][:6] == ["all", *folds]
+    half = small_study(folds=True, draws=(0, 1, 2, 3, 4), test="rest")
+    assert plan(half)[Cell("ours", 3, 0)].recipe["test"] == "outside fold 3"
 
 
 def test_steps_are_a_property_of_the_training():
@@ -362,6 +407,50 @@ def test_a_failed_training_is_told_and_the_others_go_on(tmp_path, code, capsys):
     assert fake_run(tmp_path, study)[0] == 0
 
 
+def test_a_run_that_cannot_work_is_refused(tmp_path):
+    paths = Paths(tmp_path / "raw", tmp_path / "work", tmp_path / "results")
+
+    def refused(study: Study) -> str:
+        with pytest.raises(BadInput) as error:
+            driver_run.run("toy", study, paths, jobs=1, restart=[])
+        return str(error.value)
+
+    assert "has no dataset Dataset900_Toy; name the folder of your raw datasets with --raw" in refused(small_study())
+    raw_dataset(paths.raw / "Dataset900_Toy")
+    assert "there is nothing to test on" in refused(small_study())
+    assert "a draw of 4 is no draw" in refused(small_study(labelled=4, test="rest"))
+    assert not paths.work.exists()
+
+
+def raw_dataset(folder: Path) -> Raw:
+    """Four cases whose files are empty."""
+    (folder / "imagesTr").mkdir(parents=True)
+    (folder / "labelsTr").mkdir()
+    for case in range(4):
+        (folder / "imagesTr" / f"case{case}_0000.png").touch()
+        (folder / "labelsTr" / f"case{case}.png").touch()
+    content = {"channel_names": {"0": "XA"}, "labels": {"background": 0, "vessel": 1}, "file_ending": ".png"}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return Raw(folder)
+
+
+def test_the_dataset_of_a_draw_holds_its_cases_alone(tmp_path, monkeypatch):
+    source, raw = raw_dataset(tmp_path / "Dataset900_Toy"), tmp_path / "work" / "raw"
+    raw.mkdir(parents=True)
+    assert draw_dataset(source, "all", None, raw) == draw_dataset(source, "fold 2", None, raw) == "Dataset900_Toy"
+    name = draw_dataset(source, "2 of draw 1", None, raw)
+    assert name == "Dataset500_Toy_2ofdraw1"
+    made = Raw(raw / name)
+    assert made.cases() == choose(source.cases(), "2 of draw 1") and made.json["numTraining"] == 2
+    assert draw_dataset(source, "2 of draw 2", None, raw) == "Dataset501_Toy_2ofdraw2"
+
+    preprocessed = tmp_path / "work" / "preprocessed" / name
+    preprocessed.mkdir(parents=True)
+    assert draw_dataset(source, "2 of draw 1", None, raw) == name and preprocessed.is_dir()
+    (raw / name / "ready").unlink()  # a kill came before its end
+    assert draw_dataset(source, "2 of draw 1", None, raw) == name and not preprocessed.exists()
+
+
 def test_two_runs_in_one_folder_are_refused(tmp_path):
     with lock(tmp_path), pytest.raises(BadInput, match=f"another run \\(process {os.getpid()}\\)"):
         lock(tmp_path)
@@ -506,6 +595,16 @@ def test_a_page_is_filled_between_its_markers(tmp_path, monkeypatch):
             fill(broken, results)
 
 
+def test_several_classes_and_millimetres(tmp_path):
+    study = small_study(metrics=("HD95", "Dice"), seeds=(0,))
+    arms = {"stock": np.full((1, 1, 3), 10.04), "ours": np.full((1, 1, 3), 8.0)}
+    rows = rows_of_arms(arms, "HD95").assign(Dice=0.5)
+    pd.concat([rows, rows.assign(label="organ", HD95=rows["HD95"] + 2)]).to_csv(tmp_path / "toy.csv", index=False)
+    tables = study_tables("toy", study, tmp_path)
+    assert "| ours | 1 | 9.0 | -2.0 [-2.0, -2.0] | 0.250 | not shown | 0.500 | +0.000 [+0.000, +0.000] |" in tables
+    assert "| HD95 without mirroring | vessel | organ |" in tables and "| stock | 10.0 | 12.0 |" in tables
+
+
 def test_tables_refuse_what_they_cannot_stand_on(tmp_path, monkeypatch):
     with pytest.raises(BadInput, match="has no rows yet. Run: python experiments/study.py run toy"):
         study_tables("toy", small_study(), tmp_path)
@@ -567,6 +666,7 @@ def test_a_study_of_phantoms_killed_and_resumed(nnunet_env, monkeypatch):
     while not list(place.results.glob("*/*/fold_all/checkpoint_latest.pth")):
         assert first.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
+    assert place.read_model() is None
     first.send_signal(signal.SIGKILL)
     first.wait()
     assert not place.rows.exists()

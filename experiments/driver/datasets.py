@@ -11,12 +11,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
+from driver.fingerprint import hash_sources
 from driver.place import write_whole
 
 FIRST_ID = 500
@@ -84,11 +86,12 @@ def draw_dataset(source: Raw, which: str, annotated_slices: int | None, raw: Pat
 
 def new_dataset(raw: Path, name: str, source: Raw, labels: dict[str, Path], annotated_slices: int | None = None) -> str:
     """A raw dataset of links: images of ``source`` and these labels; returns its full name."""
-    existing = [folder for folder in raw.glob(f"Dataset???_{name}") if (folder / READY).exists()]
-    if existing:
-        return existing[0].name
-    for unfinished in raw.glob(f"Dataset???_{name}"):
-        shutil.rmtree(unfinished)
+    code = hash_sources([Path(__file__)])
+    for folder in raw.glob(f"Dataset???_{name}"):
+        if (folder / READY).is_file() and (folder / READY).read_text() == code:
+            return folder.name
+        for old in raw.parent.glob(f"*/{folder.name}"):  # unfinished, or of other code: what was made of it goes too
+            shutil.rmtree(old)
     used = {int(folder.name[7:10]) for folder in raw.glob("Dataset???_*")}
     number = next(i for i in range(FIRST_ID, 1000) if i not in used)
     folder = raw / f"Dataset{number:03d}_{name}"
@@ -105,7 +108,7 @@ def new_dataset(raw: Path, name: str, source: Raw, labels: dict[str, Path], anno
     if annotated_slices is not None:
         content["labels"] = source.json["labels"] | {"ignore": max(_values(source.json)) + 1}
     (folder / "dataset.json").write_text(json.dumps(content, indent=1))
-    (folder / READY).touch()
+    (folder / READY).write_text(code)
     return folder.name
 
 
@@ -156,9 +159,10 @@ def preprocess(name: str, configuration: str, preset: dict, preprocessed: Path) 
     environment = os.environ | {"nnUNet_n_proc_DA": "1"}
 
     def once(step: str, *command: str) -> None:
-        if not (folder / f"{READY}_{step}").exists():
+        marker = folder / f"{READY}_{step}"
+        if not marker.is_file() or marker.read_text() != version("nnunetv2"):
             subprocess.run([BIN / command[0], *command[1:]], env=environment, check=True)
-            (folder / f"{READY}_{step}").touch()
+            marker.write_text(version("nnunetv2"))
 
     once("fingerprint", "nnUNetv2_extract_fingerprint", "-d", number, "-np", "1", "--clean")
     once("plans", "nnUNetv2_plan_experiment", "-d", number)

@@ -6,6 +6,7 @@ Comments, docstrings and formatting do not count, so that a docstring may say wh
 import ast
 import hashlib
 import sys
+from collections.abc import Iterable
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -45,11 +46,12 @@ def training_path() -> list[Path]:
     import nnunet_skd.trainers
 
     package = Path(nnunet_skd.__file__).parent
-    inside = [file for file in package.rglob("*.py") if file.relative_to(package).parts[0] != "tools"]
+    elsewhere = ("tools", "trainers", "plans")  # an installed package has the last two inside
+    inside = [file for file in package.rglob("*.py") if file.relative_to(package).parts[0] not in elsewhere]
     return sorted(inside) + sorted(Path(nnunet_skd.trainers.__path__[0]).glob("*.py"))
 
 
-def hash_sources(files) -> str:
+def hash_sources(files: Iterable[Path]) -> str:
     """Eight hexadecimal digits for what these Python files do; their folders do not count."""
     digest = hashlib.sha256()
     for file in files:

@@ -1,7 +1,4 @@
-"""One training from its job.json to its rows.csv, in a process of its own: dataset, training, prediction, metrics.
-
-python -m driver.worker FOLDER_OF_THE_TRAINING
-"""
+"""One training from its job.json to its rows.csv: dataset, training, prediction, metrics."""
 
 import json
 import os
@@ -30,6 +27,7 @@ class Making:
         self.preprocessed = Path(os.environ["nnUNet_preprocessed"])
 
     def run(self) -> None:
+        """Train where there is no model yet, and test where the study has a place for it."""
         if not self.recipe["ensemble"] and not self.place.model.is_file():
             self.train()
         if self.job["metrics"]:
@@ -38,6 +36,11 @@ class Making:
     # ---------------------------------------------------------------------------------------------- training
 
     def train(self) -> None:
+        """Make the dataset, and start nnU-Net's training or continue it; what is written last is model.json.
+
+        Raises:
+            SystemExit: the code is not the one that the driver has found at its start.
+        """
         from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 
         code = fingerprint(self.recipe)
@@ -97,19 +100,19 @@ class Making:
 
         The copy keeps trainings apart that must not see these images.
         """
-        mine = self.place.work / "preprocessed_unlabelled"
+        mine = self.place.work / f"preprocessed_unlabelled_{self.recipe['configuration']}"
         os.environ["nnUNet_preprocessed"] = str(mine)
-        done = mine / name / f"{READY}_unlabelled_{self.recipe['configuration']}"
-        if done.exists():
-            return
-        shutil.rmtree(mine / name, ignore_errors=True)
-        shutil.copytree(self.preprocessed / name, mine / name)
-        images = self.place.work / "unlabelled_images" / name
-        for case in outside(self.source.cases(), self.recipe["outside"]):
-            link_all(self.source.images(case), images)
-        command = [BIN / "nnunet-skd", "unlabelled", "-d", str(int(name[7:10])), "-i", images]
-        subprocess.run(command, env=os.environ | {"nnUNet_n_proc_DA": "1"}, check=True)
-        done.touch()
+        done = mine / name / f"{READY}_unlabelled"
+        if not done.exists():
+            shutil.rmtree(mine / name, ignore_errors=True)
+            shutil.copytree(self.preprocessed / name, mine / name)
+            images = self.place.work / "unlabelled_images" / name
+            for case in outside(self.source.cases(), self.recipe["outside"]):
+                link_all(self.source.images(case), images)
+            command = [BIN / "nnunet-skd", "unlabelled", "-d", str(int(name[7:10])), "-i", images]
+            subprocess.run(command, env=os.environ | {"nnUNet_n_proc_DA": "1"}, check=True)
+            done.touch()
+        preprocess(name, self.recipe["configuration"], self.recipe["preset"], mine)  # another preset, maybe
 
     # ---------------------------------------------------------------------------------------------- test
 

@@ -33,10 +33,12 @@ class Place:
         self.log = self.folder / "log.txt"
 
     def forget(self) -> None:
-        """Remove everything; what says that it is finished goes first."""
+        """Remove everything, its own dataset too; what says that it is finished goes first."""
         for file in (self.rows, self.model):
             file.unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
+        for dataset in self.work.glob(f"*/Dataset???_*_{self.folder.name}"):
+            shutil.rmtree(dataset)
 
     def read_model(self) -> dict | None:
         return json.loads(self.model.read_text()) if self.model.is_file() else None

@@ -25,7 +25,8 @@ def read_rows(file: Path) -> pd.DataFrame:
 def write_rows(rows: pd.DataFrame, study: Study, file: Path) -> None:
     """Write all rows in the study's order, whole or not at all."""
     order = {name: i for i, name in enumerate(study.arms)}
-    rows = rows.sort_values(KEYS, key=lambda column: column.map(order) if column.name == "arm" else column)
+    keys = [key for key in KEYS if key != "label"]  # the classes are in the dataset's order
+    rows = rows.sort_values(keys, key=lambda column: column.map(order) if column.name == "arm" else column)
     write_whole(file, rows.to_csv(index=False))
 
 
@@ -80,7 +81,10 @@ def refuse_mixtures(rows: pd.DataFrame, plan: dict[Cell, Training], codes: dict[
     refuse_mixed_code(rows)
     strangers = set(rows["arm"]) - {cell.arm for cell in plan}
     if strangers:
-        raise BadInput(f"there are rows of arms that the study does not have: {', '.join(sorted(strangers))}")
+        raise BadInput(
+            f"there are rows of arms that the study does not have: {', '.join(sorted(strangers))}. "
+            "Put the arms back into the study, or take their rows out of its CSV"
+        )
 
 
 def refuse_mixed_code(rows: pd.DataFrame) -> None:

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from tqdm import tqdm
 
+from driver.datasets import Raw
 from driver.definition import EXPERIMENTS, Study
 from driver.fingerprint import fingerprint
 from driver.place import Place, write_whole
@@ -100,6 +102,13 @@ def run(name: str, study: Study, paths: Paths, *, jobs: int, restart: list[str])
     """
     if not (paths.raw / study.dataset / "dataset.json").is_file():
         raise BadInput(f"{paths.raw} has no dataset {study.dataset}; name the folder of your raw datasets with --raw")
+    raw = Raw(paths.raw / study.dataset)
+    if study.test == "imagesTs" and not raw.cases("Ts"):
+        raise BadInput(f"{study.dataset} has no labelsTs: there is nothing to test on")
+    if study.labelled is not None and study.labelled >= len(raw.cases()):
+        raise BadInput(
+            f"{study.dataset} has {len(raw.cases())} labelled cases, so a draw of {study.labelled} is no draw"
+        )
     with lock(paths.work) as held:
         return Run(name, study, paths, held.fileno()).run(jobs, restart)
 
@@ -151,7 +160,7 @@ class Run:
                 os.killpg(process.pid, signal.SIGKILL)  # it can be continued after any kill
             bar.close()
         for reason in self.failed.values():
-            print(reason)
+            print(reason.splitlines()[0])
         print(f"{self.name}: {len(self.failed)} failed" if self.failed else f"{self.name}: done, see {self.file}")
         return 1 if self.failed else 0
 
@@ -191,6 +200,7 @@ class Run:
                     break
 
     def refuse_old_models(self, waiting: list[Training]) -> None:
+        """Nothing may stand on a model that other code has made."""
         for training in with_needs(waiting):
             model, now = self.place(training).read_model(), self.codes[training.key]
             if model and now not in (None, model["fingerprint"]):
@@ -202,6 +212,7 @@ class Run:
     # ---------------------------------------------------------------------------------------------- meanwhile
 
     def skip_what_cannot_come(self, waiting: list[Training]) -> None:
+        """Take trainings out that lack their trainer or a model that they need, and say so at the end."""
         for training in list(waiting):
             if self.codes[training.key] is None and not training.recipe["ensemble"]:
                 reason = f"there is no trainer {training.recipe['trainer']}"
@@ -212,7 +223,8 @@ class Run:
             waiting.remove(training)
             self.failed[training.key] = f"not run  {training}: {reason}"
 
-    def next_ready(self, waiting: list[Training], running: dict) -> Training | None:
+    def next_ready(self, waiting: list[Training], running: Iterable[str]) -> Training | None:
+        """The first training whose needs are met, if there is one."""
         unfinished = {training.key for training in waiting} | set(running)
         ready = (t for t in waiting if not unfinished & {other.key for other in t.needs})
         return next(ready, None)
@@ -244,7 +256,7 @@ class Run:
         )
         trainers = [place.trainer, *(Place(self.paths.work, other.key).trainer for other in with_needs([training]))]
         threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
-        folders = {
+        variables = {
             "nnUNet_raw": str(self.paths.work / "raw"),
             "nnUNet_preprocessed": str(self.paths.work / "preprocessed"),
             "nnUNet_results": str(place.results),
@@ -255,7 +267,7 @@ class Run:
         with place.log.open("w") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "driver.worker", place.folder, str(os.getpid())],
-                env=os.environ | threads | folders | switches,
+                env=os.environ | threads | variables | switches,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -268,6 +280,7 @@ class Run:
         return place.work / place.read_model()["folder"]
 
     def end(self, training: Training, code: int, bar: "Progress", tested: bool) -> None:
+        """Take a finished training's rows, or tell how it failed."""
         place = self.place(training)
         if code != 0:
             tail = "\n".join(place.log.read_text(errors="replace").splitlines()[-TAIL_LINES:])
@@ -287,10 +300,11 @@ class Run:
 class Progress:
     """Steps of all trainings that are to be run, and the time that they will take at the pace so far."""
 
-    def __init__(self, trainings: list[Training], place) -> None:
+    def __init__(self, trainings: list[Training], place: Callable[[Training], Place]) -> None:
         self.place, self.finished = place, 0
+        self.steps = {t.key: 0 if place(t).read_model() else t.steps for t in trainings}  # 0: only the test is missing
         self.bar = tqdm(
-            total=sum(training.steps for training in trainings),
+            total=sum(self.steps.values()),
             unit="step",
             smoothing=0,
             mininterval=0.5 if sys.stderr.isatty() else 60,
@@ -303,7 +317,7 @@ class Progress:
     def steps_done(self, training: Training) -> int:
         """From the last epoch that nnU-Net has named in the log."""
         log = self.place(training).log
-        if not log.is_file() or not training.steps:
+        if not log.is_file() or not self.steps[training.key]:
             return 0
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 20_000))
@@ -311,7 +325,7 @@ class Progress:
         return min(training.steps, int(epochs[-1]) * training.recipe["iterations"] if epochs else 0)
 
     def finish(self, training: Training) -> None:
-        self.finished += training.steps
+        self.finished += self.steps[training.key]
 
     def say(self, text: str) -> None:
         self.bar.write(f"{time.strftime('%H:%M:%S')}  {text}")
