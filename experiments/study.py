@@ -82,6 +82,8 @@ def _page(args: argparse.Namespace) -> int:
     from driver.page import fill
     from driver.place import write_whole
 
+    if not args.page.is_file():
+        raise BadInput(f"{args.page} does not exist")
     write_whole(args.page, fill(args.page.read_text(encoding="utf-8"), args.results.resolve()))
     return 0
 

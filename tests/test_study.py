@@ -33,6 +33,7 @@ from driver.trainings import plan, training_of, with_needs
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.phantoms import write_phantom_dataset
 from protocol import Protocol
+from study import main as study_main
 
 PAGE = EXPERIMENTS.parent / "docs" / "results.md"
 CODE = "nnunetv2=1 torch=1 protocol=1"
@@ -355,6 +356,12 @@ def test_rows_are_shared_between_studies(tmp_path, code):
     rows = read_rows(tmp_path / "results" / "toy.csv")
     assert len(rows[rows["arm"] == "stock"]) == 6
 
+    # but not those of other code
+    shutil.rmtree(tmp_path / "work")
+    (tmp_path / "results" / "toy.csv").unlink()
+    code["nnUNetTrainer"] = "nnunetv2=2 torch=1 protocol=1"
+    assert len(fake_run(tmp_path, small_study())[1]) == 4
+
 
 def test_other_code_is_refused_until_the_arm_is_restarted(tmp_path, code):
     arms = {"stock": Arm(), "ours": Arm("nnUNetTrainerDSKD"), "taught, by ours": Arm(models=(Model("ours"),))}
@@ -420,6 +427,15 @@ def test_a_run_that_cannot_work_is_refused(tmp_path):
     assert "there is nothing to test on" in refused(small_study())
     assert "a draw of 4 is no draw" in refused(small_study(labelled=4, test="rest"))
     assert not paths.work.exists()
+
+
+def test_the_commands_refuse_bad_input_with_one_line(tmp_path, capsys):
+    for words in (["run", "nobody", "--raw", "."], ["status", "nobody"], ["page", "nowhere.md"], ["table", "__file__"]):
+        assert study_main(words) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert study_main(["status", "noise_floor", "--work", str(tmp_path), "--results", str(tmp_path)]) == 0
+    assert "noise_floor: 0 of 3 cells done" in capsys.readouterr().out
+    assert study_main(["run", "noise_floor", "--raw", str(tmp_path), "--jobs", "0"]) == 2
 
 
 def raw_dataset(folder: Path) -> Raw:
@@ -567,6 +583,7 @@ def test_the_noise_floor_is_the_spread_of_seeds_within_draws():
 def test_verdicts(difference, low, high, p, higher, expected):
     row = pd.Series({"difference": difference, "low": low, "high": high, "p_holm": p})
     assert verdict(row, 0.01, higher) == expected
+    assert verdict(row, np.nan, higher) == (expected and "noise unknown")
 
 
 def written_study(tmp_path: Path, monkeypatch) -> Path:
@@ -601,7 +618,7 @@ def test_several_classes_and_millimetres(tmp_path):
     rows = rows_of_arms(arms, "HD95").assign(Dice=0.5)
     pd.concat([rows, rows.assign(label="organ", HD95=rows["HD95"] + 2)]).to_csv(tmp_path / "toy.csv", index=False)
     tables = study_tables("toy", study, tmp_path)
-    assert "| ours | 1 | 9.0 | -2.0 [-2.0, -2.0] | 0.250 | not shown | 0.500 | +0.000 [+0.000, +0.000] |" in tables
+    assert "| ours | 1 | 9.0 | -2.0 [-2.0, -2.0] | 0.250 | noise unknown | 0.500 | +0.000 [+0.000, +0.000] |" in tables
     assert "| HD95 without mirroring | vessel | organ |" in tables and "| stock | 10.0 | 12.0 |" in tables
 
 

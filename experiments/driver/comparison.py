@@ -122,10 +122,12 @@ def noise_floor(rows: pd.DataFrame, arm: str, metric: str, mirroring: bool) -> f
     return float(np.sqrt(variances.mean()))
 
 
-def verdict(row, noise: float, higher_is_better: bool) -> str:
+def verdict(row: tuple, noise: float, higher_is_better: bool) -> str:
     """``level`` under the noise floor; ``better`` or ``worse`` where interval and corrected p agree; else not shown."""
     if np.isnan(row.difference):
         return ""
+    if np.isnan(noise):
+        return "noise unknown"
     if abs(row.difference) < noise:
         return "level"
     if not (row.p_holm < ALPHA and (row.low > 0 or row.high < 0)):

@@ -41,11 +41,15 @@ def study_tables(name: str, study: Study, results: Path) -> str:
 
 
 def _tested(study: Study) -> str:
-    seeds = f"{len(study.seeds)} seed{'s' * (len(study.seeds) > 1)}"
+    seeds = _count(len(study.seeds), "seed")
     if study.folds:
-        return f"{len(study.draws)} folds x {seeds}, validation cases"
-    draws = "" if study.labelled is None else f"{study.labelled} labelled cases, {len(study.draws)} draws x "
+        return f"{_count(len(study.draws), 'fold')} x {seeds}, validation cases"
+    draws = "" if study.labelled is None else f"{study.labelled} labelled cases, {_count(len(study.draws), 'draw')} x "
     return f"{draws}{seeds}, {'test cases' if study.test == 'imagesTs' else 'labelled cases outside the draw'}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _noise(name: str, study: Study, rows: pd.DataFrame, results: Path) -> tuple[pd.DataFrame, str]:
@@ -64,7 +68,7 @@ def _arms(rows: pd.DataFrame, study: Study, mirroring: bool, noise_rows: pd.Data
         primary = metric == study.metrics[0]
         known = metric in noise_rows and not noise_rows.empty
         noise = noise_floor(noise_rows, noise_arm, metric, mirroring) if known else np.nan
-        floors.append(f"{metric} {_number(noise, metric)}")
+        floors.append(f"{metric} {_number(noise, metric) or 'unknown, as one seed has no spread'}")
         table = compare(rows, study, metric, mirroring, noise)
         header += [metric, "difference [95 %]", *(["p (Holm)", "verdict"] if primary else [])]
         for row in table.itertuples():
@@ -128,7 +132,7 @@ def _number(value: float, metric: str) -> str:
     return "" if np.isnan(value) else f"{value:.{_digits(metric)}f}"
 
 
-def _difference(row, metric: str) -> str:
+def _difference(row: tuple, metric: str) -> str:
     if np.isnan(row.difference):
         return ""
     digits = _digits(metric)
