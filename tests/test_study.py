@@ -619,6 +619,7 @@ def test_several_classes_and_millimetres(tmp_path):
     pd.concat([rows, rows.assign(label="organ", HD95=rows["HD95"] + 2)]).to_csv(tmp_path / "toy.csv", index=False)
     tables = study_tables("toy", study, tmp_path)
     assert "| ours | 1 | 9.0 | -2.0 [-2.0, -2.0] | 0.250 | noise unknown | 0.500 | +0.000 [+0.000, +0.000] |" in tables
+    assert "misses a class" not in tables
     assert "| HD95 without mirroring | vessel | organ |" in tables and "| stock | 10.0 | 12.0 |" in tables
 
 

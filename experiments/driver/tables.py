@@ -42,6 +42,8 @@ def study_tables(name: str, study: Study, results: Path) -> str:
 
 def _tested(study: Study) -> str:
     seeds = _count(len(study.seeds), "seed")
+    if study.annotated_slices is not None:
+        seeds = f"{_count(study.annotated_slices, 'annotated slice')} per volume, {seeds}"
     if study.folds:
         return f"{_count(len(study.draws), 'fold')} x {seeds}, validation cases"
     draws = "" if study.labelled is None else f"{study.labelled} labelled cases, {_count(len(study.draws), 'draw')} x "
@@ -75,7 +77,14 @@ def _arms(rows: pd.DataFrame, study: Study, mirroring: bool, noise_rows: pd.Data
             line = lines.setdefault(row.Index, [f"{row.Index}", f"{row.trainings}"])
             line += [_number(row.mean, metric), _difference(row, metric)]
             line += [_p(row.p_holm), row.verdict] if primary else []
-    return f"{_markdown(header, list(lines.values()))}\n\nNoise floor, {WAYS[mirroring]}: {', '.join(floors)}."
+    notes = [f"Noise floor, {WAYS[mirroring]}: {', '.join(floors)}."]
+    notes += [
+        f"{metric} has no value where an arm misses a class: its mean is over what the arm has, its difference over what "
+        "both have, so read it beside the primary metric."
+        for metric in study.metrics
+        if rows[metric].isna().any()
+    ]
+    return f"{_markdown(header, list(lines.values()))}\n\n{' '.join(notes)}"
 
 
 def _trainings(rows: pd.DataFrame, study: Study) -> str:
