@@ -6,7 +6,7 @@ NNUNET ?=
 VENV ?= .venv$(if $(NNUNET),-$(NNUNET))
 BIN := $(VENV)/bin
 
-.PHONY: install demo test lint
+.PHONY: install demo test lint results
 
 install: $(VENV)/installed
 
@@ -30,3 +30,7 @@ test: install lint
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# The committed rows of experiments/results as the tables of docs/results.md.
+results: install
+	$(BIN)/python experiments/study.py page docs/results.md

@@ -1,0 +1,135 @@
+"""From a study's rows to what is said about each arm: mean, difference to the reference, interval, p, and verdict."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+
+from driver.definition import Study
+from driver.metrics import LOWER_IS_BETTER, holm, wilcoxon_p
+
+ALPHA = 0.05
+CONFIDENCE = 0.95
+RESAMPLES = 4999
+PAIR = ["draw", "seed", "case", "label"]
+
+
+def compare(rows: pd.DataFrame, study: Study, metric: str, mirroring: bool, noise: float) -> pd.DataFrame:
+    """Every arm against the reference, on the trainings and cases that both have.
+
+    A case's difference is the mean over the classes for which both arms have a value. Trainings are paired by their
+    seed; where two arms have other seeds, as an ensemble of several has, the means over their seeds are paired.
+
+    Args:
+        rows: of the study.
+        study: names the arms; the first is the reference.
+        metric: a column of the rows.
+        mirroring: the way of predicting.
+        noise: a smaller difference is called level; nan where it is not known.
+
+    Returns:
+        One row per arm that has rows: ``trainings``, ``mean`` (over trainings, and cases), ``difference`` with ``low``
+        and ``high`` (95 % interval), ``p`` (Wilcoxon over the cases' means over trainings), ``p_holm`` over the arms,
+        ``verdict``. The reference has nan in all but the first two.
+    """
+    rows = rows[rows["mirroring"] == mirroring]
+    reference = values(rows, study.reference, metric)
+    table = []
+    for arm in study.arms:
+        mine = values(rows, arm, metric)
+        if mine.empty:
+            continue
+        row = {"arm": arm, "trainings": len(mine.groupby(["draw", "seed"])), "mean": mean_of(mine)}
+        if arm != study.reference and not reference.empty:
+            draws = differences(reference, mine)
+            row["difference"] = float(np.mean([np.nanmean(draw.to_numpy()) for draw in draws]))
+            row["low"], row["high"] = nested_bootstrap(draws)
+            row["p"] = wilcoxon_p(pd.concat([draw.mean() for draw in draws], axis=1).mean(axis=1))
+        table.append(row)
+    columns = ["arm", "trainings", "mean", "difference", "low", "high", "p"]
+    table = pd.DataFrame(table, columns=columns).set_index("arm")
+    table["p_holm"] = holm(table["p"])
+    higher = metric not in LOWER_IS_BETTER
+    table["verdict"] = [verdict(row, noise, higher) for row in table.itertuples()]
+    return table
+
+
+def values(rows: pd.DataFrame, arm: str, metric: str) -> pd.Series:
+    """One number per draw, seed, case and class of an arm."""
+    return rows[rows["arm"] == arm].set_index(PAIR)[metric].astype(float)
+
+
+def mean_of(numbers: pd.Series) -> float:
+    """Mean over classes, then cases, then trainings."""
+    by_case = numbers.groupby(["draw", "seed", "case"]).mean()
+    return float(by_case.groupby(["draw", "seed"]).mean().mean())
+
+
+def differences(reference: pd.Series, arm: pd.Series) -> list[pd.DataFrame]:
+    """Arm minus reference: for each draw that both have, a frame (seeds, cases)."""
+    if set(arm.index.unique("seed")) != set(reference.index.unique("seed")):
+        reference, arm = (
+            pd.concat({0: numbers.groupby(["draw", "case", "label"]).mean()}, names=["seed"]).reorder_levels(PAIR)
+            for numbers in (reference, arm)
+        )
+    both = (arm - reference).round(12).groupby(["draw", "seed", "case"]).mean()  # of what only one has: nan
+    both = both.unstack("case").dropna(how="all")
+    return [both.loc[[draw]].droplevel("draw").dropna(axis=1, how="all") for draw in both.index.unique("draw")]
+
+
+def nested_bootstrap(draws: list[pd.DataFrame], *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
+    """Percentile interval of the mean: other draws, in each other seeds, and other cases.
+
+    Draws are taken with replacement, and from each of them seeds. Where every draw has the same cases, one choice of
+    cases serves the whole resample, as cases are crossed with trainings: a hard case is hard for each of them. Where
+    the cases are a draw's own (folds), they are chosen within it. With two or three draws or seeds every bootstrap
+    interval is too narrow; it is wider than one over cases alone.
+
+    Args:
+        draws: a frame (seeds, cases) per draw; nan is left out.
+
+    Returns:
+        (low, high) of 95 %.
+    """
+    rng = np.random.default_rng(seed)
+    same_cases = all(set(draw.columns) == set(draws[0].columns) for draw in draws)
+    arrays = [draw[sorted(draw.columns)].to_numpy() for draw in draws]
+    means = np.empty(resamples)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a resample of nan alone
+        for i in range(resamples):
+            cases = rng.integers(arrays[0].shape[1], size=arrays[0].shape[1])
+            chosen = []
+            for draw in rng.integers(len(arrays), size=len(arrays)):
+                array = arrays[draw]
+                seeds = rng.integers(array.shape[0], size=array.shape[0])
+                own = cases if same_cases else rng.integers(array.shape[1], size=array.shape[1])
+                chosen.append(np.nanmean(array[seeds][:, own]))
+            means[i] = np.nanmean(chosen)
+    low, high = np.nanquantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
+def each_training(rows: pd.DataFrame, arm: str, metric: str, mirroring: bool) -> pd.DataFrame:
+    """Mean of each training of an arm over classes and cases: a frame (draws, seeds)."""
+    numbers = values(rows[rows["mirroring"] == mirroring], arm, metric)
+    return numbers.groupby(["draw", "seed", "case"]).mean().groupby(["draw", "seed"]).mean().unstack("seed")
+
+
+def noise_floor(rows: pd.DataFrame, arm: str, metric: str, mirroring: bool) -> float:
+    """Standard deviation of single trainings of an arm over its seeds, pooled over draws; nan with one seed."""
+    variances = each_training(rows, arm, metric, mirroring).var(axis=1, ddof=1)
+    return float(np.sqrt(variances.mean()))
+
+
+def verdict(row: tuple, noise: float, higher_is_better: bool) -> str:
+    """``level`` under the noise floor; ``better`` or ``worse`` where interval and corrected p agree; else not shown."""
+    if np.isnan(row.difference):
+        return ""
+    if np.isnan(noise):
+        return "noise unknown"
+    if abs(row.difference) < noise:
+        return "level"
+    if not (row.p_holm < ALPHA and (row.low > 0 or row.high < 0)):
+        return "not shown"
+    return "better" if (row.difference > 0) == higher_is_better else "worse"

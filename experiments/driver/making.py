@@ -1,0 +1,144 @@
+"""One training from its job.json to its rows.csv: dataset, training, prediction, metrics."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from driver.datasets import BIN, READY, Raw, draw_dataset, fill_ignored, link_all, new_dataset, outside, preprocess
+from driver.fingerprint import fingerprint
+from driver.place import Place, locked, write_whole
+
+
+class Making:
+    """The steps of one training, and what they share."""
+
+    def __init__(self, folder: Path) -> None:
+        self.place = Place(folder.parents[1], folder.name)
+        self.job = json.loads(self.place.job.read_text())
+        self.recipe = self.job["recipe"]
+        self.source = Raw(Path(self.job["raw"]) / self.recipe["dataset"])
+        self.models = [Path(model) for model in self.job["models"]]
+        self.preprocessed = Path(os.environ["nnUNet_preprocessed"])
+
+    def run(self) -> None:
+        """Train where there is no model yet, and test where the study has a place for it."""
+        if not self.recipe["ensemble"] and not self.place.model.is_file():
+            self.train()
+        if self.job["metrics"]:
+            self.test()
+
+    # ---------------------------------------------------------------------------------------------- training
+
+    def train(self) -> None:
+        """Make the dataset, and start nnU-Net's training or continue it; what is written last is model.json.
+
+        Raises:
+            SystemExit: the code is not the one that the driver has found at its start.
+        """
+        from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
+
+        code = fingerprint(self.recipe)
+        if code != self.job["fingerprint"]:
+            raise SystemExit(f"the code was changed while the study ran: {self.job['fingerprint']}, now {code}")
+        with locked(self.place.work / "datasets.lock"):
+            name = self.dataset()
+            compact = preprocess(name, self.recipe["configuration"], self.recipe["preset"], self.preprocessed)
+            if self.recipe["prepare"] == "unlabelled":
+                self.add_unlabelled(name)
+        environment = {k: v.format(models=os.pathsep.join(map(str, self.models))) for k, v in self.job["environment"]}
+        os.environ.update(environment)
+        started = any(self.place.results.glob("*/*/fold_*/checkpoint_[lf]*.pth"))  # latest or final
+        if not started and self.place.results.exists():
+            shutil.rmtree(self.place.results)  # killed before the first checkpoint
+        trainer = get_trainer_from_args(
+            name, compact, self.fold(), self.job["class_name"], continue_training=started, device=torch.device("cpu")
+        )
+        maybe_load_checkpoint(trainer, started, False, None if started else self.job["start"])
+        trainer.run_training()
+        times = trainer.logger.local_logger.my_fantastic_logging
+        epochs = np.subtract(times["epoch_end_timestamps"], times["epoch_start_timestamps"])
+        model = {
+            "folder": os.path.relpath(trainer.output_folder_base, self.place.work),
+            "step_seconds": float(np.median(epochs)) / self.recipe["iterations"],
+            "fingerprint": code,
+        }
+        write_whole(self.place.model, json.dumps(model, indent=1))
+
+    def fold(self) -> int | str:
+        """nnU-Net's fold, or all cases of a dataset that holds no others."""
+        cases = self.recipe["cases"]
+        return int(cases.removeprefix("fold ")) if cases.startswith("fold ") else "all"
+
+    def dataset(self) -> str:
+        """The raw dataset to train on."""
+        raw, slices = Path(os.environ["nnUNet_raw"]), self.recipe["annotated_slices"]
+        if self.recipe["prepare"] != "pseudo_labels":
+            return draw_dataset(self.source, self.recipe["cases"], slices, raw)
+        from driver.prediction import predict
+
+        given = Raw(raw / draw_dataset(self.source, self.recipe["outside"], slices, raw))
+        others = outside(self.source.cases(), self.recipe["outside"])
+        folder = self.place.folder / "pseudo_labels"
+        asked = self.source.cases() if slices else others
+        predict(self.models, {case: self.source.images(case) for case in asked}, folder, mirroring=True)
+        labels = {case: folder / f"{case}{self.source.ending}" for case in asked}
+        for case in given.cases():
+            if slices:
+                fill_ignored(given.label(case), labels[case], given.json["labels"]["ignore"])
+            else:
+                labels[case] = given.label(case)
+        return new_dataset(raw, f"{self.source.folder.name[11:]}_pseudo_{self.place.folder.name}", self.source, labels)
+
+    def add_unlabelled(self, name: str) -> None:
+        """Give the images outside the draw to the training, in a copy of the preprocessed dataset.
+
+        The copy keeps trainings apart that must not see these images.
+        """
+        mine = self.place.work / f"preprocessed_unlabelled_{self.recipe['configuration']}"
+        os.environ["nnUNet_preprocessed"] = str(mine)
+        done = mine / name / f"{READY}_unlabelled"
+        if not done.exists():
+            shutil.rmtree(mine / name, ignore_errors=True)
+            shutil.copytree(self.preprocessed / name, mine / name)
+            images = self.place.work / "unlabelled_images" / name
+            for case in outside(self.source.cases(), self.recipe["outside"]):
+                link_all(self.source.images(case), images)
+            command = [BIN / "nnunet-skd", "unlabelled", "-d", str(int(name[7:10])), "-i", images]
+            subprocess.run(command, env=os.environ | {"nnUNet_n_proc_DA": "1"}, check=True)
+            done.touch()
+        preprocess(name, self.recipe["configuration"], self.recipe["preset"], mine)  # another preset, maybe
+
+    # ---------------------------------------------------------------------------------------------- test
+
+    def test(self) -> None:
+        """Predict the test cases and measure; what is written last is rows.csv."""
+        from driver.metrics import metrics_of
+        from driver.prediction import predict
+
+        model = self.place.read_model()
+        models = self.models if self.recipe["ensemble"] else [self.place.work / model["folder"]]
+        part = "Ts" if self.recipe["test"] == "imagesTs" else "Tr"
+        cases = self.source.cases(part)
+        if part == "Tr":
+            cases = outside(cases, self.recipe["test"].removeprefix("outside "))
+        images = {case: self.source.images(case, part) for case in cases}
+        tables = []
+        for mirroring in self.job["mirroring"]:
+            folder = self.place.predicted / ("mirrored" if mirroring else "plain")
+            seconds = predict(models, images, folder, mirroring=mirroring)
+            references = self.source.folder / f"labels{part}"
+            table = metrics_of(references, folder, self.source.folder / "dataset.json", self.job["metrics"])
+            table.insert(0, "mirroring", mirroring)
+            table["case_seconds"] = table["case"].map(seconds).round(3)
+            tables.append(table)
+        rows = pd.concat(tables)
+        rows["step_seconds"] = round(model["step_seconds"], 4) if model else np.nan
+        rows["recipe"] = self.place.folder.name
+        rows["fingerprint"] = self.job["fingerprint"]
+        write_whole(self.place.rows, rows.to_csv(index=False))

@@ -1,0 +1,19 @@
+"""The one place where the studies meet the package's metrics and statistics."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from nnunet_skd.tools.evaluate import evaluate_folders
+from nnunet_skd.tools.statistics import holm, wilcoxon_p
+
+__all__ = ["LOWER_IS_BETTER", "holm", "metrics_of", "wilcoxon_p"]
+
+LOWER_IS_BETTER = ("HD95", "ASD", "b0_error")
+
+
+def metrics_of(references: Path, predictions: Path, dataset_json: Path, metrics: list[str]) -> pd.DataFrame:
+    """One row per case and class: ``case``, ``label``, then a column per metric, five digits each."""
+    return evaluate_folders(references, predictions, dataset_json, num_processes=1, metrics=metrics, chill=True).round(
+        5
+    )

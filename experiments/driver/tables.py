@@ -1,0 +1,156 @@
+"""A study's tables in Markdown, for the terminal and for docs/results.md."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from driver.comparison import compare, each_training, noise_floor, values
+from driver.definition import Study, load_study
+from driver.rows import read_rows, refuse_mixed_code
+from driver.trainings import plan
+from nnunet_skd.tools.errors import BadInput
+
+WAYS = {False: "without mirroring", True: "with mirroring"}
+
+
+def study_tables(name: str, study: Study, results: Path) -> str:
+    """All tables of a study: the arms against the reference, each training, and each class where there are several.
+
+    Raises:
+        BadInput: no rows yet, or rows of different code.
+    """
+    command = f"python experiments/study.py run {name} --raw DIR"
+    rows = read_rows(results / f"{name}.csv")
+    if rows.empty:
+        raise BadInput(f"the study {name} has no rows yet. Run: {command}")
+    refuse_mixed_code(rows)
+    cells = plan(study)
+    done = len(rows.groupby(["arm", "draw", "seed"]))
+    parts = [
+        f"**{study.question}** {study.dataset}, `{study.configuration}` with the network of {study.preset}, "
+        f"{study.steps} steps, {_tested(study)}. {done} of {len(cells)} trainings done. `{command}`"
+    ]
+    noise_rows, noise_arm = _noise(name, study, rows, results)
+    for mirroring in study.mirroring:
+        parts.append(_arms(rows, study, mirroring, noise_rows, noise_arm))
+    parts.append(_trainings(rows, study))
+    if rows["label"].nunique() > 1:
+        parts.append(_classes(rows, study))
+    return "\n\n".join(parts)
+
+
+def _tested(study: Study) -> str:
+    seeds = _count(len(study.seeds), "seed")
+    if study.annotated_slices is not None:
+        seeds = f"{_count(study.annotated_slices, 'annotated slice')} per volume, {seeds}"
+    if study.folds:
+        return f"{_count(len(study.draws), 'fold')} x {seeds}, validation cases"
+    draws = "" if study.labelled is None else f"{study.labelled} labelled cases, {_count(len(study.draws), 'draw')} x "
+    return f"{draws}{seeds}, {'test cases' if study.test == 'imagesTs' else 'labelled cases outside the draw'}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def _noise(name: str, study: Study, rows: pd.DataFrame, results: Path) -> tuple[pd.DataFrame, str]:
+    """The rows, and the arm in them, whose seeds say what a difference is worth."""
+    if study.noise in (None, name):
+        return rows, study.reference
+    other_name, other = load_study(study.noise)
+    return read_rows(results / f"{other_name}.csv"), other.reference
+
+
+def _arms(rows: pd.DataFrame, study: Study, mirroring: bool, noise_rows: pd.DataFrame, noise_arm: str) -> str:
+    """The arms against the reference; p and verdict for the primary metric alone, which was named beforehand."""
+    header, lines = [f"{WAYS[mirroring]}", "trainings"], {}
+    floors = []
+    for metric in study.metrics:
+        primary = metric == study.metrics[0]
+        known = metric in noise_rows and not noise_rows.empty
+        noise = noise_floor(noise_rows, noise_arm, metric, mirroring) if known else np.nan
+        floors.append(f"{metric} {_number(noise, metric) or 'unknown, as one seed has no spread'}")
+        table = compare(rows, study, metric, mirroring, noise)
+        header += [metric, "difference [95 %]", *(["p (Holm)", "verdict"] if primary else [])]
+        for row in table.itertuples():
+            line = lines.setdefault(row.Index, [f"{row.Index}", f"{row.trainings}"])
+            line += [_number(row.mean, metric), _difference(row, metric)]
+            line += [_p(row.p_holm), row.verdict] if primary else []
+    notes = [f"Noise floor, {WAYS[mirroring]}: {', '.join(floors)}."]
+    notes += [
+        f"{metric} has no value where an arm misses a class: its mean is over what the arm has, its difference over what "
+        "both have, so read it beside the primary metric."
+        for metric in study.metrics
+        if rows[metric].isna().any()
+    ]
+    return f"{_markdown(header, list(lines.values()))}\n\n{' '.join(notes)}"
+
+
+def _trainings(rows: pd.DataFrame, study: Study) -> str:
+    """The primary metric of each training, as the range of luck must be seen, and the seconds."""
+    metric = study.metrics[0]
+    several = rows["draw"].nunique() > 1
+    ways = [(mirroring, WAYS[mirroring]) for mirroring in study.mirroring]
+    header = [
+        "each training",
+        *(f"{metric} {way}" for _, way in ways),
+        "s per step",
+        *(f"s per case {w}" for _, w in ways),
+    ]
+    lines = []
+    for arm in study.arms:
+        mine = rows[rows["arm"] == arm]
+        if mine.empty:
+            continue
+        line = [arm]
+        for mirroring, _ in ways:
+            frame = each_training(mine, arm, metric, mirroring)
+            texts = [" ".join(_number(value, metric) for value in draw.dropna()) for _, draw in frame.iterrows()]
+            line.append((" / " if several else " ").join(texts))
+        line.append(_seconds(mine["step_seconds"]))
+        line += [_seconds(mine[mine["mirroring"] == mirroring]["case_seconds"]) for mirroring, _ in ways]
+        lines.append(line)
+    note = "Seeds side by side" + (", draws between slashes" if several else "")
+    return f"{_markdown(header, lines)}\n\n{note}. Seconds are medians on one core, other work beside it."
+
+
+def _classes(rows: pd.DataFrame, study: Study) -> str:
+    """The primary metric of each class: mean over cases, then trainings."""
+    metric, mirroring = study.metrics[0], study.mirroring[0]
+    labels = list(dict.fromkeys(rows["label"]))
+    lines = []
+    for arm in study.arms:
+        numbers = values(rows[rows["mirroring"] == mirroring], arm, metric)
+        if not numbers.empty:
+            means = numbers.groupby(["draw", "seed", "label"]).mean().groupby("label").mean()
+            lines.append([arm, *(_number(means.get(label, np.nan), metric) for label in labels)])
+    return _markdown([f"{metric} {WAYS[mirroring]}", *labels], lines)
+
+
+def _markdown(header: list[str], lines: list[list[str]]) -> str:
+    rows = [header, ["---"] * len(header), *lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _digits(metric: str) -> int:
+    return 1 if metric in ("HD95", "b0_error") else 2 if metric == "ASD" else 3
+
+
+def _number(value: float, metric: str) -> str:
+    return "" if np.isnan(value) else f"{value:.{_digits(metric)}f}"
+
+
+def _difference(row: tuple, metric: str) -> str:
+    if np.isnan(row.difference):
+        return ""
+    digits = _digits(metric)
+    return f"{row.difference:+.{digits}f} [{row.low:+.{digits}f}, {row.high:+.{digits}f}]"
+
+
+def _p(p: float) -> str:
+    return "" if np.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _seconds(seconds: pd.Series) -> str:
+    return "" if seconds.isna().all() else f"{seconds.median():.2f}"
