@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from copy import deepcopy
+from typing import Any
 
 import pandas as pd
 import torch
@@ -31,7 +32,7 @@ class MixedDeepDistribution(DeepDistribution):
     stays the truth.
     """
 
-    def __init__(self, *, alpha: float = 0.5, **options):
+    def __init__(self, *, alpha: float = 0.5, **options: Any):
         super().__init__(**options)
         self.alpha = alpha
 
@@ -70,7 +71,7 @@ class PixelwiseOfEveryHead(Pixelwise):
 class PyramidDeepDistribution(DeepDistribution):
     """DDL as the mean over 4, 8 and 16 patches per axis: a vessel is thin, a patch of a quarter of the image is not."""
 
-    def __init__(self, **options):
+    def __init__(self, **options: Any):
         super().__init__(**options)
         self.levels = nn.ModuleList(DeepDistribution(patches_per_axis=n, **options) for n in (4, 8, 16))
 

@@ -19,7 +19,7 @@ STYLES = ("-", "--", ":", "-.")  # terms that lie on each other stay visible
 class EpochMeans:
     """Running means of what the steps report. The sums stay on the device: no step waits for them."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._steps: dict[str, Tensor] = {}
 

@@ -78,7 +78,7 @@ class Step:
     from_stream: bool = False
     log: dict[str, float | Tensor] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._probabilities: dict[int, Tensor] = {}
         self._teacher_probabilities: dict[int, Tensor] = {}
         self._targets: dict[int, tuple[Tensor, Tensor | None]] = {}

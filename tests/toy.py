@@ -90,9 +90,10 @@ def make_trainer(
     ignore: bool = False,
     cascade: bool = False,
     seed: int = 0,
+    device: str = "cpu",
     **plans,
 ):
-    """A trainer on the CPU, not yet initialised. Needs the fixture ``nnunet_env``."""
+    """A trainer, not yet initialised. Needs the fixture ``nnunet_env``."""
     plans = toy_plans(dim, **plans) | {"continue_training": False}
     folder = Path(os.environ["nnUNet_preprocessed"], DATASET)
     data_folder = folder / f"nnUNetPlans_{dim}d"
@@ -106,7 +107,7 @@ def make_trainer(
         plans["configurations"]["3d_cascade_fullres"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
         configuration = "3d_cascade_fullres"
     dataset_json = toy_dataset_json(regions=regions, ignore=ignore)
-    return trainer_class(plans, configuration, 0, dataset_json, torch.device("cpu"))
+    return trainer_class(plans, configuration, 0, dataset_json, torch.device(device))
 
 
 def initialized(trainer_class: type, *, stages: int = 4, **kind):

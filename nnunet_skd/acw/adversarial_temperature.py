@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 
 def adversary_strength(epoch: int, num_epochs: int) -> float:
@@ -16,12 +17,12 @@ class ReverseGradient(torch.autograd.Function):
     """Identity forward, ``-strength * gradient`` backward."""
 
     @staticmethod
-    def forward(ctx, value: Tensor, strength: Tensor) -> Tensor:
+    def forward(ctx: FunctionCtx, value: Tensor, strength: Tensor) -> Tensor:
         ctx.save_for_backward(strength)
         return value.clone()
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
         (strength,) = ctx.saved_tensors
         return -strength * gradient, None
 

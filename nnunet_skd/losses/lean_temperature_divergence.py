@@ -6,7 +6,7 @@ half a batch at a time, in place. Measured in 3D: the peak memory of a step fall
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 
 def lean_temperature_divergence(
@@ -24,7 +24,7 @@ class _LeanTemperatureDivergence(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx, logits: Tensor, teacher_logits: Tensor, tau: Tensor, weight: Tensor | None, has_regions: bool
+        ctx: FunctionCtx, logits: Tensor, teacher_logits: Tensor, tau: Tensor, weight: Tensor | None, has_regions: bool
     ) -> Tensor:
         dtype = torch.promote_types(logits.dtype, torch.float32)
         temperature = tau.detach().to(dtype)
@@ -48,7 +48,7 @@ class _LeanTemperatureDivergence(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         gap, scale, d_tau = ctx.saved_tensors
         d_logits = (gap * (gradient * scale).reshape((1,) * gap.dim())).to(gap.dtype)
         return d_logits, None, gradient * d_tau, None, None
