@@ -90,8 +90,8 @@ class PreviousEpoch(Teacher):
 class MovingAverage(Teacher):
     """The exponential moving average of the network: ``phi <- d phi + (1 - d) theta`` after each step.
 
-    ``d = min(1 - 1 / (t + 1), decay)``, so that the first steps are a plain mean (UA-MT's form). Buffers are copied. Its
-    weights are part of the checkpoint; in a distributed training they are equal on all ranks, as the network's are.
+    ``d = min(1 - 1 / (t + 1), decay)``, so that the first steps are a plain mean (UA-MT's form). Buffers are copied.
+    Its weights are part of the checkpoint; in a distributed training they are equal on all ranks, as the network's are.
 
     Raises:
         ValueError: for a decay outside [0, 1).

@@ -109,6 +109,34 @@ def make_trainer(
     return trainer_class(plans, configuration, 0, dataset_json, torch.device("cpu"))
 
 
+def initialized(trainer_class: type, *, stages: int = 4, **kind):
+    """An initialised trainer; four stages are enough for every term of this package."""
+    trainer = make_trainer(trainer_class, stages=stages, **kind)
+    trainer.initialize()
+    return trainer
+
+
+def save_as_of_this_epoch(trainer, file) -> str:
+    """After run_epoch, which counts the epoch up; nnU-Net saves just before."""
+    trainer.current_epoch -= 1
+    trainer.save_checkpoint(str(file))
+    trainer.current_epoch += 1
+    return str(file)
+
+
+def everything(trainer) -> dict[str, torch.Tensor]:
+    """Copies of the network's weights and of what the terms have of their own."""
+    state = dict(trainer.network.state_dict())
+    if hasattr(trainer.loss, "terms"):
+        state |= {f"terms.{name}": value for name, value in trainer.loss.terms.state_dict().items()}
+    return {name: value.detach().clone() for name, value in state.items()}
+
+
+def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
 def make_batch(trainer, seed: int = 0) -> dict:
     """Random images, and targets at every output's resolution as nnU-Net's transforms make them."""
     generator = torch.Generator().manual_seed(seed)
@@ -139,13 +167,18 @@ def start_epoch(trainer, epoch: int):
     trainer.on_train_epoch_start()
 
 
-def run_epoch(trainer, epoch: int, steps: int = 3):
-    """One whole epoch with nnU-Net's own hooks in the order of run_training, on toy batches."""
+def run_epoch(trainer, epoch: int, steps: int = 3, *, plot: bool = False):
+    """One whole epoch with nnU-Net's own hooks in the order of run_training, on toy batches.
+
+    ``plot``: whether distillation.png is drawn, which takes longer than the rest.
+    """
     if trainer.dataloader_train is None:
         trainer.get_dataloaders = lambda: ("none needed", None)
         trainer.logger.plot_progress_png = lambda folder: None  # slow, and nnU-Net's own
         trainer.dataset_class.unpack_dataset = lambda *args, **kwargs: None
         trainer.on_train_start()
+        if not plot and hasattr(trainer, "distillation_log"):
+            trainer.distillation_log.plot = lambda: None
     assert trainer.current_epoch == epoch
     trainer.on_epoch_start()
     trainer.on_train_epoch_start()
