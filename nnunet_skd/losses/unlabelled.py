@@ -173,7 +173,8 @@ class Unlabelled(Term):
         step.log["agreement"] = (agree & where).sum() / count
         step.log["accepted"] = ((where if accepted is None else accepted) & where).sum() / count
         shares = (teacher * where).sum((0, *range(2, q.dim()))) / count
-        step.log |= {f"teacher_share_{k}": shares[k] for k in _foreground(step.task)}
+        first = 0 if step.task.has_regions else 1  # the background is no news
+        step.log |= {f"teacher_share_{k}": shares[k] for k in range(first, len(shares))}
 
     def warnings(self, rows: list[dict[str, float]]) -> list[str]:
         """A class that the labels have, and the teacher no longer predicts, over the last five epochs."""
@@ -184,12 +185,11 @@ class Unlabelled(Term):
             and len(rows) >= 5
             and all(row.get(name, math.nan) < 1e-6 for row in rows[-5:])
         ]
-        if not vanished:
-            return []
-        return [
+        text = (
             f"the teacher has predicted class or region {', '.join(vanished)} nowhere on voxels without a label for 5 "
             f"epochs: it is not taught there. Look at distillation.png, and train longer or label more of it"
-        ]
+        )
+        return [text] if vanished else []
 
 
 def _decision(x: Tensor, step: Step, *, boundary: float = 0.5) -> Tensor:
@@ -197,7 +197,3 @@ def _decision(x: Tensor, step: Step, *, boundary: float = 0.5) -> Tensor:
     if step.task.has_regions:
         return (x > boundary).to(x.dtype)
     return torch.zeros_like(x).scatter_(1, x.argmax(1, keepdim=True), 1)
-
-
-def _foreground(task: Task) -> range:
-    return range(0 if task.has_regions else 1, task.num_outputs)
