@@ -116,8 +116,8 @@ def check_model(folder: Path, trainer: SelfDistillationTrainer) -> None:
     for what, (theirs_value, ours_value) in compared.items():
         if theirs_value != ours_value:
             raise ValueError(
-                f"{folder} cannot teach {type(trainer).__name__}: its {what} is {theirs_value}, the student's is "
-                f"{ours_value}. Use a model that was trained on this dataset with plans that preprocess it alike."
+                f"{folder} cannot teach {type(trainer).__name__}. They differ in {what}: {theirs_value} there, "
+                f"{ours_value} here. Use a model that was trained on this dataset with plans that preprocess it alike."
             )
     strides = np.prod(theirs.pool_op_kernel_sizes, axis=0)
     if any(n % s for n, s in zip(ours.patch_size, strides, strict=True)):
