@@ -74,9 +74,9 @@ def test_a_steps_gradient_is_nnunets_and_the_terms_clipped_as_one(dim, regions, 
     assert target is None
     loss = trainer.loss.segmentation_loss(network(batch["data"]), batch["target"])
     weight = trainer.loss.terms[0].weight
+    teacher = [z.sigmoid() if regions else z.softmax(1) for z in teacher]
+    known = teacher[0].amax((0, *range(2, dim + 2))) > (0.5 if regions else 1 / 3)
     for head, (z, q) in enumerate(zip(network(data), teacher, strict=True)):
-        q = q.sigmoid() if regions else q.softmax(1)
-        known = q.amax((0, *range(2, q.dim()))) > (0.5 if regions else 1 / 3) if head == 0 else known
         if trainer.loss.task.head_weights[head] > 0:
             value = unlabelled_loss(z, q, None, known, has_regions=regions)
             loss = loss + weight * trainer.loss.task.head_weights[head] * value
@@ -169,7 +169,7 @@ def test_cases_and_positions_are_drawn_uniformly(monkeypatch):
     loader = trainer.stream._batches.data_loader
     rows = [loader.get_bbox((1, 24, 24), False, {})[0][1] for _ in range(2000)]
     frequencies = np.unique(rows, return_counts=True)[1]
-    assert len(frequencies) > 9 and frequencies.min() > 0.5 * frequencies.mean()
+    assert len(frequencies) >= 9 and frequencies.min() > 0.5 * frequencies.mean()
 
 
 @pytest.mark.parametrize("regions", [False, True])
