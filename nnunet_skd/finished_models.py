@@ -6,13 +6,20 @@ import os
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING
 
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from torch import Tensor, nn
 
-from nnunet_skd.model_checks import CHECKPOINT, VARIABLE, check_model, teaching_folds
+from nnunet_skd.model_checks import (
+    CHECKPOINT,
+    VARIABLE,
+    check_model,
+    teaching_folds,
+    trained_with_deep_supervision,
+)
 from nnunet_skd.teachers import Teacher
 
 if TYPE_CHECKING:
@@ -46,15 +53,14 @@ class FinishedModels(Teacher):
         super().__init__(mirror=mirror)
         self.folders: list[str] = []
         self._recorded: list[str] = []
-
-    def __repr__(self) -> str:
-        return f"FinishedModels(mirror={self.mirror}, folders={self.folders})"
+        self._members: list[Member] = []
 
     def check(self, trainer: SelfDistillationTrainer) -> None:
         """
         Raises:
             ValueError: no models are named; one is missing, unfinished or damaged; it differs from the student in
-                dataset, labels, channels or preprocessing; or it has seen the student's validation cases.
+                dataset, labels, channels or preprocessing; it has seen the student's validation cases; or the training
+                would overwrite it.
         """
         named = [folder for folder in os.environ.get(VARIABLE, "").split(os.pathsep) if folder]
         self.folders = [str(Path(folder).expanduser().resolve()) for folder in named] or self._recorded
@@ -66,14 +72,18 @@ class FinishedModels(Teacher):
             )
         for folder in map(Path, self.folders):
             check_model(folder, trainer)
-            teaching_folds(folder, trainer)
+        if self._recorded and self._recorded != self.folders:
+            trainer.print_to_log_file(
+                f"WARNING: this training was begun with other teachers.\nIt was: {', '.join(self._recorded)}\nIt is "
+                f"now: {', '.join(self.folders)}\nIt continues with the new ones."
+            )
+        self._members = [member for folder in self.folders for member in _load(Path(folder), trainer)]
 
     def attach(self, trainer: SelfDistillationTrainer) -> None:
         self._device = trainer.device
         scales = trainer._get_deep_supervision_scales()
         patch = trainer.configuration_manager.patch_size
         self._sizes = [tuple(round(n * s) for n, s in zip(patch, scale, strict=True)) for scale in scales]
-        self._members = [m for folder in self.folders for m in _load(Path(folder), trainer, self._device)]
         self._resident = _move_all(self._members, self._device)
         trainer.print_to_log_file(f"Teachers: {', '.join(member.name for member in self._members)}")
 
@@ -92,28 +102,32 @@ class FinishedModels(Teacher):
         network = self._member.network
         if not self._resident:
             network.to(self._device)
-        by_size = {tuple(z.shape[2:]): z for z in network(data)}
+        outputs = network(data)
         if not self._resident:
             network.to("cpu")
+        # nnU-Net does not train the lowest output; of two of one size the higher one decides
+        outputs = [outputs] if isinstance(outputs, Tensor) else outputs[:-1] or outputs
+        by_size = {tuple(z.shape[2:]): z for z in reversed(outputs)}
         return [by_size.get(size) for size in self._sizes]
 
 
-def _load(folder: Path, trainer: SelfDistillationTrainer, device: torch.device) -> list[Member]:
+def _load(folder: Path, trainer: SelfDistillationTrainer) -> list[Member]:
     """The members of one folder, each by nnU-Net's own means, on the CPU; half precision where they run on CUDA."""
     members = []
     for fold in teaching_folds(folder, trainer):
-        predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+        predictor = nnUNetPredictor(perform_everything_on_device=False, device=torch.device("cpu"), allow_tqdm=False)
         try:
             predictor.initialize_from_trained_model_folder(str(folder), (fold,), CHECKPOINT)
-        except (RuntimeError, OSError, EOFError, KeyError) as error:
+        except (RuntimeError, OSError, EOFError, KeyError, UnpicklingError) as error:
             raise ValueError(
-                f"{folder}/fold_{fold}/{CHECKPOINT} cannot be loaded ({str(error).splitlines()[0]}). It is damaged, or "
-                f"its trainer is not known here."
+                f"{folder}/fold_{fold}/{CHECKPOINT} cannot be loaded ({' '.join(str(error).split())[:200]}). It is "
+                f"damaged, its trainer is not known here, or its plans.json was changed since. Train it again."
             ) from error
         network = getattr(predictor.network, "_orig_mod", predictor.network)
-        network.decoder.deep_supervision = True
+        if trained_with_deep_supervision(folder / f"fold_{fold}"):
+            network.decoder.deep_supervision = True
         network.eval().requires_grad_(False)
-        if device.type == "cuda":
+        if trainer.device.type == "cuda":
             network.half()
         members.append(Member(f"{folder.name} fold {fold}", network, tuple(predictor.allowed_mirroring_axes or ())))
     return members

@@ -96,13 +96,16 @@ class SelfDistillationLoss(nn.Module):
 
     @property
     def teaches_labelled(self) -> bool:
-        """Whether a term compares with the teacher on nnU-Net's labelled patches."""
-        return any(term.needs_teacher and term.on_labelled for term in self.terms)
+        """Whether a term compares with the teacher on nnU-Net's labelled patches in this epoch."""
+        return any(term.needs_teacher and term.on_labelled and self._weight(term) for term in self.terms)
 
     @property
     def teaches_unlabelled(self) -> bool:
         """Whether a term has a weight on patches of the second stream in this epoch."""
-        return any(term.on_unlabelled and term.weight_at(self.epoch, self.num_epochs) for term in self.terms)
+        return any(term.on_unlabelled and self._weight(term) for term in self.terms)
+
+    def _weight(self, term: Term) -> float:
+        return term.weight_at(self.epoch, self.num_epochs)
 
     def unlabelled(
         self, outputs: list[Tensor], target: list[Tensor] | None, teacher_outputs: list[Tensor | None]

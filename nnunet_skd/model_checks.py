@@ -41,20 +41,29 @@ def teaching_folds(folder: Path, trainer: SelfDistillationTrainer) -> list[str]:
 
 def _compare_validation_cases(fold_folder: Path, trainer: SelfDistillationTrainer) -> None:
     """The split may have changed since the teacher was trained: what it was validated on is in its folder."""
-    validated = {
-        p.name.split(".")[0] for p in (fold_folder / "validation").glob("*") if p.name.endswith(_ending(trainer))
-    }
+    ending = trainer.dataset_json["file_ending"]
+    validated = {p.name.removesuffix(ending) for p in (fold_folder / "validation").glob(f"*{ending}")}
     ours = set(trainer.do_split()[1])
-    if validated and ours and validated != ours:
+    if ours <= validated:
+        return
+    if validated <= ours:
         raise ValueError(
-            f"{fold_folder} was validated on other cases than fold {trainer.fold} has today "
-            f"(splits_final.json changed): it may have seen today's validation cases. Train the teacher again, or "
-            f"train the student with fold all."
+            f"{fold_folder}/validation holds {len(validated)} of the {len(ours)} validation cases of fold "
+            f"{trainer.fold}, so nothing says that the model has not seen the others. Run nnUNetv2_train with --val "
+            f"for the teacher where it was trained, or train the student with fold all."
         )
+    raise ValueError(
+        f"{fold_folder} was validated on other cases than fold {trainer.fold} has today (splits_final.json changed): "
+        f"it may have seen today's validation cases. Train the teacher again, or train the student with fold all."
+    )
 
 
-def _ending(trainer: SelfDistillationTrainer) -> str:
-    return trainer.dataset_json["file_ending"]
+def trained_with_deep_supervision(fold_folder: Path) -> bool:
+    """Whether a model's side outputs were trained, as nnU-Net's debug.json says. Networks have them in any case."""
+    try:
+        return json.loads((fold_folder / "debug.json").read_text())["enable_deep_supervision"] == "True"
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def _read_json(file: Path) -> dict:
@@ -69,10 +78,15 @@ def _read_json(file: Path) -> dict:
 
 def check_model(folder: Path, trainer: SelfDistillationTrainer) -> None:
     """Refuse a model that sees other images, or says other things, than the student."""
+    if folder == Path(trainer.output_folder_base).resolve():
+        raise ValueError(
+            f"{folder} would be overwritten by this training, which it is to teach. Copy it under another name that "
+            f"ends alike (round1__{'__'.join(folder.name.split('__')[1:])}) and name the copy."
+        )
     dataset_json, plans_json = _read_json(folder / "dataset.json"), _read_json(folder / "plans.json")
     teacher = PlansManager(plans_json)
     name = folder.name.split("__")[-1]
-    if name not in plans_json["configurations"]:
+    if name not in plans_json.get("configurations", ()):
         raise ValueError(
             f"{folder} is not named TRAINER__PLANS__CONFIGURATION as nnUNetv2_train names it: {name!r} "
             f"is not a configuration of its plans.json."
@@ -81,7 +95,7 @@ def check_model(folder: Path, trainer: SelfDistillationTrainer) -> None:
     plans = trainer.plans_manager
     compared = {
         "dataset": (teacher.dataset_name, plans.dataset_name),
-        "labels": (dataset_json.get("labels"), trainer.dataset_json["labels"]),
+        "labels": (_labels(dataset_json), _labels(trainer.dataset_json)),
         "regions_class_order": (
             dataset_json.get("regions_class_order"),
             trainer.dataset_json.get("regions_class_order"),
@@ -102,8 +116,8 @@ def check_model(folder: Path, trainer: SelfDistillationTrainer) -> None:
     for what, (theirs_value, ours_value) in compared.items():
         if theirs_value != ours_value:
             raise ValueError(
-                f"{folder} cannot teach the student: its {what} is {theirs_value}, the student's is "
-                f"{ours_value}. Use a model that was trained on this dataset with plans that preprocess it alike."
+                f"{folder} cannot teach the student. They differ in {what}: {theirs_value} there, "
+                f"{ours_value} here. Use a model that was trained on this dataset with plans that preprocess it alike."
             )
     strides = np.prod(theirs.pool_op_kernel_sizes, axis=0)
     if any(n % s for n, s in zip(ours.patch_size, strides, strict=True)):
@@ -111,6 +125,12 @@ def check_model(folder: Path, trainer: SelfDistillationTrainer) -> None:
             f"{folder} cannot teach: the student's patch {list(ours.patch_size)} is not "
             f"divisible by the teacher's strides {strides.tolist()}. Use a model of fewer stages, or another patch."
         )
+
+
+def _labels(dataset_json: dict) -> dict | list:
+    """The channels of regions lie in their order in dataset.json."""
+    labels = dataset_json.get("labels", {})
+    return list(labels.items()) if dataset_json.get("regions_class_order") else labels
 
 
 def _channels(dataset_json: dict) -> dict:

@@ -1,6 +1,8 @@
 """The student's view of a patch without labels: the teacher's patch, changed more strongly (after UniMatch; ours)."""
 
+import itertools
 import random
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -33,17 +35,17 @@ class StrongerView:
         return _each(parts, lambda x: x.flip(axes)) if axes else parts
 
     def _turn(self, parts: list[Tensor | None]) -> list[Tensor | None]:
-        size = parts[0].shape[2:]
         planes = [
             (a, b)
-            for a in self.mirror_axes
-            for b in self.mirror_axes
-            if a < b and size[a] == size[b] and abs(self.spacing[a] - self.spacing[b]) < 1e-3 * self.spacing[a]
+            for a, b in itertools.combinations(sorted(self.mirror_axes), 2)
+            if abs(self.spacing[a] - self.spacing[b]) < 1e-3 * self.spacing[a]
+            and all(x is None or x.shape[a + 2] == x.shape[b + 2] for x in parts)
         ]
         if not planes:
             return parts
         (a, b), quarters = random.choice(planes), random.randrange(4)
-        return _each(parts, lambda x: x.rot90(quarters, (a + 2, b + 2)))
+        # contiguous: a compiled network is compiled anew for other strides
+        return _each(parts, lambda x: x.rot90(quarters, (a + 2, b + 2)).contiguous())
 
     def _cut_mix(self, parts: list[Tensor | None]) -> list[Tensor | None]:
         """With probability 1/2, a box of a tenth to a half of each patch comes from the next patch of the batch."""
@@ -67,7 +69,7 @@ class StrongerView:
         return _each(parts, mixed)
 
 
-def _each(parts: list[Tensor | None], change: object) -> list[Tensor | None]:
+def _each(parts: list[Tensor | None], change: Callable[[Tensor], Tensor]) -> list[Tensor | None]:
     return [None if x is None else change(x) for x in parts]
 
 

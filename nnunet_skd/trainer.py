@@ -86,12 +86,12 @@ class SelfDistillationTrainer(nnUNetTrainer):
     def train_step(self, batch: dict) -> dict:
         if self.own_parameters is not None:
             self.own_parameters.zero_grad()
-        if self.teacher is not None and self.loss.teaches_labelled:
-            batch["data"] = batch["data"].to(self.device, non_blocking=True)
-            # as nnU-Net: mixed precision on CUDA only
-            with torch.autocast(self.device.type) if self.device.type == "cuda" else dummy_context():
-                self.loss.teacher_outputs = self.teacher(batch["data"])
         with gradients_of(self.stream):
+            if self.teacher is not None and self.loss.teaches_labelled:
+                batch["data"] = batch["data"].to(self.device, non_blocking=True)
+                # as nnU-Net: mixed precision on CUDA only
+                with torch.autocast(self.device.type) if self.device.type == "cuda" else dummy_context():
+                    self.loss.teacher_outputs = self.teacher(batch["data"])
             result = super().train_step(batch)
         if self.teacher is not None:
             self.teacher.after_step()

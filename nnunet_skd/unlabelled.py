@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
-from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class, nnUNetBaseDataset
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.helpers import dummy_context
 
+from nnunet_skd.partly_labelled import PartlyLabelled
 from nnunet_skd.stronger_view import StrongerView
 from nnunet_skd.unlabelled_data import checked_cases, read_record, unlabelled_folder
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 def stream_cases(trainer: SelfDistillationTrainer) -> list[str] | None:
     """The images without labels for the second stream; None: the trainer has no second stream.
 
+    The second stage of a cascade has none: nnU-Net predicts the first stage of labelled cases only.
     The list may be empty where the dataset has an ignore label: the training cases hold voxels without a label then.
 
     Raises:
@@ -35,31 +36,13 @@ def stream_cases(trainer: SelfDistillationTrainer) -> list[str] | None:
     if not trainer.unlabelled_per_labelled:
         return None
     plans, configuration = trainer.plans_manager, trainer.configuration_name
+    if trainer.is_cascaded and not (trainer.needs_unlabelled and not trainer.label_manager.has_ignore_label):
+        return None
     if read_record(unlabelled_folder(plans, configuration)) is not None:
         return checked_cases(plans, configuration)
     if trainer.label_manager.has_ignore_label:
         return []
     return checked_cases(plans, configuration) if trainer.needs_unlabelled else None
-
-
-class PartlyLabelled:
-    """The images without labels and, where the dataset has an ignore label, the training cases, as one dataset.
-
-    nnU-Net's data loader draws from it as from its own datasets.
-    """
-
-    def __init__(self, unlabelled: nnUNetBaseDataset | None, labelled: nnUNetBaseDataset | None, ignore: int | None):
-        self._unlabelled, self._labelled, self._ignore = unlabelled, labelled, ignore
-        self._labelled_cases = set() if labelled is None else set(labelled.identifiers)
-        self.identifiers = ([] if unlabelled is None else list(unlabelled.identifiers)) + sorted(self._labelled_cases)
-
-    def load_case(self, identifier: str) -> tuple:
-        if identifier in self._labelled_cases:
-            return self._labelled.load_case(identifier)
-        data, segmentation, previous, properties = self._unlabelled.load_case(identifier)
-        if self._ignore is not None:  # here only ignored voxels are taught
-            segmentation = np.broadcast_to(np.int16(self._ignore), segmentation.shape)
-        return data, segmentation, previous, properties
 
 
 class UnlabelledStream:
@@ -112,6 +95,7 @@ class UnlabelledStream:
                 pin_memory=trainer.device.type == "cuda",
                 wait_time=0.002,
             )
+            next(self._batches)  # as nnU-Net: what cannot be read is found now, and no process starts later
         self._view = StrongerView(
             tuple(mirror_axes or ()), tuple(configuration.spacing)[-len(configuration.patch_size) :]
         )
@@ -130,16 +114,18 @@ class UnlabelledStream:
         batch = next(self._batches)
         data = batch["data"].to(trainer.device, non_blocking=True)
         target = [t.to(trainer.device, non_blocking=True) for t in batch["target"]] if self._partly else None
-        with torch.autocast(trainer.device.type) if trainer.device.type == "cuda" else dummy_context():
-            outputs = trainer.teacher(data)
-            if outputs is None:
-                return
-            with torch.no_grad():
-                data, outputs, target = self._view(data, outputs, target)
-            loss = trainer.loss.unlabelled(trainer.network(data), target, outputs)
-        if trainer.grad_scaler is not None:
-            loss = trainer.grad_scaler.scale(loss)
-        loss.backward()
+        # the processes of a distributed training exchange the sum of both passes, after nnU-Net's
+        with trainer.network.no_sync() if trainer.is_ddp else nullcontext():
+            with torch.autocast(trainer.device.type) if trainer.device.type == "cuda" else dummy_context():
+                outputs = trainer.teacher(data)
+                if outputs is None:
+                    return
+                with torch.no_grad():
+                    data, outputs, target = self._view(data, outputs, target)
+                loss = trainer.loss.unlabelled(trainer.network(data), target, outputs)
+            if trainer.grad_scaler is not None:
+                loss = trainer.grad_scaler.scale(loss)
+            loss.backward()
 
     def close(self) -> None:
         if isinstance(self._batches, NonDetMultiThreadedAugmenter):

@@ -44,6 +44,8 @@ def channel_wise_loss(
 class ChannelWise(Term):
     """CWD on the full-resolution logits, with its authors' weight 3 and temperature 4. Any teacher will do.
 
+    Where: on the labelled voxels of nnU-Net's patches, and on the voxels without a label of the second stream.
+
     Raises:
         ValueError: for a temperature that is not above 0.
     """
@@ -60,10 +62,14 @@ class ChannelWise(Term):
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, temperature={self.temperature:g}"
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.name, "cwd_unlabelled"
+
+    def weighted(self, step: Step) -> dict[str, Tensor]:
+        weight = self.weight_at(step.epoch, step.num_epochs)
+        return {self.names[step.from_stream]: weight * self(step)} if weight else {}
+
     def forward(self, step: Step) -> Tensor:
-        return channel_wise_loss(
-            step.outputs[0],
-            step.teacher_outputs[0],
-            None if step.target is None else step.valid(0),
-            temperature=self.temperature,
-        )
+        where = step.without_label(0) if step.from_stream else step.valid(0)
+        return channel_wise_loss(step.outputs[0], step.teacher_outputs[0], where, temperature=self.temperature)

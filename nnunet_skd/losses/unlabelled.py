@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from nnunet_skd.losses.term import Term
 
@@ -46,10 +46,8 @@ def unlabelled_loss(
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     target = target.detach()
-    if accepted is None:
-        accepted = torch.ones_like(logits[:, :1], dtype=torch.bool)
-    if known is None:
-        known = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device)
+    accepted = torch.ones_like(logits[:, :1], dtype=torch.bool) if accepted is None else accepted
+    known = logits.new_ones(logits.shape[1], dtype=torch.bool) if known is None else known
     known = known.view(-1, *(1,) * (logits.dim() - 2))
     target = target * known
     if has_regions:
@@ -58,7 +56,7 @@ def unlabelled_loss(
         cross_entropy = cross_entropy.mean(1, keepdim=True)
     else:
         target = target / target.sum(1, keepdim=True).clamp_min(1e-6)
-        log_probabilities = torch.where(known, logits, -1e4).log_softmax(1)
+        log_probabilities = torch.where(known, logits, torch.finfo(logits.dtype).min / 2).log_softmax(1)
         probabilities = log_probabilities.exp()
         cross_entropy = -(target * log_probabilities).sum(1, keepdim=True)
         probabilities, target, known = probabilities[:, 1:], target[:, 1:], known[1:]
@@ -110,10 +108,8 @@ class Unlabelled(Term):
         self.start, self.rise, self.target, self.threshold = start, rise, target, threshold
 
     def extra_repr(self) -> str:
-        return (
-            f"{super().extra_repr()}, start={self.start:g}, rise={self.rise:g}, target={self.target}, "
-            f"threshold={self.threshold:g}"
-        )
+        schedule = f"start={self.start:g}, rise={self.rise:g}"
+        return f"{super().extra_repr()}, {schedule}, target={self.target}, threshold={self.threshold:g}"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -135,8 +131,7 @@ class Unlabelled(Term):
     def weighted(self, step: Step) -> dict[str, Tensor]:
         weight = self.weight_at(step.epoch, step.num_epochs)
         step.log["unlabelled_weight"] = weight
-        name = self.name if step.from_stream else "ignored"
-        return {name: weight * self(step)} if weight else {}
+        return {self.name if step.from_stream else "ignored": weight * self(step)} if weight else {}
 
     def forward(self, step: Step) -> Tensor:
         value = 0
@@ -148,19 +143,16 @@ class Unlabelled(Term):
             if head == 0:
                 known = self._known(q, step)
                 self._log(step, q, accepted)
-            target = self._decision(q, step) if self.target == "hard" else q
+            target = _decision(q, step) if self.target == "hard" else q
             loss = unlabelled_loss(step.outputs[head], target, accepted, known, has_regions=step.task.has_regions)
             value = value + step.task.head_weights[head] * loss
         return value
 
     def _known(self, q: Tensor, step: Step) -> Tensor:
         self.highest[0] = torch.maximum(self.highest[0], q.amax((0, *range(2, q.dim()))))
+        if distributed.is_initialized():  # all processes leave out the same classes
+            distributed.all_reduce(self.highest[0], distributed.ReduceOp.MAX)
         return self.highest.amax(0) > (0.5 if step.task.has_regions else 1 / q.shape[1])
-
-    def _decision(self, q: Tensor, step: Step) -> Tensor:
-        if step.task.has_regions:
-            return (q > 0.5).to(q.dtype)
-        return torch.zeros_like(q).scatter_(1, q.argmax(1, keepdim=True), 1)
 
     def _accepted(self, q: Tensor, step: Step, head: int) -> Tensor | None:
         without_label = step.without_label(head)
@@ -176,27 +168,32 @@ class Unlabelled(Term):
         where = step.without_label(0)
         where = torch.ones_like(q[:, :1], dtype=torch.bool) if where is None else where
         count = where.sum()
-        teacher, student = self._decision(q, step), self._decision(step.probabilities(0).detach(), step)
+        teacher, student = _decision(q, step), _decision(step.outputs[0].detach(), step, boundary=0.0)
         agree = (teacher == student).all(1, keepdim=True)
         step.log["agreement"] = (agree & where).sum() / count
         step.log["accepted"] = ((where if accepted is None else accepted) & where).sum() / count
         shares = (teacher * where).sum((0, *range(2, q.dim()))) / count
-        step.log |= {f"teacher_share_{k}": shares[k] for k in _foreground(step.task)}
+        first = 0 if step.task.has_regions else 1  # the background is no news
+        step.log |= {f"teacher_share_{k}": shares[k] for k in range(first, len(shares))}
 
     def warnings(self, rows: list[dict[str, float]]) -> list[str]:
         """A class that the labels have, and the teacher no longer predicts, over the last five epochs."""
-        vanished = []
-        for name in (name for name in rows[-1] if name.startswith("teacher_share_")):
-            shares = [row.get(name, math.nan) for row in rows[-5:]]
-            if len(shares) == 5 and all(share < 1e-6 for share in shares):
-                vanished.append(name.removeprefix("teacher_share_"))
-        if not vanished:
-            return []
-        return [
+        vanished = [
+            name.removeprefix("teacher_share_")
+            for name in rows[-1]
+            if name.startswith("teacher_share_")
+            and len(rows) >= 5
+            and all(row.get(name, math.nan) < 1e-6 for row in rows[-5:])
+        ]
+        text = (
             f"the teacher has predicted class or region {', '.join(vanished)} nowhere on voxels without a label for 5 "
             f"epochs: it is not taught there. Look at distillation.png, and train longer or label more of it"
-        ]
+        )
+        return [text] if vanished else []
 
 
-def _foreground(task: Task) -> range:
-    return range(0 if task.has_regions else 1, task.num_outputs)
+def _decision(x: Tensor, step: Step, *, boundary: float = 0.5) -> Tensor:
+    """1 for the most probable class, or for each region above the boundary: 0.5 for probabilities, 0 for logits."""
+    if step.task.has_regions:
+        return (x > boundary).to(x.dtype)
+    return torch.zeros_like(x).scatter_(1, x.argmax(1, keepdim=True), 1)

@@ -1,0 +1,314 @@
+"""Finished models as teachers: ensembles, other networks, what is refused, and which outputs were ever trained."""
+
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.training.nnUNetTrainer.variants.network_architecture.nnUNetTrainerNoDeepSupervision import (
+    nnUNetTrainerNoDeepSupervision,
+)
+from toy import make_batch, make_trainer, run_epoch, save_as_of_this_epoch
+from toy_data import LABELLED, with_data
+
+from nnunet_skd.model_checks import VARIABLE
+from nnunet_skd.trainers.nnUNetTrainerDistill import nnUNetTrainerDistill
+
+pytestmark = pytest.mark.usefixtures("nnunet_env")
+
+
+class nnUNetTrainerDistill_brief(nnUNetTrainerDistill):
+    def initialize(self):
+        self.num_epochs = 4
+        super().initialize()
+
+
+def finish(trainer_class=nnUNetTrainer, folds=(0,), *, seed=1, **kind) -> Path:
+    """A folder as nnUNetv2_train leaves it: toy networks of random weights, and what was validated."""
+    for fold in folds:
+        trainer = make_trainer(trainer_class, seed=seed, **kind)
+        trainer.fold = fold
+        trainer.output_folder = os.path.join(trainer.output_folder_base, f"fold_{fold}")
+        Path(trainer.output_folder, "validation").mkdir(parents=True, exist_ok=True)
+        trainer.initialize()
+        trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        trainer.save_checkpoint(os.path.join(trainer.output_folder, "checkpoint_final.pth"))
+        Path(trainer.output_folder, "debug.json").write_text(
+            json.dumps({"enable_deep_supervision": str(trainer.enable_deep_supervision)})
+        )
+        for case in LABELLED if fold == "all" else LABELLED[fold : fold + 1]:
+            Path(trainer.output_folder, "validation", f"{case}.nii.gz").touch()
+        seed += 1
+    folder = Path(trainer.output_folder_base)
+    (folder / "plans.json").write_text(json.dumps(trainer.plans_manager.plans))
+    (folder / "dataset.json").write_text(json.dumps(trainer.dataset_json))
+    return folder
+
+
+def student(*folders, fold=0, trainer_class=nnUNetTrainerDistill_brief, unlabelled=(), monkeypatch=None, **kind):
+    trainer = with_data(make_trainer(trainer_class, **kind), unlabelled=unlabelled)
+    trainer.fold = fold
+    if monkeypatch is not None:
+        monkeypatch.setenv(VARIABLE, os.pathsep.join(map(str, folders)))
+    trainer.initialize()
+    return trainer
+
+
+def taught(*folders, monkeypatch, **kind):
+    trainer = student(*folders, monkeypatch=monkeypatch, **kind)
+    trainer.inference_allowed_mirroring_axes = None
+    trainer.teacher.check(trainer)
+    trainer.teacher.attach(trainer)
+    return trainer
+
+
+def move(folder, name) -> Path:
+    return folder.rename(folder.parent / f"{name}__{'__'.join(folder.name.split('__')[1:])}")
+
+
+# --- teaching --------------------------------------------------------------------------------------------------------
+
+
+def test_two_folds_are_drawn_alike_often_each_with_its_own_weights(monkeypatch):
+    folder = finish(folds=(0, 3), stages=4)
+    trainer = taught(folder, fold="all", stages=4, monkeypatch=monkeypatch)
+    teacher = trainer.teacher
+    teacher.mirror = False
+    assert [member.name.split()[-1] for member in teacher._members] == ["0", "3"]
+    data = make_batch(trainer)["data"]
+    random.seed(0)
+    draws = [tuple(teacher(data)[0].flatten()[:5].tolist()) for _ in range(40)]
+    expected = []
+    for fold in (0, 3):
+        network = make_trainer(nnUNetTrainer, stages=4)
+        network.initialize()
+        checkpoint = torch.load(folder / f"fold_{fold}" / "checkpoint_final.pth", weights_only=False)
+        network.network.load_state_dict(checkpoint["network_weights"])
+        expected.append(tuple(network.network(data)[0].flatten()[:5].tolist()))
+    assert set(draws) == set(expected) and 10 < draws.count(expected[0]) < 30
+
+
+def test_members_are_frozen_in_evaluation_and_off_the_students_state(monkeypatch):
+    trainer = taught(finish(stages=4), stages=4, monkeypatch=monkeypatch)
+    (member,) = trainer.teacher._members
+    assert not any(module.training for module in member.network.modules())
+    assert not any(p.requires_grad for p in member.network.parameters())
+    outputs = trainer.teacher(make_batch(trainer)["data"])
+    assert not any(z.requires_grad for z in outputs if z is not None)
+    stock = make_trainer(nnUNetTrainer, stages=4)
+    stock.initialize()
+    assert set(trainer.network.state_dict()) == set(stock.network.state_dict())
+    assert trainer.teacher.state_dict() == {"folders": trainer.teacher.folders}
+
+
+def test_is_mirrored_along_the_axes_of_its_own_trainer(monkeypatch):
+    trainer = taught(finish(stages=4), stages=4, monkeypatch=monkeypatch)
+    teacher, data = trainer.teacher, make_batch(trainer)["data"]
+    assert teacher._members[0].mirror_axes == (0, 1)
+    monkeypatch.setattr(random, "random", lambda: 0.0)  # along every axis
+    mirrored = teacher(data)[0]
+    expected = teacher._members[0].network(data.flip((2, 3)))[0].flip((2, 3))
+    assert torch.equal(mirrored, expected)
+    teacher._members[0].mirror_axes = ()
+    assert torch.equal(teacher(data)[0], teacher._members[0].network(data)[0])
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "has"),
+    [
+        ({"stages": 4}, {"stages": 4}, [True, True, False]),  # nnU-Net does not train the lowest
+        ({"stages": 3}, {"stages": 5}, [True, False, False, False]),
+        ({"stages": 5}, {"stages": 3}, [True, True]),
+        ({"stages": 4, "residual": True}, {"stages": 4}, [True, True, False]),
+        ({"stages": 4, "trainer_class": nnUNetTrainerNoDeepSupervision}, {"stages": 4}, [True, False, False]),
+        ({"stages": 4, "dim": 3, "patch": 16}, {"stages": 4, "dim": 3, "patch": 16}, [True, True, False]),
+        ({"stages": 4, "regions": True, "ignore": True}, {"stages": 4, "regions": True, "ignore": True},
+         [True, True, False]),
+    ],
+    ids=["alike", "smaller", "larger", "residual", "no deep supervision", "3d", "regions"],
+)  # fmt: skip
+def test_outputs_are_matched_by_size_and_only_trained_ones_teach(theirs, ours, has, monkeypatch):
+    folder = move(finish(**theirs), "teacher")
+    trainer = taught(folder, monkeypatch=monkeypatch, **ours)
+    outputs = trainer.teacher(make_batch(trainer)["data"])
+    assert [z is not None for z in outputs] == has
+    targets = make_batch(trainer)["target"]
+    assert all(z is None or z.shape[2:] == t.shape[2:] for z, t in zip(outputs, targets, strict=True))
+    trainer.on_train_epoch_start()
+    assert trainer.train_step(make_batch(trainer))["loss"].item() > -10
+    means = trainer.loss.means.pop()
+    assert means["ddl"] > 0 and means["cwd"] > 0 and "psdl" in means
+
+
+def test_members_that_do_not_fit_take_turns(monkeypatch):
+    trainer = taught(finish(stages=4), stages=4, monkeypatch=monkeypatch)
+    data, teacher = make_batch(trainer)["data"], trainer.teacher
+    teacher.mirror = False
+    expected = teacher(data)[0]
+    teacher._resident = False
+    moves = []
+    monkeypatch.setattr(teacher._members[0].network, "to", moves.append)
+    assert torch.equal(teacher(data)[0], expected) and moves == [trainer.device, "cpu"]
+
+
+def test_continues_without_the_variable_and_without_a_false_warning(monkeypatch, tmp_path):
+    folder = finish(stages=4)
+    trainer = student(folder, stages=4, monkeypatch=monkeypatch)
+    run_epoch(trainer, 0)
+    file = save_as_of_this_epoch(trainer, tmp_path / "checkpoint_latest.pth")
+    checkpoint = torch.load(file, weights_only=False)
+    assert checkpoint["distillation"]["teacher"] == {"folders": [str(folder.resolve())]}
+    monkeypatch.delenv(VARIABLE)
+    continued = student(stages=4, seed=1)
+    continued.load_checkpoint(file)
+    run_epoch(continued, 1)
+    assert continued.teacher.folders == [str(folder.resolve())]
+    log = Path(continued.log_file).read_text()
+    assert "WARNING" not in log and f"Teachers: {folder.name} fold 0" in log
+
+    other = move(finish(stages=4, seed=5), "other")
+    finish(stages=4)
+    continued = student(other, stages=4, monkeypatch=monkeypatch)
+    continued.load_checkpoint(file)
+    run_epoch(continued, 1)
+    assert "begun with other teachers" in Path(continued.log_file).read_text()
+
+
+def test_no_unlabelled_images_no_ignore_label_no_second_stream(monkeypatch):
+    trainer = student(finish(stages=4), stages=4, monkeypatch=monkeypatch)
+    trainer.on_train_start()
+    assert trainer.stream is None
+
+
+# --- refusals --------------------------------------------------------------------------------------------------------
+
+
+def refusal(match, *folders, monkeypatch, **kind):
+    trainer = student(*folders, monkeypatch=monkeypatch, **kind)
+    trainer.get_dataloaders = lambda: pytest.fail("data was read before the refusal")
+    with pytest.raises(ValueError, match=match):
+        trainer.on_train_start()
+
+
+def test_refuses_to_begin_without_a_teacher(monkeypatch):
+    refusal(r"nnUNet_skd_teacher=\$nnUNet_results/Dataset900_Toy/nnUNetTrainer__nnUNetPlans__2d",
+            monkeypatch=monkeypatch)  # fmt: skip
+
+
+def change(folder, file, change):
+    content = json.loads((folder / file).read_text())
+    change(content)
+    (folder / file).write_text(json.dumps(content))
+
+
+def configuration(**values):
+    return lambda plans: plans["configurations"]["2d"].update(values)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "match"),
+    [
+        ("dataset.json", lambda d: d.update(labels={"background": 0, "a": 2, "b": 1}), "labels: "),
+        ("dataset.json", lambda d: d.update(channel_names={"0": "MR"}), "channels: {'0': 'MR'} there"),
+        ("plans.json", configuration(spacing=[1.0, 0.5]), r"spacing: \[1.0, 0.5\] there, \[1.0, 1.0\] here"),
+        ("plans.json", configuration(normalization_schemes=["CTNormalization"]), "normalisation: "),
+        ("plans.json", configuration(use_mask_for_norm=[True]), "use_mask_for_norm: "),
+        ("plans.json", lambda p: p.update(dataset_name="Dataset901_Other"), "dataset: Dataset901_Other"),
+        ("plans.json", lambda p: p.update(transpose_forward=[0, 2, 1]), "transpose_forward: "),
+        ("plans.json", lambda p: p.update(configurations={}), "is not named TRAINER__PLANS__CONFIGURATION"),
+        ("plans.json", lambda p: p["configurations"]["2d"]["architecture"]["arch_kwargs"].update(
+            strides=[[1, 1], [2, 2], [3, 3]]), r"patch \[32, 32\] is not divisible by the teacher's strides \[6, 6\]"),
+        ("plans.json", lambda p: p["configurations"]["2d"]["architecture"]["arch_kwargs"].update(
+            features_per_stage=[8, 8, 8]), "cannot be loaded .*size mismatch.*plans.json was changed"),
+    ],
+    ids=["labels", "channels", "spacing", "normalisation", "mask", "dataset", "axes", "name", "strides",
+         "changed plans"],
+)  # fmt: skip
+def test_refuses_a_model_that_differs(file, changes, match, monkeypatch):
+    folder = finish()
+    change(folder, file, changes)
+    refusal(match, folder, monkeypatch=monkeypatch)
+
+
+@pytest.mark.parametrize("key", ["labels", "regions_class_order"])
+def test_refuses_regions_in_another_order(key, monkeypatch):
+    """Their order is that of the network's channels."""
+    folder = finish(regions=True, stages=4)
+    turned = {"background": 0, "core": 2, "whole": [1, 2]} if key == "labels" else [2, 1]
+    change(folder, "dataset.json", lambda d: d.update({key: turned}))
+    refusal(f"{key}: ", folder, regions=True, stages=4, monkeypatch=monkeypatch)
+
+
+def test_refuses_a_3d_model_for_a_2d_student(monkeypatch):
+    folder = finish(dim=3, patch=16)
+    refusal("dimensions: 3 there, 2 here", folder, monkeypatch=monkeypatch)
+
+
+def test_refuses_what_is_no_model(tmp_path, monkeypatch):
+    way_out = "must name a folder that nnUNetv2_train wrote"
+    refusal(way_out, tmp_path / "nowhere", monkeypatch=monkeypatch)
+    refusal(way_out, finish() / "fold_0", monkeypatch=monkeypatch)
+
+
+@pytest.mark.parametrize("fold", [0, "all"])
+@pytest.mark.parametrize("left", ["latest", "nothing"])
+def test_refuses_an_unfinished_training(left, fold, monkeypatch):
+    folder = finish()
+    (final,) = folder.glob("fold_0/checkpoint_final.pth")
+    final.rename(final.with_name("checkpoint_latest.pth"))
+    if left == "nothing":
+        shutil.rmtree(folder / "fold_0")
+    refusal("holds no finished fold", folder, fold=fold, monkeypatch=monkeypatch)
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint at all", None], ids=["empty", "garbage", "truncated"])
+def test_refuses_a_damaged_checkpoint(content, monkeypatch):
+    folder = finish()
+    file = folder / "fold_0" / "checkpoint_final.pth"
+    file.write_bytes(file.read_bytes()[:5000] if content is None else content)
+    refusal(r"fold_0/checkpoint_final.pth cannot be loaded .*damaged", folder, monkeypatch=monkeypatch)
+
+
+@pytest.mark.parametrize("folds", [(1,), ("all",), (1, 2, "all")])
+def test_refuses_models_that_have_seen_the_validation_cases(folds, monkeypatch):
+    match = f"only be taught by fold 0 of .*finished folds are {', '.join(map(str, folds))}. Train fold 0 .*fold all"
+    refusal(match, finish(folds=folds), monkeypatch=monkeypatch)
+
+
+def test_teaches_with_the_own_fold_among_others(monkeypatch):
+    trainer = taught(finish(folds=(0, 1, "all")), monkeypatch=monkeypatch)
+    assert [member.name.split()[-1] for member in trainer.teacher._members] == ["0"]
+    trainer = taught(finish(folds=(0, 1, "all")), fold="all", monkeypatch=monkeypatch)
+    assert [member.name.split()[-1] for member in trainer.teacher._members] == ["0", "1", "all"]
+
+
+def test_refuses_a_model_of_another_split(monkeypatch):
+    folder = finish()
+    validation = folder / "fold_0" / "validation"
+    (validation / f"{LABELLED[0]}.nii.gz").rename(validation / f"{LABELLED[1]}.nii.gz")
+    refusal("validated on other cases than fold 0 has today", folder, monkeypatch=monkeypatch)
+    (validation / f"{LABELLED[0]}.nii.gz").touch()  # our validation cases and more: none was seen
+    taught(folder, monkeypatch=monkeypatch)
+    shutil.rmtree(validation)
+    refusal("holds 0 of the 1 validation cases of fold 0.*--val", folder, monkeypatch=monkeypatch)
+
+
+def test_a_fold_that_the_split_file_lacks_is_the_same_random_split_for_both(monkeypatch):
+    folder = finish()
+    (folder / "fold_0").rename(folder / "fold_7")
+    trainer = student(folder, fold=7, monkeypatch=monkeypatch)
+    held_out = trainer.do_split()[1]
+    with pytest.raises(ValueError, match="validated on other cases"):
+        trainer.teacher.check(trainer)
+    for file in (folder / "fold_7" / "validation").iterdir():
+        file.rename(file.with_name(f"{held_out[0]}.nii.gz"))
+    trainer.teacher.check(trainer)
+
+
+def test_refuses_a_model_that_the_training_would_overwrite(monkeypatch):
+    folder = finish(nnUNetTrainerDistill_brief, stages=4)
+    refusal(r"would be overwritten.*round1__nnUNetPlans__2d", folder, stages=4, monkeypatch=monkeypatch)

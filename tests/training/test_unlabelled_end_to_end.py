@@ -1,0 +1,151 @@
+"""nnU-Net's real commands with images that nobody labelled, and with finished models as teachers, on phantoms."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from commands import BIN, BY_VARIABLE, run, shrink_plans
+
+from nnunet_skd.tools.demo.phantoms import write_phantom_dataset
+
+pytestmark = pytest.mark.slow
+
+OWN_VARIANTS = """
+from nnunet_skd.losses.unlabelled import Unlabelled
+from nnunet_skd.trainers.nnUNetTrainerDistill import nnUNetTrainerDistill
+from nnunet_skd.trainers.nnUNetTrainerDSKD_unlabelled import nnUNetTrainerDSKD_unlabelled
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+
+class Brief:
+    epochs = 2
+
+    def initialize(self):
+        self.num_epochs, self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = self.epochs, 8, 1
+        super().initialize()
+
+
+class nnUNetTrainer_brief(Brief, nnUNetTrainer):
+    pass
+
+
+class nnUNetTrainerDSKD_unlabelled_brief(Brief, nnUNetTrainerDSKD_unlabelled):
+    epochs = 6
+    terms = (Unlabelled(weight=0.5),)
+
+
+class nnUNetTrainerDistill_brief(Brief, nnUNetTrainerDistill):
+    pass
+"""
+
+
+@pytest.fixture
+def ways(tmp_path) -> dict[str, str]:
+    """Short trainers of the test's own, beside ours."""
+    folder = tmp_path / "my_trainers"
+    folder.mkdir()
+    (folder / "my_variants.py").write_text(OWN_VARIANTS)
+    return {"nnUNet_extTrainer": f"{folder}{os.pathsep}{BY_VARIABLE['nnUNet_extTrainer']}"}
+
+
+def prepared(nnunet_env, *, preprocess: bool = True) -> tuple[Path, Path]:
+    """A preprocessed dataset of five phantoms, and a folder with three images whose labels nobody knows."""
+    dataset = write_phantom_dataset(os.environ["nnUNet_raw"], 900, dim=2, num_train=5, num_test=3, size=(64, 64))
+    run("nnUNetv2_plan_and_preprocess", "-d", 900, "-c", "2d", "-np", 1, "-npfp", 1, nnUNet_n_proc_DA="1")
+    shrink_plans(dataset)
+    collected = nnunet_env / "collected"
+    collected.mkdir()
+    for i, file in enumerate(sorted((dataset / "imagesTs").iterdir())):
+        shutil.copy(file, collected / f"unknown_{i}_0000{file.suffix}")
+    if preprocess:
+        run("nnunet-skd", "unlabelled", "-d", 900, "-i", collected, "-np", 1)
+    return dataset, collected
+
+
+def train(trainer: str, *options: str) -> tuple[str, ...]:
+    return ("nnUNetv2_train", "900", "2d", "0", "-tr", trainer, "-device", "cpu", *options)
+
+
+def fold(dataset: Path, trainer: str) -> Path:
+    return Path(os.environ["nnUNet_results"], dataset.name, f"{trainer}__nnUNetPlans__2d", "fold_0")
+
+
+def rows(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "distillation.csv") if (folder / "distillation.csv").is_file() else pd.DataFrame()
+
+
+def test_trains_on_unlabelled_images_continues_after_a_kill_and_predicts(nnunet_env, ways):
+    dataset, _ = prepared(nnunet_env)
+    trainer = "nnUNetTrainerDSKD_unlabelled_brief"
+    command, folder = train(trainer), fold(dataset, trainer)
+    process = subprocess.Popen(
+        [BIN / command[0], *command[1:]], env=os.environ | ways | {"OMP_NUM_THREADS": "1", "nnUNet_n_proc_DA": "2"},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        while not ((folder / "checkpoint_best.pth").is_file() and len(rows(folder)) >= 2):
+            assert process.poll() is None
+            time.sleep(0.05)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    saved = torch.load(folder / "checkpoint_best.pth", map_location="cpu", weights_only=False)
+    assert saved["distillation"]["teacher"]["steps"] == 8 * saved["current_epoch"]
+    before = rows(folder)
+
+    printed = run(*command, "--c", nnUNet_n_proc_DA="2", **ways)
+    assert [int(e) for e in re.findall(r": Epoch (\d+)$", printed, re.MULTILINE)] == [*range(saved["current_epoch"], 6)]
+    after = rows(folder)
+    assert after["epoch"].tolist() == [*range(6)] and (after["unlabelled"] > 0).all()
+    pd.testing.assert_frame_equal(after[: saved["current_epoch"]], before[: saved["current_epoch"]])
+    final = torch.load(folder / "checkpoint_final.pth", map_location="cpu", weights_only=False)
+    assert final["distillation"]["teacher"]["steps"] == 48
+    assert "WARNING: this training was begun" not in printed
+    run(*train(trainer, "--val"), **ways)
+
+    output = nnunet_env / "predicted"
+    run("nnUNetv2_predict", "-i", dataset / "imagesTs", "-o", output, "-d", 900, "-c", "2d", "-tr", trainer, "-f", 0,
+        "-device", "cpu", "--disable_tta", **ways)  # fmt: skip
+    assert len(list(output.glob("*.png"))) == 3
+
+
+def test_the_refusal_without_unlabelled_images_names_the_command_that_helps(nnunet_env, ways):
+    dataset, collected = prepared(nnunet_env, preprocess=False)
+    command = train("nnUNetTrainerDSKD_unlabelled_1epoch")
+    done = subprocess.run(
+        [BIN / command[0], *command[1:]], env=os.environ | ways | {"OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode != 0
+    (helps,) = re.findall(r"Run: (nnunet-skd unlabelled .*) -i FOLDER", done.stderr)
+    assert not (fold(dataset, "nnUNetTrainerDSKD_unlabelled_1epoch") / "checkpoint_final.pth").exists()
+    run(*helps.split(), "-i", collected, "-np", 1)
+
+
+def test_finished_models_teach_with_and_without_unlabelled_images(nnunet_env, ways):
+    dataset, collected = prepared(nnunet_env, preprocess=False)
+    run(*train("nnUNetTrainer_brief"), **ways)
+    teacher = fold(dataset, "nnUNetTrainer_brief").parent
+    trainer = "nnUNetTrainerDistill_brief"
+    folder = fold(dataset, trainer)
+    run(*train(trainer), nnUNet_skd_teacher=str(teacher), **ways)
+    table = rows(folder)
+    assert (table["unlabelled"] == 0).all() and (table[["cwd", "ddl"]] > 0).all(axis=None)
+    assert np.isfinite(table).all(axis=None)
+
+    run("nnunet-skd", "unlabelled", "-d", 900, "-i", collected, "-np", 1)
+    run(*train(trainer), nnUNet_skd_teacher=str(teacher), **ways)
+    table = rows(folder)
+    assert table["unlabelled"].iloc[1] > 0 and (table["cwd_unlabelled"] > 0).all()
+
+    printed = run(*train(trainer, "--c"), **ways)  # finished: only the validation is left, and no variable is needed
+    assert "WARNING: this training was begun" not in printed
+    assert "Teachers: nnUNetTrainer_brief__nnUNetPlans__2d fold 0" in printed
