@@ -138,34 +138,6 @@ def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def initialized(trainer_class: type, *, stages: int = 4, **kind):
-    """An initialised trainer; four stages are enough for every term of this package."""
-    trainer = make_trainer(trainer_class, stages=stages, **kind)
-    trainer.initialize()
-    return trainer
-
-
-def save_as_of_this_epoch(trainer, file) -> str:
-    """After run_epoch, which counts the epoch up; nnU-Net saves just before."""
-    trainer.current_epoch -= 1
-    trainer.save_checkpoint(str(file))
-    trainer.current_epoch += 1
-    return str(file)
-
-
-def everything(trainer) -> dict[str, torch.Tensor]:
-    """Copies of the network's weights and of what the terms have of their own."""
-    state = dict(trainer.network.state_dict())
-    if hasattr(trainer.loss, "terms"):
-        state |= {f"terms.{name}": value for name, value in trainer.loss.terms.state_dict().items()}
-    return {name: value.detach().clone() for name, value in state.items()}
-
-
-def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
-    assert a.keys() == b.keys()
-    assert all(torch.equal(a[name], b[name]) for name in a)
-
-
 def make_batch(trainer, seed: int = 0) -> dict:
     """Random images, and targets at every output's resolution as nnU-Net's transforms make them."""
     generator = torch.Generator().manual_seed(seed)
