@@ -30,7 +30,7 @@ class SelfDistillationLoss(nn.Module):
         self.task = task
         for term in terms:
             term.attach(task)
-        self.terms = nn.ModuleList(terms).to(task.device)
+        self.terms = nn.ModuleList(terms)
         self.tap = FeatureTap(task.segmentation_layer) if any(term.needs_features for term in terms) else None
         self.means = EpochMeans()
         self.epoch, self.num_epochs = 0, 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import torch
 from torch import Tensor, nn
 
 from nnunet_skd.feature_tap import FeatureTap
@@ -44,10 +43,6 @@ class Task:
     def num_outputs(self) -> int:
         """K: classes including the background, or regions."""
         return self.segmentation_layer.out_channels
-
-    @property
-    def device(self) -> torch.device:
-        return self.segmentation_layer.weight.device
 
     @cached_property
     def supervised(self) -> tuple[int, ...]:

@@ -48,7 +48,7 @@ class SelfDistillationTrainer(nnUNetTrainer):
         self.teacher = deepcopy(self.teacher)
         super().initialize()
         checks.require_side_outputs(self, self.plain_network())
-        self.loss = SelfDistillationLoss(self.loss, deepcopy(self.terms), checks.task_of(self))
+        self.loss = SelfDistillationLoss(self.loss, deepcopy(self.terms), checks.task_of(self)).to(self.device)
         groups = [group for term in self.loss.terms for group in term.parameter_groups()]
         self.own_parameters = None
         if groups:

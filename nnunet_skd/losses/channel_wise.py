@@ -23,7 +23,7 @@ def channel_wise_loss(
 
     >>> z, z_T = torch.zeros(1, 1, 2), torch.tensor([[[3.0, 0.0]]])
     >>> round(channel_wise_loss(z, z_T, temperature=1.0).item(), 4)  # log 2 - H(0.9526)
-    0.5021
+    0.5023
 
     Args:
         logits: ``B, K, spatial``; cast to float32 here (float64 stays).
