@@ -79,8 +79,8 @@ def _arms(rows: pd.DataFrame, study: Study, mirroring: bool, noise_rows: pd.Data
             line += [_p(row.p_holm), row.verdict] if primary else []
     notes = [f"Noise floor, {WAYS[mirroring]}: {', '.join(floors)}."]
     notes += [
-        f"{metric} has no value where an arm misses a class: its mean is over what the arm has, its difference over what "
-        "both have, so read it beside the primary metric."
+        f"{metric} has no value where an arm misses a class: its mean is over what the arm has, its difference over "
+        "what both have, so read it beside the primary metric."
         for metric in study.metrics
         if rows[metric].isna().any()
     ]
