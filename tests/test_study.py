@@ -30,8 +30,8 @@ from driver.run import Paths, Run, lock
 from driver.status import status
 from driver.tables import study_tables
 from driver.trainings import plan, training_of, with_needs
+from nnunet_skd.tools.demo.phantoms import write_phantom_dataset
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.phantoms import write_phantom_dataset
 from protocol import Protocol
 from study import main as study_main
 

@@ -81,7 +81,7 @@ class Study:
     dataset: str
     arms: dict[str, Arm]
     configuration: str = "2d"
-    preset: str = "docs/variants/cpu_small.json"
+    preset: str = "experiments/presets/cpu_small.json"
     metrics: tuple[str, ...] = ("Dice",)
     seeds: tuple[int, ...] = (0, 1, 2)
     draws: tuple[int, ...] = (0,)

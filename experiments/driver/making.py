@@ -109,8 +109,18 @@ class Making:
             images = self.place.work / "unlabelled_images" / name
             for case in outside(self.source.cases(), self.recipe["outside"]):
                 link_all(self.source.images(case), images)
-            command = [BIN / "nnunet-skd", "unlabelled", "-d", str(int(name[7:10])), "-i", images]
-            subprocess.run(command, env=os.environ | {"nnUNet_n_proc_DA": "1"}, check=True)
+            words = [
+                "unlabelled",
+                "-d",
+                str(int(name[7:10])),
+                "-i",
+                images,
+                "-c",
+                self.recipe["configuration"],
+                "-np",
+                "1",
+            ]
+            subprocess.run([BIN / "nnunet-skd", *words], env=os.environ | {"nnUNet_n_proc_DA": "1"}, check=True)
             done.touch()
         preprocess(name, self.recipe["configuration"], self.recipe["preset"], mine)  # another preset, maybe
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from nnunet_skd.tools.evaluate import evaluate_folders
-from nnunet_skd.tools.statistics import holm, wilcoxon_p
+from nnunet_skd.tools.evaluate.folders import evaluate_folders
+from nnunet_skd.tools.evaluate.statistics import holm, wilcoxon_p
 
 __all__ = ["LOWER_IS_BETTER", "holm", "metrics_of", "wilcoxon_p"]
 
