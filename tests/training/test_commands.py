@@ -29,7 +29,7 @@ TRAINER = "nnUNetTrainerDSKD_ACW_brief"
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    """Four volumes of 32^3 with a low resolution of 16^3, planned once for every test of this file."""
+    """Five volumes of 32^3 with a low resolution of 16^3, planned once for every test of this file."""
     root = tmp_path_factory.mktemp("commands")
     (root / "trainers").mkdir()
     (root / "trainers" / "brief.py").write_text(BRIEF)
@@ -41,7 +41,7 @@ def dataset(tmp_path_factory):
         patch.setenv("nnUNet_n_proc_DA", "0")
         patch.setenv("nnUNet_def_n_proc", "1")
         patch.setenv("nnUNet_extTrainer", f"{root / 'trainers'}{os.pathsep}{BY_VARIABLE['nnUNet_extTrainer']}")
-        dataset = write_phantom_dataset(root / "nnUNet_raw", 900, dim=3, num_train=4, num_test=1, size=(32,) * 3)
+        dataset = write_phantom_dataset(root / "nnUNet_raw", 900, dim=3, num_train=5, num_test=1, size=(32,) * 3)
         preprocess = ("-d", 900, "-np", 1)
         run("nnUNetv2_plan_and_preprocess", *preprocess, "-npfp", 1, "-c", "3d_fullres", nnUNet_n_proc_DA="1")
         shrink_plans(dataset, patch=16)
@@ -140,7 +140,7 @@ def test_both_stages_of_a_cascade(dataset):
     """Of the low resolution, trained on all cases, come the channels of the full resolution."""
     train("3d_lowres", "all")
     segmentations = folder(dataset, "3d_lowres", "all").parent / "predicted_next_stage" / "3d_cascade_fullres"
-    assert len(list(segmentations.iterdir())) == 4
+    assert len(list(segmentations.iterdir())) == 5
     printed = train("3d_cascade_fullres", "all")
     fold = folder(dataset, "3d_cascade_fullres", "all")
     table = pd.read_csv(fold / "distillation.csv")
