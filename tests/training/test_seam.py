@@ -162,7 +162,7 @@ def test_a_teachers_state_is_in_the_checkpoint(tmp_path):
     assert again.teacher.steps == 6
 
 
-def test_a_teacher_may_refuse_before_anything_is_built():
+def test_a_teacher_may_refuse_before_any_data_is_read():
     class Refusing(Mirror):
         def check(self, trainer):
             raise ValueError(f"{type(trainer).__name__} has nobody to ask")
@@ -173,6 +173,6 @@ def test_a_teacher_may_refuse_before_anything_is_built():
     from toy import make_trainer
 
     trainer = make_trainer(nnUNetTrainer_refusing)
+    trainer.get_dataloaders = lambda: pytest.fail("data was read")
     with pytest.raises(ValueError, match="nnUNetTrainer_refusing has nobody to ask"):
-        trainer.initialize()
-    assert trainer.network is None
+        trainer.on_train_start()

@@ -12,11 +12,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from commands import BIN, BY_VARIABLE, run, shrink_plans
+from commands import BIN, run, shrink_plans
 
+from nnunet_skd.compat import READS_EXT_TRAINER
 from nnunet_skd.tools.demo.phantoms import write_phantom_dataset
+from nnunet_skd.tools.install.discovery import trainers_folder
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not READS_EXT_TRAINER, reason="the trainers of this file are found by nnUNet_extTrainer"),
+]
 
 OWN_VARIANTS = """
 from nnunet_skd.losses.unlabelled import Unlabelled
@@ -53,7 +58,7 @@ def ways(tmp_path) -> dict[str, str]:
     folder = tmp_path / "my_trainers"
     folder.mkdir()
     (folder / "my_variants.py").write_text(OWN_VARIANTS)
-    return {"nnUNet_extTrainer": f"{folder}{os.pathsep}{BY_VARIABLE['nnUNet_extTrainer']}"}
+    return {"nnUNet_extTrainer": f"{folder}{os.pathsep}{trainers_folder()}"}
 
 
 def prepared(nnunet_env, *, preprocess: bool = True) -> tuple[Path, Path]:
