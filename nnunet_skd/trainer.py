@@ -16,7 +16,7 @@ from nnunet_skd.loss import SelfDistillationLoss
 from nnunet_skd.losses.term import Term
 from nnunet_skd.own_parameters import OwnParameters
 from nnunet_skd.teachers import Teacher
-from nnunet_skd.unlabelled import UnlabelledStream, gradients_of, processes_shared, stream_cases
+from nnunet_skd.unlabelled import UnlabelledStream, gradients_of, open_stream, processes_shared, stream_cases
 
 
 class SelfDistillationTrainer(nnUNetTrainer):
@@ -70,7 +70,7 @@ class SelfDistillationTrainer(nnUNetTrainer):
         if self.teacher is not None:
             self.teacher.attach(self)
         if cases is not None:
-            self.stream = UnlabelledStream(self, cases, processes)
+            self.stream = open_stream(self, cases, processes)
         if self.local_rank == 0:
             self.distillation_log = DistillationLog(
                 self.output_folder, self.current_epoch, lambda text: self.print_to_log_file("WARNING:", text)

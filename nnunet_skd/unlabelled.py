@@ -45,60 +45,75 @@ def stream_cases(trainer: SelfDistillationTrainer) -> list[str] | None:
     return checked_cases(plans, configuration) if trainer.needs_unlabelled else None
 
 
-class UnlabelledStream:
-    """Patches drawn uniformly by nnU-Net's data loader, with the trainer's own augmentation.
+def open_stream(trainer: SelfDistillationTrainer, cases: list[str], processes: int) -> UnlabelledStream:
+    """A stream of patches drawn uniformly by nnU-Net's data loader, with the trainer's own augmentation.
 
     Args:
         trainer: initialised.
         cases: from :func:`stream_cases`.
         processes: for augmentation; 0 runs it in the training's own process.
     """
+    configuration, labels = trainer.configuration_manager, trainer.label_manager
+    rotation, dummy_2d, initial_patch_size, mirror_axes = (
+        trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+    )
+    partly = labels.has_ignore_label
+    transforms = trainer.get_training_transforms(
+        configuration.patch_size,
+        rotation,
+        trainer._get_deep_supervision_scales() if partly else None,
+        mirror_axes,
+        dummy_2d,
+        use_mask_for_norm=configuration.use_mask_for_norm,
+        is_cascaded=False,
+        foreground_labels=labels.foreground_labels,
+        regions=labels.foreground_regions if labels.has_regions and partly else None,
+        ignore_label=labels.ignore_label,
+    )
+    folder = str(unlabelled_folder(trainer.plans_manager, trainer.configuration_name))
+    dataset = PartlyLabelled(
+        infer_dataset_class(folder)(folder, cases) if cases else None,
+        trainer.get_tr_and_val_datasets()[0] if partly else None,
+        labels.ignore_label,
+    )
+    loader = nnUNetDataLoader(
+        dataset, batch_size_of(trainer), initial_patch_size, configuration.patch_size, labels, transforms=transforms
+    )
+    loader.has_ignore = False  # or patches would be centred on annotated voxels
+    if processes == 0:
+        batches = SingleThreadedAugmenter(loader, None)
+    else:
+        batches = NonDetMultiThreadedAugmenter(
+            loader,
+            None,
+            processes,
+            num_cached=max(6, processes // 2),
+            pin_memory=trainer.device.type == "cuda",
+            wait_time=0.002,
+        )
+        next(batches)  # as nnU-Net: what cannot be read is found now, and no process starts later
+    return UnlabelledStream(trainer, batches, tuple(mirror_axes or ()))
 
-    def __init__(self, trainer: SelfDistillationTrainer, cases: list[str], processes: int):
-        self._trainer = trainer
-        configuration, labels = trainer.configuration_manager, trainer.label_manager
-        rotation, dummy_2d, initial_patch_size, mirror_axes = (
-            trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        )
-        self._partly = labels.has_ignore_label
-        transforms = trainer.get_training_transforms(
-            configuration.patch_size,
-            rotation,
-            trainer._get_deep_supervision_scales() if self._partly else None,
-            mirror_axes,
-            dummy_2d,
-            use_mask_for_norm=configuration.use_mask_for_norm,
-            is_cascaded=False,
-            foreground_labels=labels.foreground_labels,
-            regions=labels.foreground_regions if labels.has_regions and self._partly else None,
-            ignore_label=labels.ignore_label,
-        )
-        folder = str(unlabelled_folder(trainer.plans_manager, trainer.configuration_name))
-        dataset = PartlyLabelled(
-            infer_dataset_class(folder)(folder, cases) if cases else None,
-            trainer.get_tr_and_val_datasets()[0] if self._partly else None,
-            labels.ignore_label,
-        )
-        batch_size = max(1, round(trainer.batch_size * trainer.unlabelled_per_labelled))
-        loader = nnUNetDataLoader(
-            dataset, batch_size, initial_patch_size, configuration.patch_size, labels, transforms=transforms
-        )
-        loader.has_ignore = False  # or patches would be centred on annotated voxels
-        if processes == 0:
-            self._batches = SingleThreadedAugmenter(loader, None)
-        else:
-            self._batches = NonDetMultiThreadedAugmenter(
-                loader,
-                None,
-                processes,
-                num_cached=max(6, processes // 2),
-                pin_memory=trainer.device.type == "cuda",
-                wait_time=0.002,
-            )
-            next(self._batches)  # as nnU-Net: what cannot be read is found now, and no process starts later
-        self._view = StrongerView(
-            tuple(mirror_axes or ()), tuple(configuration.spacing)[-len(configuration.patch_size) :]
-        )
+
+def batch_size_of(trainer: SelfDistillationTrainer) -> int:
+    """Patches of the second stream per step."""
+    return max(1, round(trainer.batch_size * trainer.unlabelled_per_labelled))
+
+
+class UnlabelledStream:
+    """Batches of patches without labels, and what a trainer does with them.
+
+    Args:
+        trainer: initialised.
+        batches: as nnU-Net's data loader gives them; ``target`` is read where the dataset has an ignore label.
+        mirror_axes: the spatial axes that the trainer mirrors.
+    """
+
+    def __init__(self, trainer: SelfDistillationTrainer, batches: Iterator[dict], mirror_axes: tuple[int, ...]):
+        self._trainer, self._batches = trainer, batches
+        self._partly = trainer.label_manager.has_ignore_label
+        configuration = trainer.configuration_manager
+        self._view = StrongerView(mirror_axes, tuple(configuration.spacing)[-len(configuration.patch_size) :])
 
     @property
     def teaches(self) -> bool:

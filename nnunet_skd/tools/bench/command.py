@@ -16,6 +16,9 @@ The table, in multiples of the first trainer's median step where no unit is give
   s/case     prediction of a case of the plans' median shape with nnUNetv2_predict's sliding window and mirroring.
              A 3D case takes minutes on the CPU; --cases 0 leaves it out
 
+Trainers that learn from images without labels get random patches for these. Finished models as teachers are real ones:
+name their folders with --teacher.
+
 The same trainer twice (-tr nnUNetTrainer nnUNetTrainer) shows how exact the ratios are. If only one trainer is named,
 it is compared with nnUNetTrainer. With --losses, what the loss terms add to nnU-Net's Dice and cross-entropy is
 measured at 2, 14 and 105 classes; no dataset is needed. On the CPU, as many threads are used as by
@@ -33,6 +36,7 @@ from pathlib import Path
 
 import torch
 
+from nnunet_skd.model_checks import VARIABLE
 from nnunet_skd.tools.bench.report import loss_table, refuse_to_overwrite, save, trainer_table
 from nnunet_skd.tools.bench.runs import bench, bench_loss_terms
 from nnunet_skd.tools.errors import BadInput
@@ -51,6 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"trainers; the first one is the reference (default: {REFERENCE} nnUNetTrainerDSKD)",
     )
     parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="plans identifier (default: %(default)s)")
+    parser.add_argument(
+        "--teacher", nargs="+", metavar="FOLDER", help="finished models for trainers such as nnUNetTrainerDistill"
+    )
     parser.add_argument("-device", choices=("cuda", "cpu"), default="cuda", help="default: %(default)s")
     parser.add_argument(
         "--steps", type=int, default=20, metavar="N", help="timed steps of each trainer (default: %(default)s)"
@@ -84,6 +91,8 @@ def run(args: argparse.Namespace) -> int:
         if args.d is None or args.c is None:
             raise BadInput("give a dataset and a configuration, such as -d 80 -c 2d, or --losses, which needs neither")
         trainers = args.tr if len(args.tr) > 1 or args.tr == [REFERENCE] else [REFERENCE, *args.tr]
+        if args.teacher:
+            os.environ[VARIABLE] = os.pathsep.join(str(Path(folder).absolute()) for folder in args.teacher)
         results = bench(args.d, args.c, trainers, args.p, args.device, args.steps, args.cases)
         print(trainer_table(results))
     if args.o:

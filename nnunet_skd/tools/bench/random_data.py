@@ -7,10 +7,13 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import Tensor
 
 
-def random_batch(trainer: nnUNetTrainer, seed: int = 0) -> dict[str, Any]:
+def random_batch(trainer: nnUNetTrainer, seed: int = 0, batch_size: int | None = None) -> dict[str, Any]:
     """A batch as nnU-Net's loader gives it: noise, and labels drawn anew for each voxel.
 
     The trainer's own validation transforms make regions, one-hot channels of a cascade and the lower resolutions.
+
+    Args:
+        batch_size: None is the trainer's.
 
     Returns:
         `data`: `B, C, spatial`, float32; `target`: a list over the resolutions, or one tensor without deep supervision.
@@ -30,7 +33,7 @@ def random_batch(trainer: nnUNetTrainer, seed: int = 0) -> dict[str, Any]:
         images -= len(manager.foreground_labels)
     generator = torch.Generator().manual_seed(seed)
     samples = []
-    for _ in range(trainer.batch_size):
+    for _ in range(batch_size or trainer.batch_size):
         drawn = torch.randint(len(labels), (1 + trainer.is_cascaded, *patch), generator=generator)
         image = torch.randn(images, *patch, generator=generator)
         samples.append(transforms(image=image, segmentation=labels[drawn]))

@@ -4,6 +4,7 @@ import io
 import os
 from contextlib import redirect_stdout
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from nnunet_skd.compat import set_variables
 from nnunet_skd.tools.bench.borrowed_plans import borrowed_plans
 from nnunet_skd.tools.bench.measure import Stopwatch, alternate, paired_ratio, summary, tensor_memory
 from nnunet_skd.tools.bench.random_data import random_batch, random_case
+from nnunet_skd.unlabelled import UnlabelledStream, batch_size_of
 
 # The first steps compile, let cuDNN choose its algorithms and let the gradient scaler settle.
 WARM_UP_STEPS = 4
@@ -76,9 +78,9 @@ class _Arm:
         self.intervals: dict[str, list[list[Any]]] = {}
         dataset, plans_name = plans_file.parent.name, plans_file.stem
         with redirect_stdout(io.StringIO()):
-            self.trainer = get_trainer_from_args(dataset, configuration, 0, name, plans_name, device=device)
+            self.trainer = get_trainer_from_args(dataset, configuration, "all", name, plans_name, device=device)
             self.trainer.get_dataloaders = lambda: (None, None)
-            self.trainer.on_train_start()
+            self._start_training()
             self.batch = random_batch(self.trainer)
             # nnU-Net's order of calls: a first epoch, after which a teacher exists, then one half way, where every
             # term is at work.
@@ -91,6 +93,20 @@ class _Arm:
         self._mark_parts()
         for _ in range(WARM_UP_STEPS):
             self.step()
+
+    def _start_training(self) -> None:
+        """With random patches instead of images without labels, where the trainer learns from such."""
+        trainer = self.trainer
+        per_labelled = getattr(trainer, "unlabelled_per_labelled", 0.0)
+        if not per_labelled:
+            trainer.on_train_start()
+            return
+        trainer.unlabelled_per_labelled = 0.0
+        trainer.on_train_start()
+        trainer.unlabelled_per_labelled = per_labelled
+        *_, mirror_axes = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        batches = repeat(random_batch(trainer, batch_size=batch_size_of(trainer)))
+        trainer.stream = UnlabelledStream(trainer, batches, tuple(mirror_axes or ()))
 
     def _mark_parts(self) -> None:
         trainer = self.trainer
