@@ -2,11 +2,45 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import nnunetv2
+import pytest
+
+from nnunet_skd.compat import READS_EXT_TRAINER
+from nnunet_skd.tools.install.discovery import SHIM, SHIM_PACKAGE, trainers_folder
+
 BIN = Path(sys.executable).parent
+
+
+def clone_nnunet(parent: Path, patch: pytest.MonkeyPatch) -> Path:
+    """An nnunetv2 of the test's own for the commands that it starts, as an editable clone would be."""
+    clone = parent / "clone"
+    shutil.copytree(nnunetv2.__path__[0], clone / "nnunetv2", ignore=shutil.ignore_patterns("__pycache__", "zz_*"))
+    patch.setenv("PYTHONPATH", str(clone))
+    return clone
+
+
+def make_known_to_commands(parent: Path, patch: pytest.MonkeyPatch, *folders: Path) -> None:
+    """nnU-Net's commands find the trainers in these folders.
+
+    By its variable; before 2.8, which reads none, in a clone, where this package's trainers are registered.
+    """
+    if READS_EXT_TRAINER:
+        patch.setenv("nnUNet_extTrainer", os.pathsep.join(map(str, folders)))
+        return
+    trainers = clone_nnunet(parent, patch) / "nnunetv2" / "training" / "nnUNetTrainer"
+    for folder in folders:
+        if folder == trainers_folder():
+            (trainers / SHIM_PACKAGE).mkdir()
+            (trainers / SHIM_PACKAGE / "__init__.py").touch()
+            (trainers / SHIM_PACKAGE / "nnunet_skd_trainers.py").write_text(SHIM)
+        else:
+            for file in folder.glob("*.py"):
+                shutil.copy(file, trainers)
 
 
 def run(*command, **env: str) -> str:

@@ -1,7 +1,6 @@
 """What every test file may use."""
 
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +9,9 @@ import nnunetv2
 import nnunetv2.training.nnUNetTrainer
 import pytest
 import torch
+from commands import clone_nnunet, make_known_to_commands
 
 from nnunet_skd.compat import READS_EXT_TRAINER, set_variables
-from nnunet_skd.tools.install.discovery import SHIM, SHIM_PACKAGE, trainers_folder
 
 
 @pytest.fixture
@@ -44,39 +43,24 @@ def aot_eager(monkeypatch):
 
 @pytest.fixture
 def clone_of_nnunet(tmp_path, monkeypatch) -> Path:
-    """An nnunetv2 of the test's own for the commands that it starts, as an editable clone would be."""
-    clone = tmp_path / "clone"
-    shutil.copytree(nnunetv2.__path__[0], clone / "nnunetv2", ignore=shutil.ignore_patterns("__pycache__", "zz_*"))
-    monkeypatch.setenv("PYTHONPATH", str(clone))
-    return clone
+    """An nnunetv2 of the test's own, so that registering leaves yours alone."""
+    return clone_nnunet(tmp_path, monkeypatch)
 
 
 @pytest.fixture
-def make_known(request, monkeypatch) -> Callable[..., None]:
-    """``make_known(folder, ...)``: nnU-Net finds the trainers in these folders, in this process and in commands.
+def make_known(tmp_path, monkeypatch) -> Callable[..., None]:
+    """``make_known(folder, ...)``: nnU-Net finds the trainers in these folders, in this process and in commands."""
+    clone = tmp_path / "clone" / "nnunetv2"
 
-    By its variable; before 2.8, which reads none, in a clone, where this package's trainers are registered.
-    """
-    if READS_EXT_TRAINER:
-        yield lambda *folders: monkeypatch.setenv("nnUNet_extTrainer", os.pathsep.join(map(str, folders)))
-        return
-    clone = request.getfixturevalue("clone_of_nnunet") / "nnunetv2"
-    trainers = clone / "training" / "nnUNetTrainer"
+    def known(*folders: Path) -> None:
+        make_known_to_commands(tmp_path, monkeypatch, *folders)
+        if not READS_EXT_TRAINER:
+            package = nnunetv2.training.nnUNetTrainer
+            trainers = str(clone / "training" / "nnUNetTrainer")
+            monkeypatch.setattr(nnunetv2, "__path__", [str(clone)])
+            monkeypatch.setattr(package, "__path__", [*package.__path__, trainers])
 
-    def copy(*folders: Path) -> None:
-        for folder in folders:
-            if folder == trainers_folder():
-                (trainers / SHIM_PACKAGE).mkdir()
-                (trainers / SHIM_PACKAGE / "__init__.py").touch()
-                (trainers / SHIM_PACKAGE / "nnunet_skd_trainers.py").write_text(SHIM)
-            else:
-                for file in folder.glob("*.py"):
-                    shutil.copy(file, trainers)
-        monkeypatch.setattr(nnunetv2, "__path__", [str(clone)])
-        package = nnunetv2.training.nnUNetTrainer
-        monkeypatch.setattr(package, "__path__", [*package.__path__, str(trainers)])
-
-    yield copy
+    yield known
     for name, module in list(sys.modules.items()):
         if str(getattr(module, "__file__", None)).startswith(str(clone)):
             del sys.modules[name]

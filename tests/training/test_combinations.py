@@ -1,5 +1,6 @@
 """Our trainers joined with nnU-Net's own variants by inheritance, and what is refused."""
 
+import functools
 import math
 
 import pytest
@@ -169,8 +170,9 @@ def test_refuses_a_single_output():
 def test_refuses_a_network_without_outputs_to_distil_from():
     class nnUNetTrainerDSKD_OtherNetwork(nnUNetTrainerDSKD):
         @staticmethod
-        def build_network_architecture(plans_manager, configuration_manager, c_in, c_out, enable_deep_supervision=True):
-            return torch.nn.Conv2d(c_in, c_out, 1)
+        @functools.wraps(nnUNetTrainerDSKD.build_network_architecture)  # nnU-Net reads the signature, which 2.7 changed
+        def build_network_architecture(*arguments, **named):
+            return torch.nn.Conv2d(1, 3, 1)
 
     with pytest.raises(ValueError, match="Conv2d has none.*planners"):
         initialized(nnUNetTrainerDSKD_OtherNetwork)

@@ -8,17 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from commands import run, shrink_plans
+from commands import make_known_to_commands, run, shrink_plans
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunet_skd.compat import READS_EXT_TRAINER
 from nnunet_skd.tools.demo.phantoms import write_phantom_dataset
 from nnunet_skd.tools.install.discovery import trainers_folder
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not READS_EXT_TRAINER, reason="the trainers of this file are found by nnUNet_extTrainer"),
-]
+pytestmark = pytest.mark.slow
 
 BRIEF = """
 from nnunet_skd.trainers.nnUNetTrainerDSKD_ACW import nnUNetTrainerDSKD_ACW
@@ -45,7 +41,7 @@ def dataset(tmp_path_factory):
         patch.setenv("nnUNet_compile", "f")
         patch.setenv("nnUNet_n_proc_DA", "0")
         patch.setenv("nnUNet_def_n_proc", "1")
-        patch.setenv("nnUNet_extTrainer", f"{root / 'trainers'}{os.pathsep}{trainers_folder()}")
+        make_known_to_commands(root, patch, root / "trainers", trainers_folder())
         dataset = write_phantom_dataset(root / "nnUNet_raw", 900, dim=3, num_train=5, num_test=1, size=(32,) * 3)
         preprocess = ("-d", 900, "-np", 1)
         run("nnUNetv2_plan_and_preprocess", *preprocess, "-npfp", 1, "-c", "3d_fullres", nnUNet_n_proc_DA="1")

@@ -51,7 +51,7 @@ def rank_main(rank: int, world: int, name: str, file: str, folder: str):
     torch.save(trainer.network.module.state_dict() | trainer.loss.terms.state_dict(), f"{folder}/rank{rank}.pth")
     if rank == 0:
         with open(f"{folder}/rows.json", "w") as target:
-            losses = trainer.logger.get_value("train_losses", step=None)
+            losses = trainer.logger.get_checkpoint()["train_losses"]
             names = trainer.loss.names
             json.dump(
                 [

@@ -60,7 +60,7 @@ def test_a_term_is_one_class_and_one_line():
     }  # fmt: skip
     assert (table["entropy"] > 0).all() and table["confidence"].between(1 / 3, 1).all()
     assert table[shares].sum(axis=1).tolist() == pytest.approx([1, 1])
-    losses = trainer.logger.get_value("train_losses", step=None)
+    losses = trainer.logger.get_checkpoint()["train_losses"]
     assert table[terms].sum(axis=1).tolist() == pytest.approx(losses, rel=1e-5)
     log = open(trainer.log_file).read()
     assert log.count("entropy ") == 4 and log.count("share_entropy ") == 2

@@ -1,5 +1,7 @@
 """The network of the previous epoch: which network, in which state, and with which buffers."""
 
+import functools
+
 import pytest
 import torch
 from torch import nn
@@ -26,10 +28,9 @@ class nnUNetTrainerDSKD_BatchNorm(nnUNetTrainerDSKD):
     """nnU-Net's network with batch norm and dropout."""
 
     @staticmethod
-    def build_network_architecture(plans_manager, configuration_manager, c_in, c_out, enable_deep_supervision=True):
-        network = nnUNetTrainerDSKD.build_network_architecture(
-            plans_manager, configuration_manager, c_in, c_out, enable_deep_supervision
-        )
+    @functools.wraps(nnUNetTrainerDSKD.build_network_architecture)  # nnU-Net reads the signature, which 2.7 changed
+    def build_network_architecture(*arguments, **named):
+        network = nnUNetTrainerDSKD.build_network_architecture(*arguments, **named)
         for module in list(network.modules()):
             for name, child in list(module.named_children()):
                 if isinstance(child, nn.InstanceNorm2d):
