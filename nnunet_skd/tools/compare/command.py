@@ -38,7 +38,7 @@ from nnunet_skd.tools.compare.comparison import predicted_comparison, trained_co
 from nnunet_skd.tools.compare.paired_table import TESTS
 from nnunet_skd.tools.compare.report import write_comparison
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.evaluate.metrics import METRICS
+from nnunet_skd.tools.evaluate.folders import ALL_METRICS
 from nnunet_skd.tools.files import require_free
 from nnunet_skd.tools.old_names import accept_old_name
 
@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["Dice"],
         metavar="NAME",
-        help=f"one or more of {', '.join(METRICS)} (default: Dice)",
+        help=f"one or more of {', '.join(ALL_METRICS)} (default: Dice)",
     )
     accept_old_name(both, "--metric", dest="metrics", nargs="+")
     both.add_argument(
