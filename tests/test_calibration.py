@@ -58,7 +58,7 @@ def test_best_and_worst():
 
 
 def test_bins_are_closed_on_the_right():
-    # 0.5 belongs to (0, 0.5]: with two bins |(1 - 0.5) + (0 - 0.4)| + |0 - 0.6| over 3; in one bin with 0.6 it were less
+    # 0.5 belongs to (0, 0.5]: with two bins |(1 - 0.5) + (0 - 0.4)| + |0 - 0.6| over 3
     value = expected_calibration_error(np.array([0.5, 0.4, 0.6]), np.array([True, False, False]), bins=2)
     assert value == pytest.approx((0.1 + 0.6) / 3)
     assert expected_calibration_error(np.array([0.0, 1.0]), np.array([False, True])) == 0
