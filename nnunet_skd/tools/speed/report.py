@@ -143,9 +143,12 @@ def _name_points(axes: Axes, table: pd.DataFrame, metric: str) -> None:
         axes.annotate(
             f"{row.arm} ({row.forward_passes:g} passes)",
             (row.seconds, getattr(row, metric)),
-            xytext=(8, height - y),
+            xytext=(6, height - y + 7),  # above the whisker
             textcoords="offset points",
             va="center",
             fontsize=7,
-            arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.5} if height > y else None,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
+            arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.5, "relpos": (0, 0.5)}
+            if height > y
+            else None,
         )
