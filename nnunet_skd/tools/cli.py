@@ -16,6 +16,7 @@ COMMANDS = {
     "demo": ("demo.command", "plan, train, predict and evaluate, on phantoms or on your data"),
     "evaluate": ("evaluate.command", "compare predictions with the reference: overlap, surface distance and topology"),
     "compare": ("compare.command", "paired statistics and pictures for two or more trainers: did it help?"),
+    "speed": ("speed.command", "quality against seconds per case: folds, mirroring, smaller networks"),
     "export": ("export.command", "write a model that nnU-Net alone or ONNX Runtime can predict with"),
     "convert": ("convert.command", "convert a public data set to nnU-Net's raw format"),
     "compact": ("compact.command", "add a smaller configuration to a dataset's plans"),

@@ -1,7 +1,6 @@
 """Run the measurements of ``nnunet-skd bench``, and note where they ran."""
 
 import io
-import platform
 from contextlib import redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +15,7 @@ from nnunet_skd.tools.bench.losses import BATCH_SIZE, bench_losses
 from nnunet_skd.tools.bench.trainers import bench_trainers
 from nnunet_skd.tools.compact.plans import plans_file
 from nnunet_skd.tools.compiling import nnunet_compiles
+from nnunet_skd.tools.devices import device_name, find_device
 from nnunet_skd.tools.errors import BadInput
 
 
@@ -49,7 +49,7 @@ def bench(
     """
     if steps < 1 or cases < 0:
         raise BadInput(f"--steps {steps} and --cases {cases}: give at least 1 step and no negative number of cases")
-    torch_device = _device(device)
+    torch_device = find_device(device)
     path = plans_file(dataset, plans_name)
     plans = PlansManager(str(path))
     if configuration not in plans.available_configurations:
@@ -61,7 +61,7 @@ def bench(
         results = bench_trainers(trainers, path, configuration, torch_device, steps, cases)
     except torch.cuda.OutOfMemoryError as error:
         raise BadInput(
-            f"{_device_name(torch_device)} has too little memory for {len(trainers)} trainers at once. Compare fewer,"
+            f"{device_name(torch_device)} has too little memory for {len(trainers)} trainers at once. Compare fewer,"
             " or a smaller configuration (nnunet-skd compact)"
         ) from error
     except ValueError as error:  # a trainer refuses the plans
@@ -90,7 +90,7 @@ def bench_loss_terms(device: str = "cuda", rounds: int = 20) -> dict:
     """
     if rounds < 1:
         raise BadInput(f"--steps {rounds}: give at least 1")
-    torch_device = _device(device)
+    torch_device = find_device(device)
     return {
         "steps": rounds,
         "batch_size": BATCH_SIZE,
@@ -99,32 +99,10 @@ def bench_loss_terms(device: str = "cuda", rounds: int = 20) -> dict:
     }
 
 
-def _device(name: str) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise BadInput("PyTorch finds no CUDA device. Use -device cpu, or fix the driver (nvidia-smi shows its state)")
-    return torch.device(name)
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name()
-    threads = torch.get_num_threads()
-    return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")  # Linux, where platform.processor() only says x86_64
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
 def _environment(device: torch.device) -> dict:
     return {
         "device": device.type,
-        "device_name": _device_name(device),
+        "device_name": device_name(device),
         "torch_compile": nnunet_compiles(device),
         "torch": torch.__version__,
         "nnunetv2": version("nnunetv2"),

@@ -48,17 +48,9 @@ def trained_arms(
     Raises:
         BadInput: no such dataset or result, an arm twice, different numbers of names, different labels.
     """
-    results = nnunet_folder("nnUNet_results")
-    if results is None:
-        raise BadInput("nnUNet_results is not set. Export it as for the training")
-    try:
-        dataset = maybe_convert_to_dataset_name(dataset_name_or_id)
-    except (RuntimeError, ValueError) as error:
-        raise BadInput(str(error)) from error
-    parts = _one_or_each(**{"-tr": trainers, "-p": plans, "-c": configurations})
-    models = [results / dataset / convert_trainer_plans_config_to_identifier(*arm) for arm in parts]
+    dataset, parts, models = model_folders(dataset_name_or_id, trainers, configurations, plans)
     arms, missing = [], []
-    for name, (trainer, plan, configuration), model in zip(_short_names(parts), parts, models, strict=True):
+    for name, (trainer, plan, configuration), model in zip(short_names(parts), parts, models, strict=True):
         folders = {fold: model / f"fold_{fold}" / "validation" for fold in folds}
         for fold, folder in folders.items():
             if not (folder / "summary.json").is_file():
@@ -72,6 +64,38 @@ def trained_arms(
             + "\n".join(missing)
         )
     return dataset, arms, _common_dataset_json(arms, models)
+
+
+def model_folders(
+    dataset_name_or_id: str | int,
+    trainers: Sequence[str],
+    configurations: Sequence[str],
+    plans: Sequence[str],
+    *,
+    fewest: int = 2,
+) -> tuple[str, list[tuple[str, ...]], list[Path]]:
+    """Where the models of the arms lie.
+
+    Args:
+        dataset_name_or_id: as nnU-Net takes it.
+        trainers, configurations, plans: one for all arms or one per arm.
+        fewest: arms that are needed.
+
+    Returns:
+        The dataset's name; (trainer, plans, configuration) and the folder of each arm, which need not exist.
+
+    Raises:
+        BadInput: no such dataset, an arm twice, different numbers of names.
+    """
+    results = nnunet_folder("nnUNet_results")
+    if results is None:
+        raise BadInput("nnUNet_results is not set. Export it as for the training")
+    try:
+        dataset = maybe_convert_to_dataset_name(dataset_name_or_id)
+    except (RuntimeError, ValueError) as error:
+        raise BadInput(str(error)) from error
+    parts = _one_or_each(fewest, **{"-tr": trainers, "-p": plans, "-c": configurations})
+    return dataset, parts, [results / dataset / convert_trainer_plans_config_to_identifier(*arm) for arm in parts]
 
 
 def predicted_arms(folders: Sequence[str | Path]) -> list[Arm]:
@@ -101,22 +125,24 @@ def epoch_seconds(fold_folder: Path) -> list[float]:
     ]
 
 
-def _one_or_each(**names: Sequence[str]) -> list[tuple[str, ...]]:
+def _one_or_each(fewest: int, **names: Sequence[str]) -> list[tuple[str, ...]]:
     """The arms' parts; a single name stands for every arm."""
     count = max(len(n) for n in names.values())
     for flag, given in names.items():
         if len(given) not in (1, count):
             raise BadInput(f"{flag} names {len(given)}, but there are {count} arms: give one name, or one per arm")
     arms = list(zip(*(n * count if len(n) == 1 else n for n in map(list, names.values())), strict=True))
-    if len(set(arms)) < max(2, count):
+    if len(set(arms)) < max(fewest, count):
         raise BadInput(
             "nothing to compare: name two or more different trainers (-tr), plans (-p) or configurations (-c)"
         )
     return arms
 
 
-def _short_names(parts: list[tuple[str, ...]]) -> list[str]:
+def short_names(parts: list[tuple[str, ...]]) -> list[str]:
     """Only the parts in which the arms differ: the title of the report holds the others."""
+    if len(parts) == 1:
+        return [parts[0][0]]
     varying = [i for i in range(len(parts[0])) if len({arm[i] for arm in parts}) > 1]
     return [" ".join(arm[i] for i in varying) for arm in parts]
 

@@ -24,6 +24,13 @@ Writes into the new folder -o, all at once or not at all:
   paired_METRIC.png          a box per arm and a line per case
   changed_ARM.png            the cases that changed most by the first metric: image, both contours, reference
 
+--curves shows how the trainings went instead, also while they run: nnU-Net's pseudo Dice against steps and minutes,
+mean and range over the folds. It takes -d -c -tr -p -f, or model folders, of which one arm may have several (seeds):
+    nnunet-skd compare --curves -d 80 -c 2d -tr nnUNetTrainer nnUNetTrainerDSKD -f 0 1 -o curves
+    nnunet-skd compare --curves --models nnU-Net=seed_0/MODEL:seed_1/MODEL DSKD=DSKD_seed_0/MODEL@all -o curves
+  It writes curves.png, curves.csv (mean and range), trainings.csv (each training), and reached.csv: the epoch and the
+  minute in which each arm reached the last value of the first one.
+
 Arms whose cases differ are refused, with the names of these cases. Where there are too few cases for a conclusion, the
 report says so.
 Exit status: 0 done, whatever the answer is; 2 unusable input.
@@ -35,10 +42,12 @@ from pathlib import Path
 from nnunetv2.configuration import default_num_processes
 
 from nnunet_skd.tools.compare.comparison import predicted_comparison, trained_comparison
+from nnunet_skd.tools.compare.curves import model_curves, trained_curves, write_curves
+from nnunet_skd.tools.compare.model_arms import SYNTAX, parse_model_arms
 from nnunet_skd.tools.compare.paired_table import TESTS
 from nnunet_skd.tools.compare.report import write_comparison
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.evaluate.metrics import METRICS
+from nnunet_skd.tools.evaluate.folders import ALL_METRICS
 from nnunet_skd.tools.files import require_free
 from nnunet_skd.tools.old_names import accept_old_name
 
@@ -67,6 +76,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ref", metavar="DIR", help="folder with the reference segmentations of the predicted cases"
     )
     predicted.add_argument("-djfile", metavar="FILE", help="dataset.json of the raw dataset or the model")
+    curves = parser.add_argument_group("how the trainings went")
+    curves.add_argument("--curves", action="store_true", help="curves of pseudo Dice instead of a comparison of cases")
+    curves.add_argument(
+        "--models", nargs="+", metavar="ARM", help=f"model folders instead of -d -c -tr: {SYNTAX}; default: all folds"
+    )
     both = parser.add_argument_group("both")
     both.add_argument("-o", required=True, metavar="DIR", help="folder for the results; it must be new or empty")
     both.add_argument(
@@ -74,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["Dice"],
         metavar="NAME",
-        help=f"one or more of {', '.join(METRICS)} (default: Dice)",
+        help=f"one or more of {', '.join(ALL_METRICS)} (default: Dice)",
     )
     accept_old_name(both, "--metric", dest="metrics", nargs="+")
     both.add_argument(
@@ -100,6 +114,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
     trained = {"-d": args.d, "-tr": args.tr, "-c": args.c}
+    if args.curves or args.models:
+        return _curves(args)
     predicted = {"--pred": args.pred, "--ref": args.ref, "-djfile": args.djfile}
     if any(predicted.values()) == any(trained.values()):
         raise BadInput("name the arms either by -d -c -tr (trained folds) or by --pred --ref -djfile (a test set)")
@@ -115,4 +131,26 @@ def run(args: argparse.Namespace) -> None:
         comparison = trained_comparison(args.d, args.tr, configurations=args.c, plans=args.p, folds=args.f, **common)
     write_comparison(comparison, output, test=args.test, changed=args.pictures)
     print((output / "report.md").read_text(encoding="utf-8"))
+    print(f"Written to {output}")
+
+
+def _curves(args: argparse.Namespace) -> None:
+    """``--curves``."""
+    given = {"-d": args.d, "-tr": args.tr, "-c": args.c}
+    others = {"--pred": args.pred, "--ref": args.ref, "-djfile": args.djfile, "--images": args.images}
+    for flag, value in (others | (given if args.models else {})).items():
+        if value:
+            raise BadInput(f"{flag} does not go with {'--models' if flag in given else '--curves'}. Leave it out")
+    if not args.curves:
+        raise BadInput("--models names the arms of --curves. Add --curves, or name the arms by -d -c -tr or --pred")
+    missing = [flag for flag, value in given.items() if not value]
+    if missing and not args.models:
+        raise BadInput(f"{', '.join(missing)} missing. Name the arms by -d -c -tr, or by --models {SYNTAX}")
+    output = Path(args.o)
+    require_free(output)
+    if args.models:
+        arms = model_curves(parse_model_arms(args.models))
+    else:
+        arms = trained_curves(args.d, args.tr, args.c, args.p, list(dict.fromkeys(args.f)))
+    print(write_curves(arms, output))
     print(f"Written to {output}")

@@ -15,11 +15,13 @@ from nnunet_skd.tools.cases import channel_files, load_dataset_json
 from nnunet_skd.tools.compare.arms import NO_FOLD, Arm, predicted_arms, trained_arms
 from nnunet_skd.tools.compare.values import SUMMARY_METRICS, evaluated_values, summary_values
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.evaluate.calibration import CALIBRATION
 from nnunet_skd.tools.evaluate.folders import known_metrics
 from nnunet_skd.tools.files import require_folder
 
-LOWER_IS_BETTER = ("HD95", "ASD", "b0_error")
 DISTANCES = ("HD95", "ASD")
+LOWER_IS_BETTER = (*DISTANCES, "b0_error", *CALIBRATION)
+TWO_DECIMALS = (*DISTANCES, "b0_error")
 
 
 class Metric(NamedTuple):
@@ -170,7 +172,7 @@ def image_files(images_dir: Path, case: str, dataset_json: dict) -> list[Path]:
 def _read_as(metrics: list[str], distance_unit: str) -> dict[str, Metric]:
     return {
         m: Metric(
-            m not in LOWER_IS_BETTER, f" {distance_unit}" if m in DISTANCES else "", 2 if m in LOWER_IS_BETTER else 4
+            m not in LOWER_IS_BETTER, f" {distance_unit}" if m in DISTANCES else "", 2 if m in TWO_DECIMALS else 4
         )
         for m in metrics
     }

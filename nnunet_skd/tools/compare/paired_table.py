@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from nnunet_skd.tools.evaluate.calibration import labels_of
 from nnunet_skd.tools.evaluate.statistics import bootstrap_interval, holm, sign_flip_p, smallest_p, wilcoxon_p
 
 ALPHA = 0.05
@@ -70,7 +71,7 @@ def paired_table(
     labels = list(cases["label"].unique())
     rows = []
     for metric, arm in tqdm(list(product(higher_is_better, arms)), desc="statistics", delay=2):
-        first, second = paired_values(cases, metric, reference, arm, labels)
+        first, second = paired_values(cases, metric, reference, arm, labels_of(metric, labels))
         for label in tqdm(first.columns, desc=f"{metric} of {arm}", delay=2, leave=False):
             rows.append(
                 {"metric": metric, "label": label, "arm": arm, "reference": reference}

@@ -9,6 +9,13 @@ import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.evaluate.calibration import (
+    ALL_CLASSES,
+    CALIBRATION,
+    read_probabilities,
+    region_calibration,
+    softmax_calibration,
+)
 from nnunet_skd.tools.evaluate.metrics import mask_metrics
 from nnunet_skd.tools.files import listed
 
@@ -18,7 +25,11 @@ _SPACING_RTOL = 1e-3
 
 @dataclass(frozen=True)
 class Case:
-    """What a worker process needs to know; ``classes`` maps each name to the label values that belong to it."""
+    """What a worker process needs to know.
+
+    ``classes`` maps each name to the label values that belong to it, in nnU-Net's order; ``regions`` says whether they
+    may overlap; ``probabilities`` is needed for the calibration only.
+    """
 
     name: str
     reference: Path
@@ -26,10 +37,12 @@ class Case:
     reader: type[BaseReaderWriter]
     classes: dict[str, tuple[int, ...]]
     ignore: int | None
+    regions: bool = False
+    probabilities: Path | None = None
 
 
 def evaluate_case(case: Case, tolerance: float, metrics: Sequence[str]) -> list[dict]:
-    """One dict per class: ``case``, ``label`` and the metrics.
+    """One dict per class: ``case``, ``label`` and the metrics; one more for the calibration of a softmax.
 
     Raises:
         BadInput: unreadable files, shapes or spacings that differ, a label that is not in dataset.json.
@@ -50,12 +63,27 @@ def evaluate_case(case: Case, tolerance: float, metrics: Sequence[str]) -> list[
     for path, segmentation in ((case.reference, reference), (case.prediction, prediction)):
         _check_labels(path, segmentation, known)
     valid = None if case.ignore is None else reference != case.ignore
+    calibration = _calibration(case, reference, valid) if set(metrics) & set(CALIBRATION) else {}
     rows = []
     for name, values in case.classes.items():
         masks = np.isin(reference, values), np.isin(prediction, values)
         scores = mask_metrics(*masks, spacing, valid=valid, tolerance=tolerance, metrics=metrics)
-        rows.append({"case": case.name, "label": name, **scores})
-    return rows
+        scores |= calibration.pop(name, {})
+        if scores:
+            rows.append({"case": case.name, "label": name, **scores})
+    return rows + [{"case": case.name, "label": name, **scores} for name, scores in calibration.items()]
+
+
+def _calibration(case: Case, reference: np.ndarray, valid: np.ndarray | None) -> dict[str, dict[str, float]]:
+    """ECE and Brier score by region, or of all classes."""
+    channels = len(case.classes) + (not case.regions)  # a softmax has the background too
+    probabilities = read_probabilities(case.probabilities, channels, reference.shape)
+    if not case.regions:
+        return {ALL_CLASSES: softmax_calibration(probabilities, reference, valid)}
+    return {
+        name: region_calibration(p, np.isin(reference, values), valid)
+        for p, (name, values) in zip(probabilities, case.classes.items(), strict=True)
+    }
 
 
 def _read(path: Path, reader: type[BaseReaderWriter]) -> tuple[np.ndarray, list[float]]:

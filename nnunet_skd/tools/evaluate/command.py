@@ -16,6 +16,17 @@ come from dataset.json, as in nnU-Net. Metrics of a class (or region):
   clDice      Dice of the centrelines; made for vessels and other tubes
   b0_error    |components of the prediction - components of the reference|, 8 neighbours in 2D, 26 in 3D
 
+From nnU-Net's probabilities (CASE.npz beside the prediction: nnUNetv2_predict --save_probabilities, nnUNetv2_train
+--npz), and only if asked for with --metrics; lower is better:
+
+  ECE         expected calibration error: how far the confidence of what is predicted lies from the share of voxels in
+              which it is right, over 15 bins of equal width (Guo et al., ICML 2017)
+  Brier       mean squared error of the probabilities, summed over the classes
+
+Both count all voxels of a case, the background too, so compare them only on the same images. Without regions there is
+one value for all classes, which has a row of its own ('all classes'; Brier from 0 to 2), with regions one per region
+(Brier from 0 to 1). They judge the probabilities alone: what was done to the segmentation afterwards does not count.
+
 Distances use the spacing in the files. Images without spacing (png, bmp, 2D tif) give distances in pixels. Distances
 are measured between surface meshes, whereas most tools count voxels: HD95 hardly differs, but ASD and NSD differ where
 errors are as small as a voxel. Evaluate both sides of a comparison with the same tool.
@@ -47,8 +58,7 @@ from nnunetv2.configuration import default_num_processes
 
 from nnunet_skd import __version__
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.evaluate.folders import TOLERANCE, evaluate_folders
-from nnunet_skd.tools.evaluate.metrics import METRICS
+from nnunet_skd.tools.evaluate.folders import ALL_METRICS, TOLERANCE, evaluate_folders
 from nnunet_skd.tools.evaluate.statistics import RESAMPLES
 from nnunet_skd.tools.evaluate.summary import CONFIDENCE, format_summary, summarize
 from nnunet_skd.tools.files import new_files, require_folder
@@ -74,7 +84,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--metrics",
         nargs="+",
         metavar="NAME",
-        help=f"one or more of {', '.join(METRICS)} (default: all; distances and clDice take the most time)",
+        help=f"one or more of {', '.join(ALL_METRICS)} (default: all but ECE and Brier; distances "
+        "and clDice take the most time)",
     )
     parser.add_argument(
         "--tolerance",

@@ -16,11 +16,13 @@ from tqdm import tqdm
 
 from nnunet_skd.tools.cases import load_dataset_json, reader_class
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.evaluate.calibration import CALIBRATION, probabilities_file
 from nnunet_skd.tools.evaluate.case import Case, evaluate_case
 from nnunet_skd.tools.evaluate.metrics import METRICS
 from nnunet_skd.tools.files import listed, require_folder
 
 TOLERANCE = 1.0
+ALL_METRICS = METRICS + CALIBRATION
 
 
 def evaluate_folders(
@@ -41,19 +43,21 @@ def evaluate_folders(
         dataset_json: content or path of dataset.json.
         num_processes: cases at the same time; 1 works in this process. More than one needs, as every use of
             multiprocessing with "spawn" does, a script that guards its start with ``if __name__ == "__main__"``.
-        metrics: names out of ``metrics.METRICS``; all by default. Overlap alone takes little more time than reading.
+        metrics: names out of ``ALL_METRICS``; by default all that need no probabilities. Overlap alone takes little
+            more time than reading.
         tolerance: of the NSD, in mm (pixels for images without spacing).
         chill: leave out reference cases without prediction instead of refusing them.
 
     Returns:
-        One row per case and class: ``case``, ``label`` (the name in dataset.json), then one column per metric.
+        One row per case and class: ``case``, ``label`` (the name in dataset.json), then one column per metric. Without
+        regions, ECE and Brier score stand in a row of their own, ``all classes``.
         ``attrs`` holds ``distance_unit`` ("mm" or "pixel") and ``nsd_tolerance``.
 
     Raises:
         BadInput: unpaired or unreadable files, shapes or spacings that differ, a label that is not in dataset.json.
     """
     wanted = known_metrics(metrics or METRICS)
-    chosen = [name for name in METRICS if name in wanted]
+    chosen = [name for name in ALL_METRICS if name in wanted]
     if num_processes < 1:
         raise BadInput(f"the number of processes (-np) must be at least 1, not {num_processes}")
     if not tolerance >= 0:
@@ -61,9 +65,21 @@ def evaluate_folders(
     dataset_json = load_dataset_json(dataset_json)
     pairs = _pairs(Path(reference_dir), Path(prediction_dir), dataset_json["file_ending"], chill)
     reader = reader_class(dataset_json, pairs[0][0])
-    classes, ignore = _classes(dataset_json)
+    classes, ignore, regions = _classes(dataset_json)
+    ending = dataset_json["file_ending"]
+    if set(chosen) & set(CALIBRATION):
+        _check_probabilities([prediction for _, prediction in pairs], ending)
     tasks = [
-        Case(reference.name.removesuffix(dataset_json["file_ending"]), reference, prediction, reader, classes, ignore)
+        Case(
+            reference.name.removesuffix(ending),
+            reference,
+            prediction,
+            reader,
+            classes,
+            ignore,
+            regions,
+            probabilities_file(prediction, ending),
+        )
         for reference, prediction in pairs
     ]
     evaluate = partial(evaluate_case, tolerance=tolerance, metrics=chosen)
@@ -80,16 +96,30 @@ def known_metrics(names: Sequence[str]) -> list[str]:
     """The metrics of these names, each once.
 
     Raises:
-        BadInput: a name that is not one of ``METRICS``.
+        BadInput: a name that is not one of ``ALL_METRICS``.
     """
-    unknown = [name for name in names if name not in METRICS]
+    unknown = [name for name in names if name not in ALL_METRICS]
     if unknown:
-        raise BadInput(f"--metrics: there is no metric {', '.join(unknown)}. Choose from {', '.join(METRICS)}")
+        raise BadInput(f"--metrics: there is no metric {', '.join(unknown)}. Choose from {', '.join(ALL_METRICS)}")
     return list(dict.fromkeys(names))
 
 
-def _classes(dataset_json: dict) -> tuple[dict[str, tuple[int, ...]], int | None]:
-    """({name: label values that count as this class}, ignore label or None), checked by nnU-Net's own label manager."""
+def _check_probabilities(predictions: list[Path], file_ending: str) -> None:
+    missing = [p.name for p in predictions if not probabilities_file(p, file_ending).is_file()]
+    if missing:
+        raise BadInput(
+            f"ECE and Brier need the probabilities, and there is no .npz beside {listed(missing)} in "
+            f"{predictions[0].parent}. Predict with nnUNetv2_predict --save_probabilities, or validate with "
+            "nnUNetv2_train ... --val --npz"
+        )
+
+
+def _classes(dataset_json: dict) -> tuple[dict[str, tuple[int, ...]], int | None, bool]:
+    """What nnU-Net's own label manager makes of the labels.
+
+    Returns:
+        {name: label values that count as this class}, the ignore label or None, and whether the classes are regions.
+    """
     # Not at the top: it imports torch, which takes seconds and which neither --help nor a worker process needs.
     from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
@@ -102,7 +132,7 @@ def _classes(dataset_json: dict) -> tuple[dict[str, tuple[int, ...]], int | None
     foreground = {name: values for name, values in classes.items() if name != "ignore" and set(values) != {0}}
     if not foreground:
         raise BadInput("dataset.json has no label besides the background; so there is nothing to evaluate")
-    return foreground, manager.ignore_label
+    return foreground, manager.ignore_label, manager.has_regions
 
 
 def _pairs(reference_dir: Path, prediction_dir: Path, file_ending: str, chill: bool) -> list[tuple[Path, Path]]:

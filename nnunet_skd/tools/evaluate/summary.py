@@ -8,6 +8,7 @@ import pandas as pd
 from scipy import stats
 from tqdm import tqdm
 
+from nnunet_skd.tools.evaluate.calibration import labels_of
 from nnunet_skd.tools.evaluate.statistics import RESAMPLES, bootstrap_interval, resamples_at_once
 
 FOREGROUND = "foreground mean"
@@ -32,7 +33,11 @@ def summarize(frame: pd.DataFrame) -> pd.DataFrame:
     rows = []
     # delay: a bar for thousands of cases, none for a few.
     for group, metric in tqdm(list(product(groups, metrics)), desc="bootstrap", delay=2, leave=False):
-        table = frame.pivot(index="case", columns="label", values=metric)[groups[group]]
+        names = labels_of(metric, labels)
+        members = [name for name in groups[group] if name in names]
+        if not members or (group == FOREGROUND and len(members) == 1):
+            continue
+        table = frame.pivot(index="case", columns="label", values=metric)[members]
         of_case = table.mean(axis=1)
         low, high = _interval(table)
         rows.append(

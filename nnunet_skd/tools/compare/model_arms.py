@@ -1,0 +1,101 @@
+"""Arms that are named by model folders on the command line: NAME=FOLDER[:FOLDER...][@FOLD,FOLD...][@nomirror]."""
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunet_skd.tools.errors import BadInput
+
+SYNTAX = f"NAME=FOLDER[{os.pathsep}FOLDER...][@FOLD,FOLD...]"
+_FOLDS = r"(?:all|\d+)(?:,(?:all|\d+))*"
+
+
+@dataclass(frozen=True)
+class ModelArm:
+    """Folders that nnUNetv2_train wrote, and what to take of them.
+
+    ``folds`` is empty and ``mirror`` is None where the command line does not say it.
+    """
+
+    name: str
+    folders: tuple[Path, ...]
+    folds: tuple[str, ...] = ()
+    mirror: bool | None = None
+
+
+def parse_model_arms(texts: Sequence[str]) -> list[ModelArm]:
+    """The arms of the command line.
+
+    Raises:
+        BadInput: not of this form, a name twice, a folder that does not exist or that no training wrote.
+    """
+    arms = [_parse(text) for text in texts]
+    names = [arm.name for arm in arms]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise BadInput(f"two arms are named {twice!r}. Give each a name of its own")
+    return arms
+
+
+def same_dataset(models: Sequence[Path]) -> dict:
+    """The dataset.json that all models agree on.
+
+    Raises:
+        BadInput: models of different datasets or labels, or without readable plans.json and dataset.json.
+    """
+    contents = [read_model_json(model / "dataset.json") for model in models]
+    datasets = [
+        (read_model_json(model / "plans.json").get("dataset_name"), content.get("labels"))
+        for model, content in zip(models, contents, strict=True)
+    ]
+    for what, position in (("dataset", 0), ("labels", 1)):
+        for model, dataset in zip(models, datasets, strict=True):
+            if dataset[position] != datasets[0][position]:
+                raise BadInput(
+                    f"{models[0]} and {model} were trained on different {what}: {datasets[0][position]} and "
+                    f"{dataset[position]}. Compare models of one dataset"
+                )
+    return contents[0]
+
+
+def read_model_json(path: Path) -> dict:
+    """plans.json or dataset.json of a model.
+
+    Raises:
+        BadInput: unreadable.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path} cannot be read ({error}). Copy it again from where the model was trained") from error
+    if not isinstance(content, dict):
+        raise BadInput(f"{path} is not nnU-Net's. Copy it again from where the model was trained")
+    return content
+
+
+def _parse(text: str) -> ModelArm:
+    match = re.fullmatch(rf"([^=]+)=(.+?)((?:@(?:mirror|nomirror|{_FOLDS}))*)", text)
+    if match is None:
+        raise BadInput(f"{text!r} does not name an arm. The form is {SYNTAX}")
+    name, folders, options = match.groups()
+    options = options.split("@")[1:]
+    mirror = [option for option in options if option.endswith("mirror")]
+    folds = [option for option in options if option not in mirror]
+    if len(mirror) > 1 or len(folds) > 1:
+        raise BadInput(f"{text!r} says twice which folds, or whether to mirror. The form is {SYNTAX}")
+    paths = tuple(Path(folder).expanduser() for folder in folders.split(os.pathsep))
+    for path in paths:
+        if not (path / "plans.json").is_file():
+            raise BadInput(
+                f"{path} is not a folder that nnUNetv2_train wrote (no plans.json in it). Name "
+                "nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION"
+            )
+    return ModelArm(
+        name.strip(),
+        paths,
+        tuple(dict.fromkeys(folds[0].split(","))) if folds else (),
+        mirror[0] == "mirror" if mirror else None,
+    )

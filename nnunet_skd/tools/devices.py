@@ -1,0 +1,36 @@
+"""Where PyTorch computes, by name."""
+
+import platform
+from pathlib import Path
+
+import torch
+
+from nnunet_skd.tools.errors import BadInput
+
+
+def find_device(name: str) -> torch.device:
+    """The device of ``-device``.
+
+    Raises:
+        BadInput: CUDA is asked for and absent.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise BadInput("PyTorch finds no CUDA device. Use -device cpu, or fix the driver (nvidia-smi shows its state)")
+    return torch.device(name)
+
+
+def device_name(device: torch.device) -> str:
+    """What stands beside a measurement: the GPU, or the processor and the number of threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name()
+    threads = torch.get_num_threads()
+    return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")  # Linux, where platform.processor() only says x86_64
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,49 @@
+"""The cases of a folder with images."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folder
+
+from nnunet_skd.tools.cases import channel_files
+from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.files import listed
+
+
+class CaseImages(NamedTuple):
+    """A case and the files of its channels."""
+
+    name: str
+    files: list[Path]
+
+
+def find_cases(images: Path, dataset_json: dict, reference: Path | None) -> list[CaseImages]:
+    """All cases of a folder.
+
+    Args:
+        images: CASE_0000, CASE_0001, ...
+        dataset_json: for the file ending and the number of channels.
+        reference: folder that must hold the reference segmentation of each case, or None.
+
+    Raises:
+        BadInput: no case, one with other channels, or one without reference.
+    """
+    ending = dataset_json["file_ending"]
+    channels = len(dataset_json.get("channel_names", dataset_json.get("modality")))
+    names = map(str, get_identifiers_from_splitted_dataset_folder(str(images), ending))
+    cases = [CaseImages(name, channel_files(images, name, ending)) for name in names]
+    cases = [case for case in cases if case.files]
+    if not cases:
+        raise BadInput(f"{images} holds no image named CASE_0000{ending}, as nnU-Net names them")
+    for case in cases:
+        found, expected = [file.name for file in case.files], [f"{case.name}_{i:04}{ending}" for i in range(channels)]
+        if found != expected:
+            raise BadInput(
+                f"{images} holds {listed(found)}, but the models need {listed(expected)}, a file per channel"
+            )
+    missing = [case.name for case in cases if reference and not (reference / f"{case.name}{ending}").is_file()]
+    if missing:
+        raise BadInput(
+            f"{reference} has no reference for {listed(missing)}. Move these images elsewhere, or leave --ref"
+        )
+    return cases

@@ -1,0 +1,173 @@
+"""Predict with nnU-Net's own predictor; count its networks' forward passes, and the seconds of each case."""
+
+import copy
+import io
+import re
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import pandas as pd
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from tqdm import tqdm
+
+from nnunet_skd.tools.compare.model_arms import ModelArm
+from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.speed.cases import CaseImages
+
+
+class CountedPredictor(nnUNetPredictor):
+    """nnU-Net's predictor, with the number of its network's forward passes in ``passes``."""
+
+    passes = 0
+
+    def count(self) -> None:
+        self.network.register_forward_hook(self._one_more)
+
+    def _one_more(self, *_: object) -> None:
+        self.passes += 1
+
+
+@dataclass
+class LoadedArm:
+    """An arm, ready to predict: one predictor per folder, which arms that differ only in mirroring share."""
+
+    name: str
+    predictors: list[CountedPredictor]
+    folds: list[str]
+    mirror: bool
+
+    @property
+    def file_name(self) -> str:
+        return re.sub(r"[^\w.-]+", "_", self.name)
+
+    @property
+    def networks(self) -> int:
+        return sum(len(predictor.list_of_parameters) for predictor in self.predictors)
+
+    def predict(
+        self, image: np.ndarray, properties: dict, *, probabilities: bool
+    ) -> tuple[np.ndarray, np.ndarray | None, int]:
+        """Segmentation, probabilities (if asked for) and the number of forward passes."""
+        several = len(self.predictors) > 1
+        results, passes = [], 0
+        for predictor in self.predictors:
+            predictor.use_mirroring, predictor.passes = self.mirror, 0
+            with redirect_stdout(io.StringIO()):
+                results.append(
+                    predictor.predict_single_npy_array(
+                        image,
+                        copy.deepcopy(properties),
+                        save_or_return_probabilities=several or probabilities,
+                    )
+                )
+            passes += predictor.passes
+        if not several:
+            return (*results[0], passes) if probabilities else (results[0], None, passes)
+        mean = np.mean([p for _, p in results], axis=0)  # as nnUNetv2_ensemble
+        label_manager = self.predictors[0].label_manager
+        return np.asarray(label_manager.convert_probabilities_to_segmentation(mean)), mean, passes
+
+
+def load_arm(arm: ModelArm, checkpoint: str, device: torch.device, predictors: dict) -> LoadedArm:
+    """Load the networks of an arm.
+
+    Args:
+        arm: as the command line names it.
+        checkpoint: file name, as nnU-Net's -chk.
+        device: where to predict.
+        predictors: those that are loaded already, by folder and folds; new ones are added.
+
+    Raises:
+        BadInput: a missing or damaged checkpoint, an unknown trainer, or a cascade.
+    """
+    keys = [(folder.resolve(), _folds(folder, arm.folds, checkpoint)) for folder in arm.folders]
+    for folder, folds in keys:
+        if (folder, folds) not in predictors:
+            predictors[folder, folds] = _predictor(folder, folds, checkpoint, device)
+    return LoadedArm(
+        arm.name, [predictors[key] for key in keys], [",".join(folds) for _, folds in keys], arm.mirror is not False
+    )
+
+
+def _folds(folder: Path, folds: tuple[str, ...], checkpoint: str) -> tuple[str, ...]:
+    present = sorted(path.parent.name.removeprefix("fold_") for path in folder.glob(f"fold_*/{checkpoint}"))
+    missing = [fold for fold in folds if fold not in present]
+    if missing or not present:
+        has = f"it is there for fold {', '.join(present)}" if present else "no fold has it"
+        raise BadInput(
+            f"{folder} has no {checkpoint} for fold {', '.join(missing) or '0 to 4 or all'} ({has}). Finish the "
+            "training, or name other folds (@0,1) or another checkpoint (-chk)"
+        )
+    return folds or tuple(present)
+
+
+def _predictor(folder: Path, folds: tuple[str, ...], checkpoint: str, device: torch.device) -> CountedPredictor:
+    try:
+        with redirect_stdout(io.StringIO()):
+            predictor = CountedPredictor(
+                perform_everything_on_device=device.type == "cuda", device=device, allow_tqdm=False
+            )
+            predictor.initialize_from_trained_model_folder(str(folder), folds, checkpoint)
+    except Exception as error:  # damaged in as many ways as a file can be, or a trainer that is not installed
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise BadInput(
+            f"{folder}, fold {', '.join(folds)}: {checkpoint} cannot be loaded ({reason}). It is damaged, or its "
+            "trainer is not known here ('nnunet-skd doctor')"
+        ) from error
+    if predictor.configuration_manager.previous_stage_name is not None:
+        raise BadInput(f"{folder} is the second stage of a cascade, which cannot be measured alone. Leave it out")
+    predictor.count()
+    return predictor
+
+
+def measure(
+    arms: Sequence[LoadedArm],
+    cases: Sequence[CaseImages],
+    output: Path,
+    file_ending: str,
+    *,
+    probabilities: bool,
+) -> pd.DataFrame:
+    """Predict each case with each arm, and write what was predicted.
+
+    Args:
+        arms: they take turns with every case.
+        cases: their images.
+        output: gets a folder per arm.
+        file_ending: of the segmentations.
+        probabilities: write those too, as nnU-Net's --save_probabilities does.
+
+    Returns:
+        One row per case and arm: ``arm``, ``case``, ``forward_passes``, ``seconds``.
+
+    Raises:
+        BadInput: an image that cannot be read or predicted.
+    """
+    reader = arms[0].predictors[0].plans_manager.image_reader_writer_class()
+    for arm in arms:
+        (output / arm.file_name).mkdir(parents=True)
+    rows = []
+    # on CUDA the first case lets cuDNN choose its algorithms; the CPU would only lose time
+    warm_up = cases[:1] if arms[0].predictors[0].device.type == "cuda" else []
+    for number, case in enumerate(tqdm([*warm_up, *cases], desc="predict", unit="case")):
+        try:
+            image, properties = reader.read_images([str(file) for file in case.files])
+        except Exception as error:  # each reader raises its own
+            raise BadInput(f"cannot read the image of {case.name} in {case.files[0].parent}: {error}") from error
+        for arm in arms:
+            start = perf_counter()
+            segmentation, p, passes = arm.predict(image, properties, probabilities=probabilities)
+            seconds = perf_counter() - start
+            if number < len(warm_up):
+                continue
+            rows.append({"arm": arm.name, "case": case.name, "forward_passes": passes, "seconds": seconds})
+            path = output / arm.file_name / case.name
+            reader.write_seg(segmentation, f"{path}{file_ending}", properties)
+            if probabilities:
+                np.savez_compressed(f"{path}.npz", probabilities=p)
+    return pd.DataFrame(rows)

@@ -1,0 +1,189 @@
+"""``nnunet-skd speed``: forward passes by hand, predictions of nnU-Net's own predictor, refusals, and real commands."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import SimpleITK as sitk
+import torch
+from commands import run, shrink_plans
+from matplotlib import image
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from skimage.io import imread
+from toy import make_trainer, toy_dataset_json, toy_plans
+
+from nnunet_skd.tools.cli import main
+from nnunet_skd.tools.demo.phantoms import write_phantom_dataset
+from nnunet_skd.tools.evaluate.calibration import ALL_CLASSES
+from nnunet_skd.tools.evaluate.folders import evaluate_folders
+from nnunet_skd.tools.speed.report import speed_text, write_picture
+
+
+def write_image(path, array):
+    path.parent.mkdir(exist_ok=True)
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(path))
+
+
+@pytest.fixture
+def toy(nnunet_env):
+    """A model of two folds with random weights, and two images of 48 x 40 pixels: 2 x 2 windows of 32 x 32."""
+    model = nnunet_env / "toy_model"
+    for fold in range(2):
+        trainer = make_trainer(nnUNetTrainer, seed=fold)
+        trainer.initialize()
+        trainer.inference_allowed_mirroring_axes = (0, 1)
+        (model / f"fold_{fold}").mkdir(parents=True)
+        trainer.save_checkpoint(str(model / f"fold_{fold}" / "checkpoint_final.pth"))
+    (model / "plans.json").write_text(json.dumps(toy_plans()))
+    (model / "dataset.json").write_text(json.dumps(toy_dataset_json()))
+    rng = np.random.default_rng(0)
+    for case in ("x", "y"):
+        write_image(nnunet_env / "images" / f"{case}_0000.nii.gz", rng.normal(size=(1, 48, 40)).astype(np.float32))
+        write_image(nnunet_env / "labels" / f"{case}.nii.gz", rng.integers(0, 3, (1, 48, 40)).astype(np.uint8))
+    return nnunet_env
+
+
+def speed(env, *arms, ref="labels", more=()):
+    options = ["--images", str(env / "images"), *(["--ref", str(env / ref)] if ref else [])]
+    named = [arm.format(env / "toy_model") for arm in arms]
+    return main(["speed", "--arms", *named, *options, "-o", str(env / "out"), "-device", "cpu", "-np", "1", *more])
+
+
+def segmentation(env, arm, case="x"):
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(env / "out" / "predicted" / arm / f"{case}.nii.gz")))
+
+
+def test_forward_passes_and_files(toy, capsys):
+    arms = ["two folds={}", "two, not mirrored={}@nomirror", "one={}@1", "one, not mirrored={}@1@nomirror"]
+    assert speed(toy, *arms) == 0
+    table = pd.read_csv(toy / "out" / "speed.csv").set_index("arm")
+    # folds x mirrored copies x windows
+    assert table["forward_passes"].tolist() == [2 * 4 * 4, 2 * 4, 4 * 4, 4]
+    assert table["networks"].tolist() == [2, 2, 1, 1] and table["cases"].tolist() == [2] * 4
+    assert (table["seconds"] > 0).all() and table["mirrored"].tolist() == [True, False] * 2
+    assert ((table["Dice_low"] <= table["Dice"]) & (table["Dice"] <= table["Dice_high"])).all()
+    cases = pd.read_csv(toy / "out" / "cases.csv")
+    assert len(cases) == 8 and cases["seconds"].gt(0).all()
+    assert image.imread(toy / "out" / "speed.png").std() > 0.02
+    assert "passes/case" in capsys.readouterr().out
+    frame = evaluate_folders(
+        toy / "labels", toy / "out" / "predicted" / "one", toy_dataset_json(), num_processes=1, metrics=["Dice"]
+    )
+    assert table["Dice"]["one"] == pytest.approx(frame["Dice"].mean())
+    assert (segmentation(toy, "one") != segmentation(toy, "two_folds")).any()
+
+
+def test_an_ensemble_of_folders(toy):
+    """Twice the same network is that network; the probabilities are written and evaluated."""
+    assert speed(toy, "twice={0}:{0}@0@nomirror", "once={0}@0@nomirror", more=["--metrics", "ECE", "Dice"]) == 0
+    table = pd.read_csv(toy / "out" / "speed.csv").set_index("arm")
+    assert table["forward_passes"].tolist() == [8, 4] and table["networks"].tolist() == [2, 1]
+    np.testing.assert_array_equal(segmentation(toy, "twice"), segmentation(toy, "once"))
+    p = np.load(toy / "out" / "predicted" / "once" / "x.npz")["probabilities"]
+    assert p.shape == (3, 1, 48, 40)
+    np.testing.assert_array_equal(p.argmax(0), segmentation(toy, "once"))
+    assert table["ECE"].nunique() == 1 and table["ECE"].between(0, 1).all()
+
+
+def test_without_reference_there_is_no_picture(toy):
+    assert speed(toy, "one={}@0@nomirror", ref=None) == 0
+    assert {path.name for path in (toy / "out").iterdir()} == {"speed.csv", "cases.csv", "predicted"}
+
+
+def cascade(env):
+    trainer = make_trainer(nnUNetTrainer, dim=3, cascade=True)
+    trainer.initialize()
+    trainer.save_checkpoint(str(env / "toy_model" / "fold_0" / "checkpoint_final.pth"))
+    (env / "toy_model" / "plans.json").write_text(json.dumps(trainer.plans_manager.plans))
+
+
+def unknown_trainer(env):
+    path = env / "toy_model" / "fold_0" / "checkpoint_final.pth"
+    torch.save(torch.load(path, weights_only=False) | {"trainer_name": "nnUNetTrainerNowhere"}, path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "arms", "words"),
+    [
+        (None, ["a={}@7"], "for fold 7 (it is there for fold 0, 1)"),
+        (None, ["a={}/fold_0"], "not a folder that nnUNetv2_train wrote"),
+        (None, ["a b={}", "a_b={}"], "differ only in signs"),
+        (lambda e: (e / "toy_model/fold_0/checkpoint_final.pth").write_bytes(b"half"), ["a={}"], "cannot be loaded"),
+        (unknown_trainer, ["a={}"], "cannot be loaded"),
+        (cascade, ["a={}@0"], "second stage of a cascade"),
+        (lambda e: (e / "labels" / "y.nii.gz").unlink(), ["a={}"], "has no reference for y"),
+        (
+            lambda e: (e / "images" / "y_0000.nii.gz").rename(e / "images" / "y_0001.nii.gz"),
+            ["a={}@0"],
+            "holds y_0001.nii.gz, but",
+        ),
+        (lambda e: write_image(e / "images" / "y_0001.nii.gz", np.ones((1, 48, 40))), ["a={}"], "a file per channel"),
+        (lambda e: (e / "images" / "y_0000.nii.gz").write_bytes(b"no image"), ["a={}"], "cannot read the image of y"),
+        (lambda e: [f.unlink() for f in (e / "images").iterdir()], ["a={}"], "holds no image named CASE_0000"),
+        (lambda e: (e / "out").mkdir() or (e / "out" / "mine").touch(), ["a={}"], "not empty"),
+    ],
+)
+def test_refusals(toy, damage, arms, words, capsys):
+    if damage:
+        damage(toy)
+    assert speed(toy, *arms) == 2
+    error = next(line for line in capsys.readouterr().err.splitlines() if "error:" in line)
+    assert words in error
+    assert not (toy / "out").exists() or [path.name for path in (toy / "out").iterdir()] == ["mine"]
+
+
+def test_a_picture_of_many_arms(tmp_path):
+    """Names do not lie on each other where points do; a metric without a value has no point."""
+    seconds = np.array([40, 20, 8, 4, 4.1, 1, 0.3])
+    table = pd.DataFrame({"arm": [f"arm number {i}" for i in range(7)], "mirrored": [True, False] * 3 + [True]})
+    table = table.assign(
+        networks=5, forward_passes=20, seconds=seconds, seconds_q1=seconds * 0.9, seconds_q3=seconds * 1.2
+    )
+    for metric, values in {"Dice": [0.76, 0.76, 0.76, 0.74, 0.74, 0.7, np.nan], "ECE": [0.01] * 7}.items():
+        table = table.assign(**{metric: values, f"{metric}_low": 0.69, f"{metric}_high": 0.8})
+    table["ECE_low"], table["ECE_high"] = 0.005, 0.02
+    write_picture(table, ["Dice", "ECE"], "title", tmp_path / "speed.png")
+    assert image.imread(tmp_path / "speed.png").std() > 0.02
+    assert speed_text(table, ["Dice"]).count("\n") == 7
+
+
+@pytest.mark.slow
+def test_real_commands(nnunet_env):
+    """One epoch of one network: predictions and probabilities are those of nnUNetv2_predict, its curve is read."""
+    dataset = write_phantom_dataset(os.environ["nnUNet_raw"], 900, dim=2, num_train=5, num_test=2, size=(64, 64))
+    plan = ("nnUNetv2_plan_and_preprocess", "-d", 900, "-c", "2d", "-np", 1, "-npfp", 1)
+    run(*plan, nnUNet_n_proc_DA="1")
+    shrink_plans(dataset, patch=32)
+    trainer = "nnUNetTrainer_1epoch"
+    run("nnUNetv2_train", 900, "2d", 0, "-tr", trainer, "-device", "cpu")
+    model = Path(os.environ["nnUNet_results"], dataset.name, f"{trainer}__nnUNetPlans__2d")
+
+    images, labels, output = dataset / "imagesTs", dataset / "labelsTs", nnunet_env / "speed"
+    metrics = ("--metrics", "Dice", "ECE", "Brier")
+    arms = ("--arms", f"mirrored={model}", f"not mirrored={model}@0@nomirror")
+    run("nnunet-skd", "speed", *arms, "--images", images, "--ref", labels, "-o", output, "-device", "cpu", "-np", 1,
+        *metrics)  # fmt: skip
+    table = pd.read_csv(output / "speed.csv")
+    assert table["forward_passes"].tolist() == [4 * 9, 9]  # 3 x 3 windows of 32 in 64 pixels
+
+    predicted = nnunet_env / "predicted"
+    run("nnUNetv2_predict", "-i", images, "-o", predicted, "-d", 900, "-c", "2d", "-f", 0, "-tr", trainer,
+        "-device", "cpu", "--save_probabilities", "-npp", 1, "-nps", 1)  # fmt: skip
+    for file in predicted.glob("*.png"):
+        np.testing.assert_array_equal(imread(output / "predicted" / "mirrored" / file.name), imread(file))
+        ours, theirs = (
+            np.load(folder / f"{file.stem}.npz")["probabilities"]
+            for folder in (output / "predicted" / "mirrored", predicted)
+        )
+        np.testing.assert_allclose(ours, theirs, atol=1e-3)
+    run("nnunet-skd", "evaluate", labels, predicted, "-djfile", dataset / "dataset.json", "-np", 1, *metrics)
+    summary = pd.read_csv(predicted / "evaluation_summary.csv").set_index(["label", "metric"])["mean"]
+    assert summary[ALL_CLASSES, "ECE"] == pytest.approx(table["ECE"][0], abs=1e-3)
+
+    curves = nnunet_env / "curves"
+    run("nnunet-skd", "compare", "--curves", "-d", 900, "-c", "2d", "-tr", trainer, "-f", 0, "-o", curves)
+    row = pd.read_csv(curves / "trainings.csv").iloc[0]
+    assert row["steps"] == 250 and 0 <= row["pseudo_dice"] <= 1 and row["minutes"] > 0
