@@ -150,14 +150,28 @@ def test_a_picture_of_many_arms(tmp_path):
     assert speed_text(table, ["Dice"]).count("\n") == 7
 
 
+BRIEF = """
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+
+class nnUNetTrainerBrief(nnUNetTrainer):
+    def initialize(self):
+        self.num_epochs, self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = 2, 10, 2
+        super().initialize()
+"""
+
+
 @pytest.mark.slow
-def test_real_commands(nnunet_env):
-    """One epoch of one network: predictions and probabilities are those of nnUNetv2_predict, its curve is read."""
+def test_real_commands(nnunet_env, make_known):
+    """Two epochs of one network: predictions and probabilities are those of nnUNetv2_predict, its curve is read."""
     dataset = write_phantom_dataset(os.environ["nnUNet_raw"], 900, dim=2, num_train=5, num_test=2, size=(64, 64))
     plan = ("nnUNetv2_plan_and_preprocess", "-d", 900, "-c", "2d", "-np", 1, "-npfp", 1)
     run(*plan, nnUNet_n_proc_DA="1")
     shrink_plans(dataset, patch=32)
-    trainer = "nnUNetTrainer_1epoch"
+    (nnunet_env / "trainers").mkdir()
+    (nnunet_env / "trainers" / "nnUNetTrainerBrief.py").write_text(BRIEF)
+    make_known(nnunet_env / "trainers")
+    trainer = "nnUNetTrainerBrief"
     run("nnUNetv2_train", 900, "2d", 0, "-tr", trainer, "-device", "cpu")
     model = Path(os.environ["nnUNet_results"], dataset.name, f"{trainer}__nnUNetPlans__2d")
 
@@ -185,5 +199,14 @@ def test_real_commands(nnunet_env):
 
     curves = nnunet_env / "curves"
     run("nnunet-skd", "compare", "--curves", "-d", 900, "-c", "2d", "-tr", trainer, "-f", 0, "-o", curves)
-    row = pd.read_csv(curves / "trainings.csv").iloc[0]
-    assert row["steps"] == 250 and 0 <= row["pseudo_dice"] <= 1 and row["minutes"] > 0
+    epochs = pd.read_csv(curves / "trainings.csv")
+    assert epochs["steps"].tolist() == [10, 20]
+    assert epochs["pseudo_dice"].between(0, 1).all() and epochs["minutes"].gt(0).all()
+    for log in (model / "fold_0").glob("training_log_*.txt"):
+        log.unlink()  # a model that was copied without them: the checkpoint says the same
+    run("nnunet-skd", "compare", "--curves", "--models", f"copied={model}", "-o", nnunet_env / "copied")
+    pd.testing.assert_frame_equal(
+        pd.read_csv(nnunet_env / "copied" / "trainings.csv")[["steps", "pseudo_dice", "minutes"]],
+        epochs[["steps", "pseudo_dice", "minutes"]],
+        atol=1e-3,
+    )
