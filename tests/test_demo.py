@@ -134,11 +134,11 @@ def _spoil(kind, images, masks):
     "kind, message",
     [
         ("unpaired", "No mask for: case3.png\nNo image for: other.png"),
-        ("size", "case3.png is 12 x 15, but case3.png is 12 x 16"),
+        ("size", "mask case3.png is 12 x 15, but image case3.png is 12 x 16"),
         ("value", r"must be 0, 1, .. n without a gap, or 0 and 255, but there is 7 in case3.png"),
         ("colour mask", "case3.png is in colour"),
         ("channels", r"most images have 1 channel\(s\), but these do not: case3.png \(3\)"),
-        ("broken", "case3.png or case3.png cannot be read"),
+        ("broken", "images/case3.png is damaged"),
         ("jpeg", "does not read: case3.jpg.*JPEG to PNG"),
         ("double", "more than one mask of a case: case3.png, case3_mask.png"),
         ("few", "leaves 3 training cases.*at least 5"),
@@ -202,7 +202,7 @@ def test_unusable_datasets_are_refused(tmp_path):
     with pytest.raises(BadInput, match=r"missing: .*train_003.png"):
         link_dataset(source, tmp_path / "raw")
     (source / "dataset.json").write_text("{}")
-    with pytest.raises(BadInput, match="lacks channel_names, labels, file_ending"):
+    with pytest.raises(BadInput, match="lacks labels, file_ending"):
         link_dataset(source, tmp_path / "raw")
     (source / "dataset.json").unlink()
     with pytest.raises(BadInput, match="has no dataset.json"):

@@ -1,17 +1,17 @@
 """Read, check and write the image and the labels of one case."""
 
 import shutil
-import zlib
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import SimpleITK as sitk
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from PIL import Image
 
 from nnunet_skd.tools.convert.common import BadCase, Written
+from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.files import listed
+from nnunet_skd.tools.images import read_images, require_finite, require_whole
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -100,8 +100,8 @@ def write_nifti(image: Path, label: Path, known: dict[str, int], image_path: Pat
 
 def _read_nifti(path: Path) -> tuple[np.ndarray, dict]:
     try:
-        # ITK reads a truncated file as zeros, silently; nibabel raises an error
-        np.asanyarray(nibabel.load(path).dataobj)
-        return SimpleITKIO().read_images((str(path),))
-    except (OSError, EOFError, ValueError, RuntimeError, zlib.error, nibabel.filebasedimages.ImageFileError) as error:
-        raise BadCase(f"{path.name} is damaged or not a NIfTI file that nnU-Net can read ({error})") from error
+        require_whole(path)
+        require_finite(path)  # of an image as of its labels
+        return read_images(SimpleITKIO, [path])
+    except BadInput as error:
+        raise BadCase(str(error)) from error

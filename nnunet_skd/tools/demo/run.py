@@ -18,6 +18,7 @@ from nnunet_skd.tools.demo.table import DEMO_METRICS, format_table
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.folders import evaluate_folders
 from nnunet_skd.tools.files import require_folder, write_file
+from nnunet_skd.tools.images import read_segmentation
 
 TRAINER = "nnUNetTrainerDSKD_5epochs"
 WITHOUT_AND_WITH_UNLABELLED = ("nnUNetTrainer_5epochs", "nnUNetTrainerDSKD_unlabelled_5epochs")
@@ -198,7 +199,7 @@ def _test_cases(raw: Path, dataset_json: dict) -> list[str]:
 
 def _is_2d(raw: Path, dataset_json: dict) -> bool:
     label = raw / "labelsTs" / (_test_cases(raw, dataset_json)[0] + dataset_json["file_ending"])
-    return reader_class(dataset_json, label)().read_seg(str(label))[0].shape[1] == 1
+    return read_segmentation(reader_class(dataset_json, label), label)[0].shape[1] == 1
 
 
 def _best_device() -> str:

@@ -11,6 +11,7 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.metrics import mask_metrics
 from nnunet_skd.tools.files import listed
+from nnunet_skd.tools.images import read_segmentation
 
 # Headers round the spacing to float32 and sometimes to three digits.
 _SPACING_RTOL = 1e-3
@@ -60,10 +61,7 @@ def evaluate_case(case: Case, tolerance: float, metrics: Sequence[str]) -> list[
 
 def _read(path: Path, reader: type[BaseReaderWriter]) -> tuple[np.ndarray, list[float]]:
     """Segmentation (spatial) and spacing; nnU-Net reads a 2D file as a single slice, which is made 2D again."""
-    try:
-        segmentation, properties = reader().read_seg(str(path))
-    except Exception as error:  # each reader raises its own
-        raise BadInput(f"cannot read {path}: {error}") from error
+    segmentation, properties = read_segmentation(reader, path)
     if segmentation.shape[0] != 1:
         raise BadInput(f"{path} has {segmentation.shape[0]} channels; a segmentation must have one")
     segmentation, spacing = segmentation[0], [float(size) for size in properties["spacing"]]
