@@ -294,7 +294,7 @@ def test_names_and_files_that_cannot_work_are_refused(dataset, tmp_path, monkeyp
     with pytest.raises(BadInput, match="lacks name"):
         add_compact_configuration(80, "2d", str(tmp_path / "nameless.json"))
     (tmp_path / "broken.json").write_text("{")
-    with pytest.raises(BadInput, match="not valid JSON"):
+    with pytest.raises(BadInput, match="is not JSON"):
         load_preset(str(tmp_path / "broken.json"))
     with pytest.raises(BadInput, match="nnUNetResEncUNetMPlans.json does not exist"):
         add_compact_configuration(80, "2d", "compact_w050", plans_name="nnUNetResEncUNetMPlans")

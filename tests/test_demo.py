@@ -217,7 +217,7 @@ def test_unusable_datasets_are_refused(tmp_path):
 def test_same_arguments_resume_and_others_are_refused(tmp_path):
     out = tmp_path / "demo"
     state = open_state(out, {"trainer": "A", "device": "cpu"}, overwrite=False)
-    state.set("data", True)
+    state.set("data", "Dataset001_X")
     state.set("plan", True)
     assert open_state(out, {"trainer": "A", "device": "cpu"}, overwrite=False).finished("plan")
     with pytest.raises(BadInput, match="trainer was A and is B now.*-o, or --overwrite"):
@@ -232,7 +232,7 @@ def test_arguments_may_change_as_long_as_there_is_no_data(tmp_path):
 
 def test_overwrite_removes_what_the_demo_made_and_nothing_else(tmp_path):
     out = tmp_path / "demo"
-    open_state(out, {"trainer": "A"}, overwrite=False).set("data", True)
+    open_state(out, {"trainer": "A"}, overwrite=False).set("data", "Dataset001_X")
     (out / "nnUNet_raw").mkdir()
     (out / "notes.txt").write_text("mine")
     state = open_state(out, {"trainer": "B"}, overwrite=True)
@@ -262,7 +262,7 @@ def test_unusable_arguments_are_refused_at_once(tmp_path):
 
 def _steps(out):
     state = open_state(out / "demo", {}, overwrite=False)
-    state.set("data", True)
+    state.set("data", "Dataset001_X")
     return Steps(out, state, demo_environment(out, "cpu", 1))
 
 

@@ -21,11 +21,23 @@ _NIFTI = (".nii", ".nii.gz")
 _GIPL_HEADER = 256  # bytes
 
 
+class UnreadableImage(BadInput):
+    """An image file that cannot be used; ``reason`` is why, in one line."""
+
+    def __init__(self, file: Path, reason: object):
+        if isinstance(reason, BaseException):
+            reason = str(reason).strip() or type(reason).__name__
+        self.reason = " ".join(str(reason).split())
+        super().__init__(
+            f"{file} is damaged or cannot be read ({self.reason}). Copy it again from its origin, or take it out"
+        )
+
+
 def require_whole(file: Path) -> None:
     """Refuse an image file that was cut short or damaged. Formats of which readers notice it are not looked into.
 
     Raises:
-        BadInput: so it is, or it cannot be opened.
+        UnreadableImage: so it is, or it cannot be opened.
     """
     file = Path(file)
     try:
@@ -37,19 +49,19 @@ def require_whole(file: Path) -> None:
             with file.open("rb"):
                 missing = 0
     except Exception as error:  # each file format's library has errors of its own
-        raise unreadable(file, error) from error
+        raise UnreadableImage(file, error) from error
     if missing > 0:
-        raise unreadable(file, f"{missing} bytes are missing at its end")
+        raise UnreadableImage(file, f"{missing} bytes are missing at its end")
 
 
 def require_finite(file: Path) -> None:
     """Refuse a NIfTI file with NaN or infinite values, which ITK replaces by zeros.
 
     Raises:
-        BadInput: so it is.
+        UnreadableImage: so it is.
     """
     if not is_finite(file):
-        raise unreadable(file, "it holds values that are NaN or infinite")
+        raise UnreadableImage(file, "it holds values that are NaN or infinite")
 
 
 def is_finite(file: Path) -> bool:
@@ -67,7 +79,7 @@ def read_images(reader: type[BaseReaderWriter], files: Sequence[Path]) -> tuple[
     """The channels of a case, (C, z, y, x) float32, and nnU-Net's properties.
 
     Raises:
-        BadInput: a file is damaged, or the channels do not fit each other.
+        UnreadableImage: a file is damaged, or the channels do not fit each other.
     """
     for file in files:
         require_whole(file)
@@ -77,29 +89,21 @@ def read_images(reader: type[BaseReaderWriter], files: Sequence[Path]) -> tuple[
             return reader().read_images([str(file) for file in files])
     except Exception as error:  # each file format's library has errors of its own
         reason = str(error) or first_line(printed.getvalue()) or type(error).__name__
-        raise unreadable(files[0], reason) from error
+        raise UnreadableImage(files[0], reason) from error
 
 
 def read_segmentation(reader: type[BaseReaderWriter], file: Path) -> tuple[np.ndarray, dict]:
     """A segmentation, (1, z, y, x), and nnU-Net's properties.
 
     Raises:
-        BadInput: the file is damaged, or holds NaN or infinite values.
+        UnreadableImage: the file is damaged, or holds NaN or infinite values.
     """
     require_whole(file)
     require_finite(file)
     try:
         return reader().read_seg(str(file))
     except Exception as error:  # each file format's library has errors of its own
-        raise unreadable(file, error) from error
-
-
-def unreadable(file: Path, reason: object) -> BadInput:
-    """The error for an image file that cannot be used."""
-    if isinstance(reason, BaseException):
-        reason = str(reason).strip() or type(reason).__name__
-    text = " ".join(str(reason).split())
-    return BadInput(f"{file} is damaged or cannot be read ({text}). Copy it again from its origin, or take it out")
+        raise UnreadableImage(file, error) from error
 
 
 def _missing_in_nifti(file: Path) -> int:

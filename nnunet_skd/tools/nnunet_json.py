@@ -80,6 +80,8 @@ CONFIGURATION = {
     },
 }
 
+_DATASET_REMEDY = "It must be a dataset.json of nnU-Net v2 (see nnU-Net's dataset_format.md)"
+
 
 def read_dataset_json(file: str | Path) -> dict:
     """nnU-Net's dataset.json.
@@ -87,18 +89,18 @@ def read_dataset_json(file: str | Path) -> dict:
     Raises:
         BadInput: it cannot be read, or is not one of nnU-Net v2.
     """
-    remedy = "It must be a dataset.json of nnU-Net v2 (see nnU-Net's dataset_format.md)"
-    content = read_json(file, DATASET_JSON, remedy)
-    check_labels(content, file)
+    content = read_json(file, DATASET_JSON, _DATASET_REMEDY)
+    check_dataset_json(content, file)
     return content
 
 
-def check_labels(content: dict, file: str | Path) -> None:
-    """Ask nnU-Net's own label manager about the labels of a dataset.json.
+def check_dataset_json(content: dict, file: str | Path) -> None:
+    """Check the shape of a dataset.json, and ask nnU-Net's own label manager about its labels.
 
     Raises:
-        BadInput: it refuses them.
+        BadInput: it is not one of nnU-Net v2, or nnU-Net refuses its labels.
     """
+    check_shape(content, DATASET_JSON, file, _DATASET_REMEDY)
     # Not at the top: it imports torch, which takes seconds and which neither --help nor a worker process needs.
     from nnunetv2.utilities.label_handling.label_handling import LabelManager
 

@@ -9,9 +9,8 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from PIL import Image
 
 from nnunet_skd.tools.convert.common import BadCase, Written
-from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.files import listed
-from nnunet_skd.tools.images import read_images, require_finite, require_whole
+from nnunet_skd.tools.images import UnreadableImage, read_images, require_finite, require_whole
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -25,7 +24,7 @@ def read_image(path: Path) -> np.ndarray:
             if image.mode in ("P", "1"):
                 image = image.convert("RGB" if image.mode == "P" else "L")
             pixels = np.asarray(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # a damaged file fails in as many ways as it can be damaged
         raise BadCase(f"{path.name} is damaged or not an image ({error})") from error
     if image.mode in ("LA", "RGBA"):
         if (pixels[..., -1] != 255).any():
@@ -50,6 +49,8 @@ def read_grey(path: Path) -> np.ndarray:
 
 def check_labels(labels: np.ndarray, known: dict[str, int]) -> set[int]:
     """The label values that are present. A fraction, or a value that ``known`` does not name, is a bad case."""
+    if not np.isfinite(labels).all():
+        raise BadCase("the labels hold values that are NaN or infinite")
     values = np.unique(labels)
     unknown = sorted(set(values.tolist()) - set(known.values()))
     if unknown:
@@ -72,6 +73,8 @@ def write_volume(
     """Image and labels (Z, Y, X) without geometry, as NIfTI with a spacing of 1, 1, 1."""
     if image.shape != labels.shape or image.ndim != 3:
         raise BadCase(f"image {image.shape} and label {labels.shape} are not two volumes of one shape")
+    if image.dtype.kind not in "biuf" or labels.dtype.kind not in "biuf":
+        raise BadCase(f"image ({image.dtype}) and label ({labels.dtype}) are not numbers")
     if not np.isfinite(image).all():
         raise BadCase("the image holds values that are not finite")
     present = check_labels(labels, known)
@@ -103,5 +106,5 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, dict]:
         require_whole(path)
         require_finite(path)  # of an image as of its labels
         return read_images(SimpleITKIO, [path])
-    except BadInput as error:
-        raise BadCase(str(error)) from error
+    except UnreadableImage as error:
+        raise BadCase(f"{path.name} is damaged or cannot be read ({error.reason})") from error

@@ -1,6 +1,5 @@
 """The demo's picture: image, truth and prediction side by side."""
 
-import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from matplotlib.patches import Patch
 from nnunet_skd.tools.cases import channel_files, reader_class
 from nnunet_skd.tools.files import write_file
 from nnunet_skd.tools.images import read_images, read_segmentation
+from nnunet_skd.tools.nnunet_json import read_dataset_json
 from nnunet_skd.tools.slices import (
     BLUE,
     GREEN,
@@ -45,7 +45,7 @@ def draw_predictions(raw: str | Path, predictions: dict[str, Path], table: pd.Da
         path: PNG to write.
     """
     raw, path = Path(raw), Path(path)
-    dataset_json = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
+    dataset_json = read_dataset_json(raw / "dataset.json")
     by_trainer = table.groupby(["trainer", "case"])["Dice"].mean()
     dice = by_trainer[list(predictions)[-1]].sort_values(ascending=False, kind="stable")
     places = np.linspace(0, len(dice) - 1, min(PICTURE_ROWS, len(dice))).round().astype(int)

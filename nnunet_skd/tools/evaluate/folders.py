@@ -94,10 +94,7 @@ def _classes(dataset_json: dict) -> tuple[dict[str, tuple[int, ...]], int | None
     from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
     labels = dataset_json["labels"]
-    try:
-        manager = LabelManager(labels, dataset_json.get("regions_class_order"))
-    except (AssertionError, RuntimeError, ValueError) as error:
-        raise BadInput(f"nnU-Net refuses the labels in dataset.json: {error}") from error
+    manager = LabelManager(labels, dataset_json.get("regions_class_order"))  # load_dataset_json has asked it already
     classes = {name: tuple(int(value) for value in np.atleast_1d(values)) for name, values in labels.items()}
     foreground = {name: values for name, values in classes.items() if name != "ignore" and set(values) != {0}}
     if not foreground:

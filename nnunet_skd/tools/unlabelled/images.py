@@ -8,8 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
-from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.images import is_finite, read_images
+from nnunet_skd.tools.images import UnreadableImage, is_finite, read_images
 
 Problems = dict[str, list[str]]  # what is wrong and the way out -> the files or cases concerned
 
@@ -66,8 +65,8 @@ def read_content(images: list[Path], reader: type[BaseReaderWriter]) -> Content:
     """
     try:
         voxels, _ = read_images(reader, images)
-    except BadInput as error:
-        return Content(problem=str(error))
+    except UnreadableImage as error:
+        return Content(problem=error.reason)
     finite = all(is_finite(path) for path in images)
     voxels = np.ascontiguousarray(voxels, dtype=np.float32)
     content = hashlib.blake2b(repr(voxels.shape).encode(), digest_size=16)
