@@ -9,7 +9,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from PIL import Image
 
 from nnunet_skd.tools.convert.common import BadCase, Written
-from nnunet_skd.tools.files import listed
+from nnunet_skd.tools.files import listed, written_by_a_library
 from nnunet_skd.tools.images import UnreadableImage, read_images, require_finite, require_whole
 
 
@@ -78,8 +78,8 @@ def write_volume(
     if not np.isfinite(image).all():
         raise BadCase("the image holds values that are not finite")
     present = check_labels(labels, known)
-    sitk.WriteImage(sitk.GetImageFromArray(image.astype(np.float32)), str(image_path))
-    sitk.WriteImage(sitk.GetImageFromArray(labels.astype(np.uint8)), str(label_path))
+    _write_nifti(sitk.GetImageFromArray(image.astype(np.float32)), image_path)
+    _write_nifti(sitk.GetImageFromArray(labels.astype(np.uint8)), label_path)
     return Written(present)
 
 
@@ -97,8 +97,14 @@ def write_nifti(image: Path, label: Path, known: dict[str, int], image_path: Pat
         if source.name.endswith(".nii.gz"):
             shutil.copyfile(source, target)
         else:
-            sitk.WriteImage(sitk.ReadImage(str(source)), str(target))
+            _write_nifti(sitk.ReadImage(str(source)), target)
     return Written(present)
+
+
+def _write_nifti(image: sitk.Image, path: Path) -> None:
+    with written_by_a_library(path):
+        sitk.WriteImage(image, str(path))
+    require_whole(path)  # ITK may leave it at half a file where the disk is full
 
 
 def _read_nifti(path: Path) -> tuple[np.ndarray, dict]:

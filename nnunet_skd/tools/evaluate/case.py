@@ -35,8 +35,8 @@ def evaluate_case(case: Case, tolerance: float, metrics: Sequence[str]) -> list[
     Raises:
         BadInput: unreadable files, shapes or spacings that differ, a label that is not in dataset.json.
     """
-    reference, spacing = _read(case.reference, case.reader)
-    prediction, prediction_spacing = _read(case.prediction, case.reader)
+    reference, spacing, geometry = _read(case.reference, case.reader)
+    prediction, prediction_spacing, prediction_geometry = _read(case.prediction, case.reader)
     if reference.shape != prediction.shape:
         raise BadInput(
             f"{case.prediction} has the shape {prediction.shape}, but its reference {case.reference} has "
@@ -46,6 +46,11 @@ def evaluate_case(case: Case, tolerance: float, metrics: Sequence[str]) -> list[
         raise BadInput(
             f"{case.prediction} has the spacing {prediction_spacing} mm, but its reference {case.reference} has "
             f"{spacing} mm (axes in array order). Predictions must be in the geometry of the original images"
+        )
+    if not _same_place(geometry, prediction_geometry, spacing):
+        raise BadInput(
+            f"{case.prediction} lies elsewhere than its reference {case.reference}: origin or direction in the headers "
+            "differ. Predictions must be in the geometry of the original images"
         )
     known = {0, *chain.from_iterable(case.classes.values())} | ({case.ignore} - {None})
     for path, segmentation in ((case.reference, reference), (case.prediction, prediction)):
@@ -59,8 +64,11 @@ def evaluate_case(case: Case, tolerance: float, metrics: Sequence[str]) -> list[
     return rows
 
 
-def _read(path: Path, reader: type[BaseReaderWriter]) -> tuple[np.ndarray, list[float]]:
-    """Segmentation (spatial) and spacing; nnU-Net reads a 2D file as a single slice, which is made 2D again."""
+def _read(path: Path, reader: type[BaseReaderWriter]) -> tuple[np.ndarray, list[float], dict]:
+    """Segmentation (spatial), spacing, and the properties of nnU-Net's reader.
+
+    nnU-Net reads a 2D file as a single slice, which is made 2D again.
+    """
     segmentation, properties = read_segmentation(reader, path)
     if segmentation.shape[0] != 1:
         raise BadInput(f"{path} has {segmentation.shape[0]} channels; a segmentation must have one")
@@ -69,7 +77,18 @@ def _read(path: Path, reader: type[BaseReaderWriter]) -> tuple[np.ndarray, list[
         axis = segmentation.shape.index(1)
         segmentation = segmentation.squeeze(axis)
         del spacing[axis]
-    return segmentation, spacing
+    return segmentation, spacing, properties
+
+
+def _same_place(one: dict, other: dict, spacing: Sequence[float]) -> bool:
+    """Whether two headers agree about origin (within half a voxel) and direction, where the format knows of them."""
+    one, other = one.get("sitk_stuff", {}), other.get("sitk_stuff", {})
+    if "origin" not in one or "origin" not in other or len(one["origin"]) != len(other["origin"]):
+        return True
+    half_a_voxel = min(spacing) / 2
+    return np.allclose(one["origin"], other["origin"], rtol=0, atol=half_a_voxel) and np.allclose(
+        one["direction"], other["direction"], rtol=0, atol=0.01
+    )
 
 
 def _check_labels(path: Path, segmentation: np.ndarray, known: set[int]) -> None:

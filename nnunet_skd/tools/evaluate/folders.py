@@ -1,6 +1,7 @@
 """Evaluate two folders: which files belong together, which classes they hold, and the table of all cases."""
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -135,7 +136,9 @@ def map_processes(function: Callable[[Any], Any], tasks: Sequence[Any], num_proc
         return
     context = multiprocessing.get_context("spawn")
     # Not multiprocessing.Pool: that waits forever for a worker which the system killed.
-    with ProcessPoolExecutor(min(num_processes, len(tasks)), mp_context=context) as pool:
+    # Ctrl-C reaches every process; the parent's answer is enough.
+    ignore = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
+    with ProcessPoolExecutor(min(num_processes, len(tasks)), mp_context=context, **ignore) as pool:
         try:
             yield from pool.map(function, tasks)
         except BrokenProcessPool as error:
