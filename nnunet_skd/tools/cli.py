@@ -107,6 +107,8 @@ def _explained(error: BaseException) -> tuple[int, str]:
         case ModuleNotFoundError() if (error.name or "").split(".")[0] != "nnunet_skd":
             name = (error.name or "a package").split(".")[0]
             return 1, f"error: {name} is not installed in {sys.executable}: {sys.executable} -m pip install {name}"
+        case ImportError():  # of a version that does not fit
+            return 1, f"error: {first_line(error)}"
     what = f"{type(error).__name__}: {first_line(error)}"
     return 1, f"this is a bug of nnunet-skd, please report it ({what}). {TRACEBACK}=1 shows where it happened"
 

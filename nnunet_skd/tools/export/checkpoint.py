@@ -20,15 +20,21 @@ _HARMLESS = [
 ]
 
 
-def read_checkpoint(path: Path, allow_pickle: bool = False) -> dict:
+class NeedsCode(BadInput):
+    """A checkpoint that cannot be read without executing what it contains."""
+
+
+def read_checkpoint(path: Path, allow_pickle: bool = False, *, mapped: bool = False) -> dict:
     """Read one of nnU-Net's checkpoints, on the CPU, without executing what it contains.
 
     Args:
         path: the checkpoint file.
         allow_pickle: execute the file's code if it cannot be read otherwise. Only for files whose origin is trusted.
+        mapped: leave the tensors on the disk until they are used.
 
     Raises:
-        BadInput: the file is damaged, is not an nnU-Net checkpoint, or needs ``allow_pickle``.
+        NeedsCode: the file needs ``allow_pickle``.
+        BadInput: the file is damaged, or is not an nnU-Net checkpoint.
     """
     code = None
     if torch.__version__ < (2, 6):
@@ -36,7 +42,7 @@ def read_checkpoint(path: Path, allow_pickle: bool = False) -> dict:
     else:
         try:
             with torch.serialization.safe_globals(_HARMLESS):
-                checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+                checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         except Exception as error:  # a damaged file fails in as many ways as it can be damaged
             found = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
             if found is None:
@@ -46,7 +52,7 @@ def read_checkpoint(path: Path, allow_pickle: bool = False) -> dict:
             code = f"'{found[1]}'"
     if code is not None:
         if not allow_pickle:
-            raise BadInput(
+            raise NeedsCode(
                 f"{path} was not read: to read it, Python would have to execute {code}, and code in a checkpoint can "
                 "do anything. If you know why it is there and trust where the file comes from, add --allow_pickle"
             )
