@@ -71,7 +71,7 @@ def read_record(folder: Path) -> dict | None:
         return None
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is damaged ({error}). Remove it and {folder}, then preprocess again") from error
 
 

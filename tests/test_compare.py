@@ -316,7 +316,7 @@ def test_refuses_a_broken_summary(results):
     with pytest.raises(BadInput, match="holds no case"):
         read()
     (validation_of(results) / "summary.json").write_text('{"metric')
-    with pytest.raises(BadInput, match="is not a summary of nnU-Net's validation"):
+    with pytest.raises(BadInput, match="summary.json .*Write it again"):
         read()
 
 
@@ -394,7 +394,7 @@ def test_prediction_folders_must_be_there_and_differ(predictions):
         (predictions / "empty").mkdir()
         predicted_comparison([labels, predictions / "empty"], labels, djfile)
     djfile.write_text("{}")
-    with pytest.raises(BadInput, match="dataset.json lacks file_ending and labels"):
+    with pytest.raises(BadInput, match="dataset.json lacks labels, file_ending"):
         read_predictions(predictions)
 
 

@@ -134,11 +134,11 @@ def _spoil(kind, images, masks):
     "kind, message",
     [
         ("unpaired", "No mask for: case3.png\nNo image for: other.png"),
-        ("size", "case3.png is 12 x 15, but case3.png is 12 x 16"),
+        ("size", "mask case3.png is 12 x 15, but image case3.png is 12 x 16"),
         ("value", r"must be 0, 1, .. n without a gap, or 0 and 255, but there is 7 in case3.png"),
         ("colour mask", "case3.png is in colour"),
         ("channels", r"most images have 1 channel\(s\), but these do not: case3.png \(3\)"),
-        ("broken", "case3.png or case3.png cannot be read"),
+        ("broken", "images/case3.png is damaged"),
         ("jpeg", "does not read: case3.jpg.*JPEG to PNG"),
         ("double", "more than one mask of a case: case3.png, case3_mask.png"),
         ("few", "leaves 3 training cases.*at least 5"),
@@ -202,7 +202,7 @@ def test_unusable_datasets_are_refused(tmp_path):
     with pytest.raises(BadInput, match=r"missing: .*train_003.png"):
         link_dataset(source, tmp_path / "raw")
     (source / "dataset.json").write_text("{}")
-    with pytest.raises(BadInput, match="lacks channel_names, labels, file_ending"):
+    with pytest.raises(BadInput, match="lacks labels, file_ending"):
         link_dataset(source, tmp_path / "raw")
     (source / "dataset.json").unlink()
     with pytest.raises(BadInput, match="has no dataset.json"):
@@ -217,7 +217,7 @@ def test_unusable_datasets_are_refused(tmp_path):
 def test_same_arguments_resume_and_others_are_refused(tmp_path):
     out = tmp_path / "demo"
     state = open_state(out, {"trainer": "A", "device": "cpu"}, overwrite=False)
-    state.set("data", True)
+    state.set("data", "Dataset001_X")
     state.set("plan", True)
     assert open_state(out, {"trainer": "A", "device": "cpu"}, overwrite=False).finished("plan")
     with pytest.raises(BadInput, match="trainer was A and is B now.*-o, or --overwrite"):
@@ -232,7 +232,7 @@ def test_arguments_may_change_as_long_as_there_is_no_data(tmp_path):
 
 def test_overwrite_removes_what_the_demo_made_and_nothing_else(tmp_path):
     out = tmp_path / "demo"
-    open_state(out, {"trainer": "A"}, overwrite=False).set("data", True)
+    open_state(out, {"trainer": "A"}, overwrite=False).set("data", "Dataset001_X")
     (out / "nnUNet_raw").mkdir()
     (out / "notes.txt").write_text("mine")
     state = open_state(out, {"trainer": "B"}, overwrite=True)
@@ -262,7 +262,7 @@ def test_unusable_arguments_are_refused_at_once(tmp_path):
 
 def _steps(out):
     state = open_state(out / "demo", {}, overwrite=False)
-    state.set("data", True)
+    state.set("data", "Dataset001_X")
     return Steps(out, state, demo_environment(out, "cpu", 1))
 
 

@@ -180,7 +180,7 @@ def test_corrupt_file_is_named(folders, name):
         ({"dataset_json": {**LABELS, "labels": {"background": 0}}}, "nothing to evaluate"),
         ({"dataset_json": {**LABELS, "labels": {"a": 1}}}, "refuses the labels"),
         ({"dataset_json": {**REGIONS, "regions_class_order": None}}, "regions_class_order"),
-        ({"dataset_json": "nowhere/dataset.json"}, "cannot read nowhere/dataset.json"),
+        ({"dataset_json": "nowhere/dataset.json"}, "nowhere/dataset.json cannot be read"),
         ({"reference_dir": "nowhere"}, "nowhere is not a folder"),
     ],
 )

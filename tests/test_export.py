@@ -304,7 +304,7 @@ def test_plans_that_name_foreign_classes_are_refused_before_they_are_imported(nn
     architecture = plans["configurations"]["2d"]["architecture"]
     (architecture if key == "network_class_name" else architecture["arch_kwargs"])[key] = "foreign_network.Net"
     (source / "plans.json").write_text(json.dumps(plans))
-    refused(nnunet_env, source, "builds its network from foreign_network.Net")
+    refused(nnunet_env, source, "build their network .*foreign_network.Net")
     assert not (nnunet_env / "was_imported").exists()
 
 
@@ -328,6 +328,40 @@ def test_code_in_a_checkpoint_is_not_executed(nnunet_env, capsys):
     assert main([*command, "--allow_pickle"]) == 0
     assert "will be executed" in capsys.readouterr().err
     assert (nnunet_env / "executed").exists()
+
+
+@pytest.mark.parametrize("onnx", [False, True])
+@pytest.mark.parametrize("name", ["nonlin", "conv_op", "network_class_name"])
+def test_plans_cannot_reach_a_function_through_the_attributes_of_a_trusted_module(nnunet_env, name, onnx):
+    """nnU-Net's pydoc.locate follows attributes: torch.nn.parallel.distributed.os.system starts with torch.nn."""
+    if onnx:
+        pytest.importorskip("onnxscript")
+    source = trained_model()
+    witness = nnunet_env / "was_run"
+    plans = json.loads((source / "plans.json").read_text())
+    architecture = plans["configurations"]["2d"]["architecture"]
+    if name == "network_class_name":
+        (nnunet_env / "hubconf.py").write_text(f"def net(**_):\n    open({str(witness)!r}, 'w')\n")
+        architecture[name] = "dynamic_network_architectures.architectures.unet.torch.hub.load"
+        architecture["arch_kwargs"] = {"repo_or_dir": str(nnunet_env), "model": "net", "source": "local"}
+        architecture["_kw_requires_import"] = []
+    else:
+        architecture["arch_kwargs"] |= {
+            name: "torch.nn.parallel.distributed.os.system",
+            f"{name}_kwargs": {"command": f"touch {witness}"},
+        }
+    (source / "plans.json").write_text(json.dumps(plans))
+    target = ["--onnx", nnunet_env / "m.onnx"] if onnx else ["-o", nnunet_env / "m.zip"]
+    assert main([str(a) for a in ["export", "-m", source, "-f", 0, *target]]) == 2
+    assert not witness.exists()
+
+
+def test_an_argument_that_the_layer_does_not_have_is_refused(nnunet_env):
+    source = trained_model()
+    plans = json.loads((source / "plans.json").read_text())
+    plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["nonlin_kwargs"] = {"inplace": True, "hook": 1}
+    (source / "plans.json").write_text(json.dumps(plans))
+    refused(nnunet_env, source, "LeakyReLU has no argument hook")
 
 
 def test_damaged_and_foreign_files_are_refused(nnunet_env):

@@ -1,7 +1,6 @@
 """A data set as nnU-Net keeps it: its dataset.json, and how the files of a case are found and read."""
 
 import io
-import json
 import re
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -10,6 +9,7 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.nnunet_json import check_dataset_json, read_dataset_json
 
 
 def load_dataset_json(content: dict | str | Path) -> dict:
@@ -18,16 +18,9 @@ def load_dataset_json(content: dict | str | Path) -> dict:
     Raises:
         BadInput: unreadable, or not nnU-Net's.
     """
-    path = "dataset.json"
     if not isinstance(content, dict):
-        path = content
-        try:
-            content = json.loads(Path(path).read_text())
-        except (OSError, ValueError) as error:
-            raise BadInput(f"cannot read {path}: {error}. -djfile takes nnU-Net's dataset.json") from error
-    missing = {"labels", "file_ending"} - set(content if isinstance(content, dict) else ())
-    if missing:
-        raise BadInput(f"{path} lacks {' and '.join(sorted(missing))}. Is it a dataset.json of nnU-Net v2?")
+        return read_dataset_json(content)
+    check_dataset_json(content, "dataset.json")
     return content
 
 
@@ -40,7 +33,7 @@ def reader_class(dataset_json: dict, example: str | Path) -> type[BaseReaderWrit
     try:
         with redirect_stderr(io.StringIO()):  # nnU-Net prints a traceback for every reader that fails
             return determine_reader_writer_from_dataset_json(dataset_json, str(example), verbose=False)
-    except RuntimeError as error:
+    except Exception as error:  # none fits, or the example is damaged in a way that a reader did not expect
         raise BadInput(f"none of nnU-Net's readers can read {example}: {error}") from error
 
 

@@ -1,11 +1,18 @@
-"""``nnunet-skd``: one sub-command per module. A module is imported only when its command is called."""
+"""``nnunet-skd``: one sub-command per module. A module is imported only when its command is called.
+
+Exit status: 0 done; 1 the command says no (a failed check), or the machine failed (a full disk, no memory), or we did;
+2 unusable input; 130 stopped with Ctrl-C, as shells expect it. Whatever ends a command ends in a message, never in a
+traceback; ``NNUNET_SKD_TRACEBACK=1`` shows the traceback.
+"""
 
 import argparse
 import importlib
+import os
 import sys
+from collections.abc import Callable
 
 from nnunet_skd import __version__
-from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.errors import BadInput, first_line
 
 # Command -> its module below nnunet_skd.tools, and one line about it. The module has add_arguments(parser) and
 # run(args) -> exit status (None is 0); its docstring is the command's --help.
@@ -24,6 +31,8 @@ COMMANDS = {
     "distill": ("distill.command", "train one network with finished models as its teacher"),
     "bench": ("bench.command", "step time, memory and inference time, as ratios to a reference trainer"),
 }
+TRACEBACK = "NNUNET_SKD_TRACEBACK"
+NNUNET_PROCESSES = "nnUNet_def_n_proc"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -42,24 +51,78 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command.
-
-    Returns:
-        Exit status: 0 success, 1 the command says no (a failed check), 2 unusable input.
-    """
+    """Run one command. Returns the exit status, see this module's text."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # not what a test or a notebook put in its place
+            stream.reconfigure(errors="backslashreplace")  # an ASCII terminal, and file names that are not UTF-8
     args = build_parser().parse_args(argv)
-    module = importlib.import_module(f"nnunet_skd.tools.{COMMANDS[args.command][0]}")
+    return _guarded(args.command, lambda: _run(args.command, args.arguments))
+
+
+def _run(command: str, arguments: list[str]) -> int:
+    processes = os.environ.get(NNUNET_PROCESSES, "1")
+    if not processes.strip().isdecimal():
+        raise BadInput(f"{NNUNET_PROCESSES}={processes} is not a number, and nnU-Net cannot start. Correct or unset it")
+    module = importlib.import_module(f"nnunet_skd.tools.{COMMANDS[command][0]}")
     parser = argparse.ArgumentParser(
-        prog=f"nnunet-skd {args.command}",
+        prog=f"nnunet-skd {command}",
         description=module.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.add_arguments(parser)
+    status = module.run(parser.parse_args(arguments)) or 0
+    sys.stdout.flush()  # here, where a full disk or a closed pipe still finds its message
+    return status
+
+
+def _guarded(command: str, action: Callable[[], int]) -> int:
+    """Run a command; turn whatever ends it into a message and an exit status."""
     try:
-        return module.run(parser.parse_args(args.arguments)) or 0
-    except BadInput as error:
-        print(f"nnunet-skd {args.command}: error: {error}", file=sys.stderr)
-        return 2
+        return action()
+    except (Exception, KeyboardInterrupt) as error:
+        if os.environ.get(TRACEBACK):
+            raise
+        status, message = _explained(error)
+    try:
+        print(f"nnunet-skd {command}: {message}", file=sys.stderr, flush=True)
+    except OSError:  # nobody reads it
+        pass
+    _drop_unwritten_output()
+    return status
+
+
+def _explained(error: BaseException) -> tuple[int, str]:
+    """The exit status and the message for what ended a command."""
+    match error:
+        case BadInput():
+            return 2, f"error: {error}"
+        case KeyboardInterrupt():
+            return 130, "stopped"
+        case BrokenPipeError():
+            return 1, "stopped, because what read its output has ended"
+        case MemoryError():
+            return 1, "error: there is too little memory. Close other programs, or use fewer processes (-np)"
+        case OSError():
+            where = f" ({error.filename})" if error.filename else ""
+            return 1, f"error: {error.strerror or first_line(error)}{where}. Mend that, then run the command again"
+        case ModuleNotFoundError() if (error.name or "").split(".")[0] != "nnunet_skd":
+            name = (error.name or "a package").split(".")[0]
+            return 1, f"error: {name} is not installed in {sys.executable}: {sys.executable} -m pip install {name}"
+        case ImportError():  # of a version that does not fit
+            return 1, f"error: {first_line(error)}"
+    what = f"{type(error).__name__}: {first_line(error)}"
+    return 1, f"this is a bug of nnunet-skd, please report it ({what}). {TRACEBACK}=1 shows where it happened"
+
+
+def _drop_unwritten_output() -> None:
+    """Python writes what is left of the output when it ends, and would fail again, with a traceback."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except (OSError, ValueError):  # no file behind it
+            pass
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
 """Files and folders that appear complete or not at all, and lists of names for messages."""
 
+import errno
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.errors import BadInput, first_line
 
 
 def write_file(path: Path, content: str | bytes | Callable[[Path], object]) -> None:
@@ -37,16 +38,53 @@ def write_file(path: Path, content: str | bytes | Callable[[Path], object]) -> N
 def scratch_folder(parent: Path, prefix: str = ".nnunet_skd_") -> Iterator[Path]:
     """A folder inside ``parent`` (made if missing) that is gone afterwards, whatever happens.
 
+    ``parent`` goes too where it was made here and nothing was put into it.
+
     Raises:
         BadInput: ``parent`` cannot be written to.
     """
+    parent = Path(parent)
+    made = [folder for folder in (parent, *parent.parents) if not folder.exists()]
     try:
-        Path(parent).mkdir(parents=True, exist_ok=True)
+        parent.mkdir(parents=True, exist_ok=True)
         folder = tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True)
     except OSError as error:
+        _remove_empty(made)
         raise BadInput(f"cannot write to {parent}: {error.strerror}. Choose a folder that you may write to") from error
-    with folder as name:
-        yield Path(name)
+    try:
+        with folder as name:
+            yield Path(name)
+    finally:
+        _remove_empty(made)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    with suppress(OSError):  # not empty, or never made
+        for folder in folders:
+            folder.rmdir()
+
+
+def require_writable(folder: str | Path) -> None:
+    """Find out before the work whether something can be written into a folder, which may still have to be made.
+
+    Raises:
+        BadInput: it cannot.
+    """
+    with scratch_folder(Path(folder)):
+        pass
+
+
+@contextmanager
+def written_by_a_library(file: Path) -> Iterator[None]:
+    """Around a library that has an error of its own for a full disk.
+
+    Raises:
+        OSError: instead of it.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(errno.EIO, f"it cannot be written: {first_line(error)}", str(file)) from error
 
 
 @contextmanager
@@ -92,10 +130,10 @@ def require_free(target: Path) -> None:
     """Refuse a path where something would be overwritten.
 
     Raises:
-        BadInput: ``target`` exists and is not an empty folder.
+        BadInput: ``target`` exists and is not an empty folder; a link to nowhere exists too.
     """
     target = Path(target)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if os.path.lexists(target) and (not target.is_dir() or any(target.iterdir())):
         raise BadInput(f"{target} exists and is not empty. Choose another name, or remove it first")
 
 

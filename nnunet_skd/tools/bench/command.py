@@ -40,6 +40,7 @@ from nnunet_skd.model_checks import VARIABLE
 from nnunet_skd.tools.bench.report import loss_table, refuse_to_overwrite, save, trainer_table
 from nnunet_skd.tools.bench.runs import bench, bench_loss_terms
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.files import require_writable
 
 REFERENCE = "nnUNetTrainer"
 
@@ -80,6 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.o:
         refuse_to_overwrite(args.o)
+        require_writable(args.o)
     if args.device == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(os.cpu_count())
     if args.device == "cuda":

@@ -17,6 +17,7 @@ from nnunet_skd.tools.compact.plans import plans_file
 from nnunet_skd.tools.compiling import nnunet_compiles
 from nnunet_skd.tools.devices import device_name, find_device
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.nnunet_json import read_dataset_json, read_plans
 
 
 def bench(
@@ -51,7 +52,8 @@ def bench(
         raise BadInput(f"--steps {steps} and --cases {cases}: give at least 1 step and no negative number of cases")
     torch_device = find_device(device)
     path = plans_file(dataset, plans_name)
-    plans = PlansManager(str(path))
+    plans = PlansManager(read_plans(path))
+    read_dataset_json(path.parent / "dataset.json")
     if configuration not in plans.available_configurations:
         known = ", ".join(plans.available_configurations)
         raise BadInput(f"{path} has no configuration '{configuration}'. It has: {known}")
@@ -64,8 +66,6 @@ def bench(
             f"{device_name(torch_device)} has too little memory for {len(trainers)} trainers at once. Compare fewer,"
             " or a smaller configuration (nnunet-skd compact)"
         ) from error
-    except ValueError as error:  # a trainer refuses the plans
-        raise BadInput(str(error)) from error
     return {
         "dataset": path.parent.name,
         "plans": path.stem,
@@ -116,8 +116,13 @@ def _check_trainers(names: list[str], path: Path, configuration: str) -> None:
             try:
                 with redirect_stdout(io.StringIO()):
                     find_trainer(name)
-            except RuntimeError as error:
+            except (RuntimeError, AssertionError, TypeError) as error:
                 raise BadInput(
                     f"nnU-Net does not find the trainer '{name}'. Check the spelling; the folder of your own trainer"
                     " must be in nnUNet_extTrainer ('nnunet-skd doctor' shows what is found)"
+                ) from error
+            except Exception as error:  # whatever a module on the search path raises
+                raise BadInput(
+                    f"looking for the trainer '{name}' ended with {type(error).__name__}: {first_line(error)}."
+                    " 'nnunet-skd doctor' shows where"
                 ) from error

@@ -19,6 +19,7 @@ from nnunet_skd.compat import set_variables
 from nnunet_skd.tools.bench.borrowed_plans import borrowed_plans
 from nnunet_skd.tools.bench.measure import Stopwatch, alternate, paired_ratio, summary, tensor_memory
 from nnunet_skd.tools.bench.random_data import random_batch, random_case
+from nnunet_skd.tools.errors import BadInput, first_line
 from nnunet_skd.unlabelled import UnlabelledStream, batch_size_of
 
 # The first steps compile, let cuDNN choose its algorithms and let the gradient scaler settle.
@@ -78,9 +79,17 @@ class _Arm:
         self.intervals: dict[str, list[list[Any]]] = {}
         dataset, plans_name = plans_file.parent.name, plans_file.stem
         with redirect_stdout(io.StringIO()):
-            self.trainer = get_trainer_from_args(dataset, configuration, "all", name, plans_name, device=device)
-            self.trainer.get_dataloaders = lambda: (None, None)
-            self._start_training()
+            try:
+                self.trainer = get_trainer_from_args(dataset, configuration, "all", name, plans_name, device=device)
+                self.trainer.get_dataloaders = lambda: (None, None)
+                self._start_training()
+            except (torch.cuda.OutOfMemoryError, MemoryError, OSError):
+                raise
+            except Exception as error:  # the trainer refuses the plans, or fails with them
+                raise BadInput(
+                    f"{name} cannot start with configuration {configuration} of {plans_name} ({first_line(error)}). "
+                    "Choose another trainer or configuration"
+                ) from error
             self.batch = random_batch(self.trainer)
             # nnU-Net's order of calls: a first epoch, after which a teacher exists, then one half way, where every
             # term is at work.

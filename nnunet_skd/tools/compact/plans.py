@@ -8,9 +8,11 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 
 from nnunet_skd.compat import nnunet_folder
 from nnunet_skd.tools.compact.configuration import compact_configuration
+from nnunet_skd.tools.compact.cost import network_cost
 from nnunet_skd.tools.compact.presets import load_preset
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.files import write_file
+from nnunet_skd.tools.nnunet_json import read_dataset_json, read_plans
 
 
 def add_compact_configuration(
@@ -40,7 +42,7 @@ def add_compact_configuration(
             " underscores. Use letters, digits, '.', '-' and single underscores"
         )
     path = plans_file(dataset, plans_name)
-    plans = json.loads(path.read_text(encoding="utf-8"))
+    plans = read_plans(path)
     entry = compact_configuration(plans, configuration, preset)
     existing = plans["configurations"].get(name)
     if existing == entry:
@@ -51,6 +53,7 @@ def add_compact_configuration(
             " or remove the old one from that file if no model needs it"
         )
     plans["configurations"][name] = entry
+    network_cost(plans, read_dataset_json(path.parent / "dataset.json"), name)  # whether it can be built at all
     write_file(path, json.dumps(plans, indent=4))
     return name
 

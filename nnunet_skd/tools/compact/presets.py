@@ -1,10 +1,10 @@
 """The presets of ``nnunet-skd compact``: found, read and checked."""
 
-import json
 from importlib import resources
 from pathlib import Path
 
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.json_file import NUMBER, POSITIVE_INTEGER, TEXT, read_json
 
 PRESET_KEYS = {
     "width",
@@ -31,13 +31,8 @@ def load_preset(name_or_path: str) -> dict:
     source = shipped.get(name_or_path, Path(name_or_path))
     if not source.is_file():
         raise BadInput(f"there is no preset or file '{name_or_path}'. Presets: {', '.join(sorted(shipped))}")
-    try:
-        preset = json.loads(source.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BadInput(f"'{name_or_path}' is not valid JSON: {error}") from error
-    if not isinstance(preset, dict) or not isinstance(preset.get("name"), str):
-        raise BadInput(f"'{name_or_path}' needs a \"name\": the text appended to the configuration's name")
-    return preset
+    remedy = "'nnunet-skd compact --help' explains the keys"
+    return read_json(str(source), {"name": TEXT}, remedy)
 
 
 def width_preset(width: float) -> dict:
@@ -58,20 +53,16 @@ def preset_options(preset: dict, dimension: int) -> dict:
         raise BadInput(f"the preset has no settings for {dimension}D plans. Add a '{dimension}d' section")
     if "width" in options and ("features_base" in options or "features_max" in options):
         raise BadInput("the preset sets both width and features_base or features_max. Keep one of them")
-    if "width" in options and not (_is_number(options["width"]) and 0 < options["width"] <= 1):
+    if "width" in options and not (NUMBER.holds(options["width"]) and 0 < options["width"] <= 1):
         raise BadInput(f"width is {options['width']!r}, but it must be above 0 and at most 1")
     for key in ("features_base", "features_max", "max_stages", "max_convs_per_stage", "batch_size"):
-        if key in options and not (isinstance(options[key], int) and options[key] >= 1):
+        if key in options and not POSITIVE_INTEGER.holds(options[key]):
             raise BadInput(f"{key} is {options[key]!r}, but it must be a positive whole number")
     if options.get("max_stages", 3) < 3:
         raise BadInput("max_stages must be 3 or more: deep supervision needs two outputs, one per decoder stage")
     patch = options.get("patch_size")
     if patch is not None and not (
-        isinstance(patch, list) and len(patch) == dimension and all(isinstance(n, int) and n > 0 for n in patch)
+        isinstance(patch, list) and len(patch) == dimension and all(map(POSITIVE_INTEGER.holds, patch))
     ):
         raise BadInput(f"patch_size is {patch!r}, but it must be a list of {dimension} positive whole numbers")
     return options
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

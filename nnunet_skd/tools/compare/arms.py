@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.file_path_utilities import convert_trainer_plans_config_to_identifier
 
 from nnunet_skd.compat import nnunet_folder
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.nnunet_json import read_dataset_json
 
 NO_FOLD = "-"
 
@@ -148,14 +148,7 @@ def short_names(parts: list[tuple[str, ...]]) -> list[str]:
 
 
 def _common_dataset_json(arms: list[Arm], models: list[Path]) -> dict:
-    contents = []
-    for model in models:
-        try:
-            contents.append(load_json(str(model / "dataset.json")))
-        except (OSError, ValueError) as error:
-            raise BadInput(
-                f"{model / 'dataset.json'} cannot be read ({error}). Copy it again from where the model was trained"
-            ) from error
+    contents = [read_dataset_json(model / "dataset.json") for model in models]
     for arm, content in zip(arms, contents, strict=True):
         if content["labels"] != contents[0]["labels"]:
             raise BadInput(

@@ -16,6 +16,7 @@ from skimage.measure import find_contours
 from tqdm import tqdm
 
 from nnunet_skd.tools.cases import reader_class
+from nnunet_skd.tools.images import read_images, read_segmentation
 from nnunet_skd.tools.slices import PAPER_WIDTH, SKY, VERMILION, YELLOW, fullest_slice, grey, slice_axis, take_slice
 
 TRUTH, FIRST, SECOND = YELLOW, SKY, VERMILION
@@ -53,9 +54,9 @@ def read_slice(files: CaseFiles, dataset_json: dict) -> CaseSlice:
     Raises:
         ValueError: the files' shapes do not agree.
     """
-    reader = reader_class(dataset_json, files.truth)()
-    image, properties = reader.read_images([str(f) for f in files.images])
-    truth, first, second = (reader.read_seg(str(f))[0][0] for f in (files.truth, files.first, files.second))
+    reader = reader_class(dataset_json, files.truth)
+    image, properties = read_images(reader, files.images)
+    truth, first, second = (read_segmentation(reader, file)[0][0] for file in (files.truth, files.first, files.second))
     shapes = {"image": image.shape[1:], "reference": truth.shape, "first": first.shape, "second": second.shape}
     if len(set(shapes.values())) > 1:
         raise ValueError(f"the shapes differ: {', '.join(f'{name} {shape}' for name, shape in shapes.items())}")

@@ -48,7 +48,7 @@ from nnunet_skd.tools.compare.paired_table import TESTS
 from nnunet_skd.tools.compare.report import write_comparison
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.folders import ALL_METRICS
-from nnunet_skd.tools.files import require_free
+from nnunet_skd.tools.files import require_free, require_writable
 from nnunet_skd.tools.old_names import accept_old_name
 
 
@@ -124,6 +124,7 @@ def run(args: argparse.Namespace) -> None:
         raise BadInput(f"{', '.join(missing)} missing. See nnunet-skd compare --help")
     output = Path(args.o)
     require_free(output)
+    require_writable(output)
     common = {"metrics": args.metrics, "images_dir": args.images, "num_processes": args.np}
     if args.pred:
         comparison = predicted_comparison(args.pred, args.ref, args.djfile, **common)

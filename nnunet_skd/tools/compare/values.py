@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from batchgenerators.utilities.file_and_folder_operations import load_json
 
 from nnunet_skd.tools.compare.arms import NO_FOLD, Arm
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.folders import evaluate_folders
 from nnunet_skd.tools.files import listed
+from nnunet_skd.tools.json_file import NUMBER, TEXT, read_json
 
 SUMMARY_METRICS = ("Dice", "IoU")  # what summary.json holds; its other entries are numbers of voxels
 
@@ -132,27 +132,24 @@ def label_names(dataset_json: dict) -> dict[str, str]:
 
 def _read_summary(arm: str, fold: str, path: Path, metrics: Sequence[str], dataset_json: dict) -> list[dict]:
     names = label_names(dataset_json)
-    try:
-        rows = [
-            {
-                "arm": arm,
-                "fold": fold,
-                # Both kinds of slashes: the training may have run elsewhere.
-                "case": re.split(r"[\\/]", entry["prediction_file"])[-1].removesuffix(dataset_json["file_ending"]),
-                "label": names.get(key, key),
-                "n_ref": values["n_ref"],
-                **{metric: values[metric] for metric in metrics},
-            }
-            for entry in load_json(str(path))["metric_per_case"]
-            for key, values in entry["metrics"].items()
-        ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(
-            f"{path} is not a summary of nnU-Net's validation ({type(error).__name__}: {error}). "
-            "Write it again with nnUNetv2_train ... --val"
-        ) from error
+    entries = {"n_ref": NUMBER, **dict.fromkeys(metrics, NUMBER)}
+    shape = {"metric_per_case": [{"prediction_file": TEXT, "metrics": {str: entries}}]}
+    remedy = "Write it again with nnUNetv2_train ... --val"
+    rows = [
+        {
+            "arm": arm,
+            "fold": fold,
+            # Both kinds of slashes: the training may have run elsewhere.
+            "case": re.split(r"[\\/]", entry["prediction_file"])[-1].removesuffix(dataset_json["file_ending"]),
+            "label": names.get(key, key),
+            "n_ref": values["n_ref"],
+            **{metric: values[metric] for metric in metrics},
+        }
+        for entry in read_json(path, shape, remedy)["metric_per_case"]
+        for key, values in entry["metrics"].items()
+    ]
     if not rows:
-        raise BadInput(f"{path} holds no case. Write it again with nnUNetv2_train ... --val")
+        raise BadInput(f"{path} holds no case. {remedy}")
     return rows
 
 

@@ -5,7 +5,6 @@ import shutil
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
@@ -28,10 +27,17 @@ def unpack(archive: Path, folder: Path) -> None:
                 _extract(archive, [_zip_member(info) for info in opened.infolist()], opened.open, folder)
         elif tarfile.is_tarfile(archive):
             with tarfile.open(archive) as opened:
-                _extract(archive, [_tar_member(info) for info in opened], opened.extractfile, folder)
+                members = [_tar_member(info) for info in opened]
+                while opened.fileobj.read(2**20):  # tarfile takes a cut between two members for the end; gzip does not
+                    pass
+                _extract(archive, members, opened.extractfile, folder)
         else:
             raise BadInput(f"{archive} is not a zip or tar archive. Unpack it yourself, and give the folder")
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError, OSError) as error:
+    except (BadInput, MemoryError):
+        raise
+    except Exception as error:  # a damaged archive fails in as many ways as it can be damaged
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's, not gzip's
+            raise
         raise BadInput(f"{archive} cannot be unpacked ({error}). Download it again, or give the folder") from error
 
 

@@ -43,8 +43,6 @@ def write_dataset(found: Found, folder: Path, partial: bool, converted_by: str) 
             image.unlink(missing_ok=True)
             label.unlink(missing_ok=True)
             continue
-        except OSError as error:
-            raise BadInput(f"cannot write to nnUNet_raw ({error}). Nothing was kept") from error
         written[case.part].append(case.name)
         seen |= outcome.labels
         resolved += outcome.resolved

@@ -1,17 +1,16 @@
 """Read, check and write the image and the labels of one case."""
 
 import shutil
-import zlib
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import SimpleITK as sitk
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from PIL import Image
 
 from nnunet_skd.tools.convert.common import BadCase, Written
-from nnunet_skd.tools.files import listed
+from nnunet_skd.tools.files import listed, written_by_a_library
+from nnunet_skd.tools.images import UnreadableImage, read_images, require_finite, require_whole
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -25,7 +24,7 @@ def read_image(path: Path) -> np.ndarray:
             if image.mode in ("P", "1"):
                 image = image.convert("RGB" if image.mode == "P" else "L")
             pixels = np.asarray(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # a damaged file fails in as many ways as it can be damaged
         raise BadCase(f"{path.name} is damaged or not an image ({error})") from error
     if image.mode in ("LA", "RGBA"):
         if (pixels[..., -1] != 255).any():
@@ -50,6 +49,8 @@ def read_grey(path: Path) -> np.ndarray:
 
 def check_labels(labels: np.ndarray, known: dict[str, int]) -> set[int]:
     """The label values that are present. A fraction, or a value that ``known`` does not name, is a bad case."""
+    if not np.isfinite(labels).all():
+        raise BadCase("the labels hold values that are NaN or infinite")
     values = np.unique(labels)
     unknown = sorted(set(values.tolist()) - set(known.values()))
     if unknown:
@@ -72,11 +73,13 @@ def write_volume(
     """Image and labels (Z, Y, X) without geometry, as NIfTI with a spacing of 1, 1, 1."""
     if image.shape != labels.shape or image.ndim != 3:
         raise BadCase(f"image {image.shape} and label {labels.shape} are not two volumes of one shape")
+    if image.dtype.kind not in "biuf" or labels.dtype.kind not in "biuf":
+        raise BadCase(f"image ({image.dtype}) and label ({labels.dtype}) are not numbers")
     if not np.isfinite(image).all():
         raise BadCase("the image holds values that are not finite")
     present = check_labels(labels, known)
-    sitk.WriteImage(sitk.GetImageFromArray(image.astype(np.float32)), str(image_path))
-    sitk.WriteImage(sitk.GetImageFromArray(labels.astype(np.uint8)), str(label_path))
+    _write_nifti(sitk.GetImageFromArray(image.astype(np.float32)), image_path)
+    _write_nifti(sitk.GetImageFromArray(labels.astype(np.uint8)), label_path)
     return Written(present)
 
 
@@ -94,14 +97,20 @@ def write_nifti(image: Path, label: Path, known: dict[str, int], image_path: Pat
         if source.name.endswith(".nii.gz"):
             shutil.copyfile(source, target)
         else:
-            sitk.WriteImage(sitk.ReadImage(str(source)), str(target))
+            _write_nifti(sitk.ReadImage(str(source)), target)
     return Written(present)
+
+
+def _write_nifti(image: sitk.Image, path: Path) -> None:
+    with written_by_a_library(path):
+        sitk.WriteImage(image, str(path))
+    require_whole(path)  # ITK may leave it at half a file where the disk is full
 
 
 def _read_nifti(path: Path) -> tuple[np.ndarray, dict]:
     try:
-        # ITK reads a truncated file as zeros, silently; nibabel raises an error
-        np.asanyarray(nibabel.load(path).dataobj)
-        return SimpleITKIO().read_images((str(path),))
-    except (OSError, EOFError, ValueError, RuntimeError, zlib.error, nibabel.filebasedimages.ImageFileError) as error:
-        raise BadCase(f"{path.name} is damaged or not a NIfTI file that nnU-Net can read ({error})") from error
+        require_whole(path)
+        require_finite(path)  # of an image as of its labels
+        return read_images(SimpleITKIO, [path])
+    except UnreadableImage as error:
+        raise BadCase(f"{path.name} is damaged or cannot be read ({error.reason})") from error

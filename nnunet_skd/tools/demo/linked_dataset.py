@@ -8,11 +8,14 @@ from nnunetv2.utilities.utils import (
     get_filenames_of_train_images_and_targets,
     get_identifiers_from_splitted_dataset_folder,
 )
+from tqdm import tqdm
 
 from nnunet_skd.tools.cases import channel_files
 from nnunet_skd.tools.demo.data import hold_out, link, refuse_few
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.files import listed, new_folder
+from nnunet_skd.tools.images import require_whole
+from nnunet_skd.tools.nnunet_json import read_dataset_json
 
 Cases = dict[str, tuple[list[Path], Path]]  # name -> image files, one per channel, and label file
 
@@ -42,12 +45,9 @@ def link_dataset(data: str | Path, raw_folder: str | Path) -> Path:
         raise BadInput(
             f"{data} has no dataset.json. Write one (nnU-Net's dataset_format.md), or use --images and --masks."
         )
-    dataset_json = json.loads((data / "dataset.json").read_text(encoding="utf-8"))
-    missing = [key for key in ("channel_names", "labels", "file_ending") if key not in dataset_json]
-    if missing:
-        raise BadInput(
-            f"{data / 'dataset.json'} lacks {', '.join(missing)}. Add it as nnU-Net's dataset_format.md says."
-        )
+    dataset_json = read_dataset_json(data / "dataset.json")
+    if "channel_names" not in dataset_json:
+        raise BadInput(f"{data / 'dataset.json'} lacks channel_names. Add them as nnU-Net's dataset_format.md says.")
     ending = dataset_json["file_ending"]
     for folder in () if "dataset" in dataset_json else ("imagesTr", "labelsTr"):
         if not (data / folder).is_dir():
@@ -63,6 +63,7 @@ def link_dataset(data: str | Path, raw_folder: str | Path) -> Path:
     if not test:
         train, test = hold_out(train)
     refuse_few(train, data)
+    _refuse_damaged(train | test)
 
     target = Path(raw_folder) / data.name
     with new_folder(target) as folder:
@@ -97,3 +98,16 @@ def _refuse_missing(cases: Cases) -> None:
     absent = [str(f) for images, label in cases.values() for f in (*images, label) if not f.is_file()]
     if absent:
         raise BadInput(f"files of the data set are missing: {listed(absent)}. Put them back, or remove these cases.")
+
+
+def _refuse_damaged(cases: Cases) -> None:
+    """nnU-Net would train on, and be tested with, a file that was cut short: it reads what is missing as zeros."""
+    problems = []
+    for images, label in tqdm(cases.values(), desc="checking images and labels", unit="case"):
+        for file in (*images, label):
+            try:
+                require_whole(file)
+            except BadInput as error:
+                problems.append(str(error))
+    if problems:
+        raise BadInput(listed(problems, between="\n"))

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from nnunet_skd.tools.demo.data import hold_out, link, refuse_few
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.files import listed, new_folder, require_folder
+from nnunet_skd.tools.images import read_images, read_segmentation
 
 FOLDERS_DATASET = "Dataset900_Folders"
 # Longest first, so that .nii.gz is not taken for something else.
@@ -73,10 +74,10 @@ def pair_folders(images: str | Path, masks: str | Path, raw_folder: str | Path) 
                 link(image, folder / f"images{split}" / f"{case}_0000{image_ending}")
                 target = folder / f"labels{split}" / f"{case}{image_ending}"
                 if rewrite:
-                    properties = image_reader.read_images((str(image),))[1]
-                    segmentation = mask_reader.read_seg(str(mask))[0][0]
+                    properties = read_images(image_reader, [image])[1]
+                    segmentation = read_segmentation(mask_reader, mask)[0][0]
                     target.parent.mkdir(exist_ok=True)
-                    image_reader.write_seg(np.minimum(segmentation, highest), str(target), properties)
+                    image_reader().write_seg(np.minimum(segmentation, highest), str(target), properties)
                 else:
                     link(mask, target)
         channels = CHANNEL_NAMES.get(checked.channels) or [f"channel {i}" for i in range(checked.channels)]
@@ -122,7 +123,7 @@ def _ending(file: Path) -> str | None:
     return next((ending for ending in READABLE if file.name.lower().endswith(ending)), None)
 
 
-def _reader(files: Iterable[Path]) -> tuple[BaseReaderWriter, str]:
+def _reader(files: Iterable[Path]) -> tuple[type[BaseReaderWriter], str]:
     """nnU-Net's reader for files of one format, and their ending as nnU-Net spells it."""
     endings = defaultdict(list)
     for file in files:
@@ -135,7 +136,7 @@ def _reader(files: Iterable[Path]) -> tuple[BaseReaderWriter, str]:
         reader = determine_reader_writer_from_file_ending(ending, str(example), verbose=False)
     except RuntimeError as error:
         raise BadInput(f"nnU-Net cannot read {example}: {error}") from error
-    return reader(), ending
+    return reader, ending
 
 
 class Checked(NamedTuple):
@@ -149,8 +150,8 @@ class Checked(NamedTuple):
 def _check_pairs(
     image_files: dict[str, Path],
     mask_files: dict[str, Path],
-    image_reader: BaseReaderWriter,
-    mask_reader: BaseReaderWriter,
+    image_reader: type[BaseReaderWriter],
+    mask_reader: type[BaseReaderWriter],
 ) -> Checked:
     """Read every pair once, one at a time.
 
@@ -161,20 +162,20 @@ def _check_pairs(
     for case in tqdm(image_files, desc="checking images and masks", unit="pair"):
         image_file, mask_file = image_files[case], mask_files[case]
         try:
-            image, image_properties = image_reader.read_images((str(image_file),))
-            mask, mask_properties = mask_reader.read_seg(str(mask_file))
-        except Exception as error:  # each format's library raises its own
-            problems.append(f"{image_file.name} or {mask_file.name} cannot be read ({error})")
+            image, image_properties = read_images(image_reader, [image_file])
+            mask, mask_properties = read_segmentation(mask_reader, mask_file)
+        except BadInput as error:  # names the file with its folder: both may have one name
+            problems.append(str(error))
             continue
         by_channels[len(image)].append(image_file.name)
         if image.shape[1:] != mask.shape[1:]:
-            problems.append(f"{mask_file.name} is {_size(mask)}, but {image_file.name} is {_size(image)}")
+            problems.append(f"mask {mask_file.name} is {_size(mask)}, but image {image_file.name} is {_size(image)}")
         elif not np.allclose(image_properties["spacing"], mask_properties["spacing"]):
-            problems.append(f"{mask_file.name} and {image_file.name} differ in voxel spacing")
+            problems.append(f"mask {mask_file.name} and image {image_file.name} differ in voxel spacing")
         if len(mask) > 1:
             coloured = True
             if np.any(mask[1:3] != mask[:1]):
-                problems.append(f"{mask_file.name} is in colour, but one number per pixel is needed")
+                problems.append(f"mask {mask_file.name} is in colour, but one number per pixel is needed")
         for value in np.unique(mask[0]):
             by_value[float(value)].append(mask_file.name)
     if len(by_channels) > 1:

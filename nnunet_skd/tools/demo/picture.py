@@ -1,6 +1,5 @@
 """The demo's picture: image, truth and prediction side by side."""
 
-import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,8 @@ from matplotlib.patches import Patch
 
 from nnunet_skd.tools.cases import channel_files, reader_class
 from nnunet_skd.tools.files import write_file
+from nnunet_skd.tools.images import read_images, read_segmentation
+from nnunet_skd.tools.nnunet_json import read_dataset_json
 from nnunet_skd.tools.slices import (
     BLUE,
     GREEN,
@@ -44,7 +45,7 @@ def draw_predictions(raw: str | Path, predictions: dict[str, Path], table: pd.Da
         path: PNG to write.
     """
     raw, path = Path(raw), Path(path)
-    dataset_json = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
+    dataset_json = read_dataset_json(raw / "dataset.json")
     by_trainer = table.groupby(["trainer", "case"])["Dice"].mean()
     dice = by_trainer[list(predictions)[-1]].sort_values(ascending=False, kind="stable")
     places = np.linspace(0, len(dice) - 1, min(PICTURE_ROWS, len(dice))).round().astype(int)
@@ -87,10 +88,10 @@ def read_slice(raw: Path, predictions: Path, dataset_json: dict, case: str) -> C
     """Read a test case with nnU-Net's reader and take the slice with most foreground."""
     ending = dataset_json["file_ending"]
     label = raw / "labelsTs" / f"{case}{ending}"
-    reader = reader_class(dataset_json, label)()
-    image, properties = reader.read_images([str(f) for f in channel_files(raw / "imagesTs", case, ending)])
-    truth = reader.read_seg(str(label))[0][0]
-    prediction = reader.read_seg(str(predictions / f"{case}{ending}"))[0][0]
+    reader = reader_class(dataset_json, label)
+    image, properties = read_images(reader, channel_files(raw / "imagesTs", case, ending))
+    truth = read_segmentation(reader, label)[0][0]
+    prediction = read_segmentation(reader, predictions / f"{case}{ending}")[0][0]
     axis = slice_axis(properties["spacing"])
     index = fullest_slice((truth > 0) & (truth != dataset_json["labels"].get("ignore")), axis)
     take = partial(take_slice, axis=axis, index=index)

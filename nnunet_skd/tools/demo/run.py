@@ -1,6 +1,5 @@
 """The demo from its data to its picture, step by step."""
 
-import json
 import shlex
 import time
 from pathlib import Path
@@ -18,6 +17,8 @@ from nnunet_skd.tools.demo.table import DEMO_METRICS, format_table
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.folders import evaluate_folders
 from nnunet_skd.tools.files import require_folder, write_file
+from nnunet_skd.tools.images import read_segmentation
+from nnunet_skd.tools.nnunet_json import read_dataset_json
 
 TRAINER = "nnUNetTrainerDSKD_5epochs"
 WITHOUT_AND_WITH_UNLABELLED = ("nnUNetTrainer_5epochs", "nnUNetTrainerDSKD_unlabelled_5epochs")
@@ -82,10 +83,10 @@ def run_demo(
         state.set("data", _make_data(source, out))
     dataset = state.content["data"]
     raw = out / "nnUNet_raw" / dataset
-    dataset_json = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
+    dataset_json = read_dataset_json(raw / "dataset.json")
     number = str(int(dataset[len("Dataset") :].split("_")[0]))
     num_test = len(_test_cases(raw, dataset_json))
-    print(f"{dataset}: {dataset_json['numTraining']} training cases, {num_test} test cases in {raw}")
+    print(f"{dataset}: {dataset_json.get('numTraining', '?')} training cases, {num_test} test cases in {raw}")
 
     print("\nThe commands below use these variables (export them to repeat a command by hand):")
     for name in sorted(n for n in environment if n.startswith("nnUNet_")):
@@ -198,7 +199,7 @@ def _test_cases(raw: Path, dataset_json: dict) -> list[str]:
 
 def _is_2d(raw: Path, dataset_json: dict) -> bool:
     label = raw / "labelsTs" / (_test_cases(raw, dataset_json)[0] + dataset_json["file_ending"])
-    return reader_class(dataset_json, label)().read_seg(str(label))[0].shape[1] == 1
+    return read_segmentation(reader_class(dataset_json, label), label)[0].shape[1] == 1
 
 
 def _best_device() -> str:

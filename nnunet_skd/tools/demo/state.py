@@ -7,6 +7,7 @@ from typing import Any
 
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.files import write_file
+from nnunet_skd.tools.json_file import FOLDER_NAME, TEXT, read_json
 
 NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 STATE = "demo.json"
@@ -38,7 +39,8 @@ def open_state(out: Path, arguments: dict[str, str], overwrite: bool) -> State:
     if out.exists() and not out.is_dir():
         raise BadInput(f"{out} is a file. Choose another folder with -o.")
     if path.is_file():
-        content = json.loads(path.read_text(encoding="utf-8"))
+        remedy = "It was damaged: choose another -o, or remove the demo's folder"
+        content = read_json(path, {"arguments": {str: TEXT}, "data?": FOLDER_NAME}, remedy)
         before = content["arguments"]
         if overwrite or "data" not in content:  # before there is data, nothing can be lost
             for name in MADE_HERE:

@@ -16,7 +16,6 @@ The checkpoint remembers the teachers: --c needs no --teacher, and nnUNetv2_trai
 """
 
 import argparse
-import json
 import os
 import shlex
 import subprocess
@@ -30,6 +29,8 @@ from nnunet_skd.model_checks import VARIABLE, check_model, teaching_folds
 from nnunet_skd.tools.compact.plans import plans_file
 from nnunet_skd.tools.demo.processes import program
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.json_file import TEXT, read_json
+from nnunet_skd.tools.nnunet_json import read_dataset_json, read_plans
 from nnunet_skd.unlabelled_data import checked_cases, read_record, unlabelled_folder
 
 
@@ -54,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
         raise BadInput("name the models that teach, for example --teacher nnUNetTrainer__nnUNetPlans__2d")
     try:
         for folder in folders:
+            read_plans(folder / "plans.json")
+            read_dataset_json(folder / "dataset.json")
             check_model(folder, student)
             print(f"Teacher: {folder.name}, fold {', '.join(teaching_folds(folder, student))}")
         print(f"Student: {args.configuration}, fold {args.f}, {_unlabelled(student)}")
@@ -73,7 +76,7 @@ def _student(args: argparse.Namespace) -> SimpleNamespace:
         BadInput: the dataset is not preprocessed, has no such configuration, or no such fold.
     """
     file = plans_file(args.d, args.p)
-    plans = PlansManager(str(file))
+    plans = PlansManager(read_plans(file))
     if args.configuration not in plans.available_configurations:
         raise BadInput(
             f"{file} has no configuration {args.configuration!r}. It has: {', '.join(plans.available_configurations)}. "
@@ -82,13 +85,14 @@ def _student(args: argparse.Namespace) -> SimpleNamespace:
     if args.f != "all" and not args.f.isdigit():
         raise BadInput(f"-f is {args.f!r}, but has to be 'all' or a number")
     splits = file.parent / "splits_final.json"
-    folds = json.loads(splits.read_text()) if splits.is_file() else []
+    remedy = "Restore it, or remove it, and nnU-Net makes a new one"
+    folds = read_json(splits, [{"train": [TEXT], "val": [TEXT]}], remedy) if splits.is_file() else []
     validation = folds[int(args.f)]["val"] if args.f != "all" and int(args.f) < len(folds) else []
     return SimpleNamespace(
         plans_manager=plans,
         configuration_manager=plans.get_configuration(args.configuration),
         configuration_name=args.configuration,
-        dataset_json=json.loads((file.parent / "dataset.json").read_text()),
+        dataset_json=read_dataset_json(file.parent / "dataset.json"),
         fold=args.f if args.f == "all" else int(args.f),
         trainer_name=args.tr,
         do_split=lambda: ([], validation),

@@ -18,6 +18,7 @@ from nnunet_skd.tools.evaluate.calibration import (
 )
 from nnunet_skd.tools.evaluate.metrics import mask_metrics
 from nnunet_skd.tools.files import listed
+from nnunet_skd.tools.images import read_segmentation
 
 # Headers round the spacing to float32 and sometimes to three digits.
 _SPACING_RTOL = 1e-3
@@ -47,8 +48,8 @@ def evaluate_case(case: Case, tolerance: float, metrics: Sequence[str]) -> list[
     Raises:
         BadInput: unreadable files, shapes or spacings that differ, a label that is not in dataset.json.
     """
-    reference, spacing = _read(case.reference, case.reader)
-    prediction, prediction_spacing = _read(case.prediction, case.reader)
+    reference, spacing, geometry = _read(case.reference, case.reader)
+    prediction, prediction_spacing, prediction_geometry = _read(case.prediction, case.reader)
     if reference.shape != prediction.shape:
         raise BadInput(
             f"{case.prediction} has the shape {prediction.shape}, but its reference {case.reference} has "
@@ -58,6 +59,11 @@ def evaluate_case(case: Case, tolerance: float, metrics: Sequence[str]) -> list[
         raise BadInput(
             f"{case.prediction} has the spacing {prediction_spacing} mm, but its reference {case.reference} has "
             f"{spacing} mm (axes in array order). Predictions must be in the geometry of the original images"
+        )
+    if not _same_place(geometry, prediction_geometry, spacing):
+        raise BadInput(
+            f"{case.prediction} lies elsewhere than its reference {case.reference}: origin or direction in the headers "
+            "differ. Predictions must be in the geometry of the original images"
         )
     known = {0, *chain.from_iterable(case.classes.values())} | ({case.ignore} - {None})
     for path, segmentation in ((case.reference, reference), (case.prediction, prediction)):
@@ -86,12 +92,12 @@ def _calibration(case: Case, reference: np.ndarray, valid: np.ndarray | None) ->
     }
 
 
-def _read(path: Path, reader: type[BaseReaderWriter]) -> tuple[np.ndarray, list[float]]:
-    """Segmentation (spatial) and spacing; nnU-Net reads a 2D file as a single slice, which is made 2D again."""
-    try:
-        segmentation, properties = reader().read_seg(str(path))
-    except Exception as error:  # each reader raises its own
-        raise BadInput(f"cannot read {path}: {error}") from error
+def _read(path: Path, reader: type[BaseReaderWriter]) -> tuple[np.ndarray, list[float], dict]:
+    """Segmentation (spatial), spacing, and the properties of nnU-Net's reader.
+
+    nnU-Net reads a 2D file as a single slice, which is made 2D again.
+    """
+    segmentation, properties = read_segmentation(reader, path)
     if segmentation.shape[0] != 1:
         raise BadInput(f"{path} has {segmentation.shape[0]} channels; a segmentation must have one")
     segmentation, spacing = segmentation[0], [float(size) for size in properties["spacing"]]
@@ -99,7 +105,18 @@ def _read(path: Path, reader: type[BaseReaderWriter]) -> tuple[np.ndarray, list[
         axis = segmentation.shape.index(1)
         segmentation = segmentation.squeeze(axis)
         del spacing[axis]
-    return segmentation, spacing
+    return segmentation, spacing, properties
+
+
+def _same_place(one: dict, other: dict, spacing: Sequence[float]) -> bool:
+    """Whether two headers agree about origin (within half a voxel) and direction, where the format knows of them."""
+    one, other = one.get("sitk_stuff", {}), other.get("sitk_stuff", {})
+    if "origin" not in one or "origin" not in other or len(one["origin"]) != len(other["origin"]):
+        return True
+    half_a_voxel = min(spacing) / 2
+    return np.allclose(one["origin"], other["origin"], rtol=0, atol=half_a_voxel) and np.allclose(
+        one["direction"], other["direction"], rtol=0, atol=0.01
+    )
 
 
 def _check_labels(path: Path, segmentation: np.ndarray, known: set[int]) -> None:

@@ -1,6 +1,7 @@
 """Evaluate two folders: which files belong together, which classes they hold, and the table of all cases."""
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -124,10 +125,7 @@ def _classes(dataset_json: dict) -> tuple[dict[str, tuple[int, ...]], int | None
     from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
     labels = dataset_json["labels"]
-    try:
-        manager = LabelManager(labels, dataset_json.get("regions_class_order"))
-    except (AssertionError, RuntimeError, ValueError) as error:
-        raise BadInput(f"nnU-Net refuses the labels in dataset.json: {error}") from error
+    manager = LabelManager(labels, dataset_json.get("regions_class_order"))  # load_dataset_json has asked it already
     classes = {name: tuple(int(value) for value in np.atleast_1d(values)) for name, values in labels.items()}
     foreground = {name: values for name, values in classes.items() if name != "ignore" and set(values) != {0}}
     if not foreground:
@@ -168,7 +166,9 @@ def map_processes(function: Callable[[Any], Any], tasks: Sequence[Any], num_proc
         return
     context = multiprocessing.get_context("spawn")
     # Not multiprocessing.Pool: that waits forever for a worker which the system killed.
-    with ProcessPoolExecutor(min(num_processes, len(tasks)), mp_context=context) as pool:
+    # Ctrl-C reaches every process; the parent's answer is enough.
+    ignore = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
+    with ProcessPoolExecutor(min(num_processes, len(tasks)), mp_context=context, **ignore) as pool:
         try:
             yield from pool.map(function, tasks)
         except BrokenProcessPool as error:

@@ -20,15 +20,21 @@ _HARMLESS = [
 ]
 
 
-def read_checkpoint(path: Path, allow_pickle: bool = False) -> dict:
+class NeedsCode(BadInput):
+    """A checkpoint that cannot be read without executing what it contains."""
+
+
+def read_checkpoint(path: Path, allow_pickle: bool = False, *, mapped: bool = False) -> dict:
     """Read one of nnU-Net's checkpoints, on the CPU, without executing what it contains.
 
     Args:
         path: the checkpoint file.
         allow_pickle: execute the file's code if it cannot be read otherwise. Only for files whose origin is trusted.
+        mapped: leave the tensors on the disk until they are used.
 
     Raises:
-        BadInput: the file is damaged, is not an nnU-Net checkpoint, or needs ``allow_pickle``.
+        NeedsCode: the file needs ``allow_pickle``.
+        BadInput: the file is damaged, or is not an nnU-Net checkpoint.
     """
     code = None
     if torch.__version__ < (2, 6):
@@ -36,7 +42,7 @@ def read_checkpoint(path: Path, allow_pickle: bool = False) -> dict:
     else:
         try:
             with torch.serialization.safe_globals(_HARMLESS):
-                checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+                checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         except Exception as error:  # a damaged file fails in as many ways as it can be damaged
             found = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
             if found is None:
@@ -46,16 +52,40 @@ def read_checkpoint(path: Path, allow_pickle: bool = False) -> dict:
             code = f"'{found[1]}'"
     if code is not None:
         if not allow_pickle:
-            raise BadInput(
+            raise NeedsCode(
                 f"{path} was not read: to read it, Python would have to execute {code}, and code in a checkpoint can "
                 "do anything. If you know why it is there and trust where the file comes from, add --allow_pickle"
             )
         checkpoint = torch.load(path, map_location="cpu", weights_only=False)
-    try:
-        checkpoint["network_weights"], checkpoint["trainer_name"], checkpoint["init_args"]["configuration"]
-    except (KeyError, TypeError) as error:
-        raise BadInput(f"{path} is not a checkpoint of nnU-Net v2 ({error} is missing). Name one with -chk") from error
+    problem = _not_a_checkpoint(checkpoint)
+    if problem:
+        raise BadInput(f"{path} is not a checkpoint of nnU-Net v2 ({problem}). Name one with -chk")
     return checkpoint
+
+
+def _not_a_checkpoint(content: object) -> str:
+    """What a checkpoint of nnU-Net has to hold and this one does not, empty if it does."""
+    if not isinstance(content, dict):
+        return f"it holds a {type(content).__name__}"
+    for key in ("network_weights", "trainer_name", "init_args"):
+        if key not in content:
+            return f"{key!r} is missing"
+    weights, arguments = content["network_weights"], content["init_args"]
+    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        return "its network_weights are not tensors by name"
+    if not isinstance(content["trainer_name"], str):
+        return "its trainer_name is not a name"
+    if not isinstance(arguments, dict) or not isinstance(arguments.get("configuration"), str):
+        return "its init_args name no configuration"
+    axes = content.get("inference_allowed_mirroring_axes")
+    if axes is not None and not (isinstance(axes, (list, tuple)) and all(axis in (0, 1, 2) for axis in axes)):
+        return "its inference_allowed_mirroring_axes are not axes"
+    origin = content.get("nnunet_skd", {})
+    if not isinstance(origin, dict):
+        return "its nnunet_skd tells no origin"
+    if not isinstance(origin.get("epochs", content.get("current_epoch")), (int, type(None))):
+        return "its number of epochs is not a number"
+    return ""
 
 
 def weights_sha256(weights: dict[str, torch.Tensor]) -> str:

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 import math
 import re
 from collections.abc import Iterable
@@ -18,8 +17,10 @@ from torch import nn
 
 from nnunet_skd.catalogue import trainer_classes
 from nnunet_skd.compat import build_network, find_trainer
-from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.errors import BadInput, first_line
 from nnunet_skd.tools.export.checkpoint import read_checkpoint
+from nnunet_skd.tools.networks import require_stock_network
+from nnunet_skd.tools.nnunet_json import label_manager, read_dataset_json, read_plans
 
 
 class SelfCheckFailed(RuntimeError):
@@ -92,10 +93,10 @@ class TrainedModel:
                 f"no {checkpoint_name} for fold {', '.join(missing)} in {self.folder}. "
                 + (f"Folds that have it: -f {' '.join(present)}" if present else "No fold has it: see -chk")
             )
-        self.plans = _read_json(self.folder / "plans.json")
-        self.dataset_json = _read_json(self.folder / "dataset.json")
+        self.plans = read_plans(self.folder / "plans.json")
+        self.dataset_json = read_dataset_json(self.folder / "dataset.json")
         self.plans_manager = PlansManager(self.plans)
-        self.label_manager = self.plans_manager.get_label_manager(self.dataset_json)
+        self.label_manager = label_manager(self.plans_manager, self.dataset_json)
 
     def checkpoint_path(self, fold: str) -> Path:
         return self.folder / f"fold_{fold}" / self.checkpoint_name
@@ -134,7 +135,7 @@ class TrainedModel:
         checkpoint = read_checkpoint(file, self.allow_pickle)
         configuration_name, trainer_name = checkpoint["init_args"]["configuration"], checkpoint["trainer_name"]
         configuration = self.configuration(configuration_name)
-        _refuse_foreign_classes(configuration)
+        require_stock_network(configuration, _NOT_STOCK)
 
         stock = self._load(nnUNetTrainer, configuration, checkpoint["network_weights"], file)
         trainer = _find_trainer(trainer_name)
@@ -166,7 +167,15 @@ class TrainedModel:
 
     def _load(self, trainer: type, configuration: ConfigurationManager, weights: dict, file: Path) -> nn.Module:
         channels = self.num_input_channels(configuration), self.label_manager.num_segmentation_heads
-        network = build_network(trainer, self.plans_manager, configuration, *channels, enable_deep_supervision=False)
+        try:
+            network = build_network(
+                trainer, self.plans_manager, configuration, *channels, enable_deep_supervision=False
+            )
+        except Exception as error:  # wrong numbers end in whatever the layers raise
+            raise BadInput(
+                f"{trainer.__name__} cannot build the network of {self.folder / 'plans.json'} ({first_line(error)}). "
+                f"Restore the plans that it was trained with"
+            ) from error
         try:
             network.load_state_dict(weights)
         except (RuntimeError, TypeError, AttributeError) as error:
@@ -177,28 +186,10 @@ class TrainedModel:
         return network.eval()
 
 
-def _read_json(file: Path) -> dict:
-    try:
-        return json.loads(file.read_text())
-    except ValueError as error:
-        raise BadInput(f"{file} is not JSON ({error}): copy it again from its origin") from error
-
-
 _NOT_STOCK = (
     "Only a network that stock nnU-Net builds from plans.json can be used without its trainer; install the trainer on "
     "the other machine and take nnUNetv2_export_model_to_zip instead"
 )
-
-
-def _refuse_foreign_classes(configuration: ConfigurationManager) -> None:
-    """Plans name Python classes, and nnU-Net imports what they name: only what stock nnU-Net brings may be named."""
-    arguments = configuration.network_arch_init_kwargs
-    names = [arguments[key] for key in configuration.network_arch_init_kwargs_req_import if arguments[key] is not None]
-    foreign = [name for name in names if not re.match(r"(torch\.nn|dynamic_network_architectures)\.", name)]
-    if not configuration.network_arch_class_name.startswith("dynamic_network_architectures."):
-        foreign.append(configuration.network_arch_class_name)
-    if foreign:
-        raise BadInput(f"plans.json builds its network from {', '.join(foreign)}. {_NOT_STOCK}")
 
 
 def _find_trainer(name: str) -> type[nnUNetTrainer] | None:
@@ -208,3 +199,8 @@ def _find_trainer(name: str) -> type[nnUNetTrainer] | None:
             return find_trainer(name)
         except RuntimeError:
             return trainer_classes().get(name)
+        except Exception as error:  # no trainer, or whatever a module on the search path raises
+            raise BadInput(
+                f"looking for the trainer {name} ended with {type(error).__name__}: {first_line(error)}. "
+                "'nnunet-skd doctor -tr TRAINER' shows what is found"
+            ) from error

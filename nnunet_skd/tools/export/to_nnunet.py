@@ -19,7 +19,7 @@ from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.export.checkpoint import weights_sha256
 from nnunet_skd.tools.export.source import Fold, SelfCheckFailed, TrainedModel
 from nnunet_skd.tools.export.target import new_target, provenance
-from nnunet_skd.tools.files import scratch_folder
+from nnunet_skd.tools.files import scratch_folder, written_by_a_library
 
 STOCK_TRAINER = "nnUNetTrainer"
 
@@ -103,7 +103,8 @@ def export_nnunet(
             hashes[fold_name] = weights_sha256(fold.weights)
             target = written / f"fold_{fold_name}" / checkpoint_name
             target.parent.mkdir()
-            torch.save(_stock_checkpoint(model, plans, fold, hashes[fold_name]), target)
+            with written_by_a_library(target):
+                torch.save(_stock_checkpoint(model, plans, fold, hashes[fold_name]), target)
             _check_against_source(written, checkpoint_name, fold, model)
 
         if output.suffix.lower() == ".zip":

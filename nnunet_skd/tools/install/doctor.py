@@ -40,6 +40,8 @@ from nnunet_skd.tools.install.discovery import (
 )
 from nnunet_skd.tools.install.unfinished import unfinished_trainings
 
+ENOUGH_SPACE = 2**30  # bytes: less than a checkpoint or two and a small preprocessed data set take
+
 
 @dataclass
 class Finding:
@@ -112,7 +114,7 @@ def _folders() -> list[Finding]:
     findings = []
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         folder = os.environ.get(name)
-        if folder is None:
+        if not folder:
             findings.append(Finding("problem", f"{name} is not set", f"export {name}=/path/to/{name}"))
         elif not os.path.isdir(folder):
             findings.append(Finding("problem", f"{name}={folder} does not exist", f'mkdir -p "{folder}"'))
@@ -120,6 +122,9 @@ def _folders() -> list[Finding]:
             findings.append(
                 Finding("problem", f"{name}={folder} is not writable", f"export {name}=/a/folder/you/can/write/to")
             )
+        elif name != "nnUNet_raw" and (free := shutil.disk_usage(folder).free) < ENOUGH_SPACE:
+            text = f"{name}={folder} has {free / 2**20:.0f} MiB left"
+            findings.append(Finding("problem", text, f"Make room there, or export {name}=/another/disk"))
         else:
             free = shutil.disk_usage(folder).free / 2**30
             findings.append(Finding("ok", f"{name}={folder} ({free:.0f} GiB free)"))

@@ -17,6 +17,7 @@ import shutil
 
 from nnunet_skd.compat import READS_EXT_TRAINER
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.files import write_file
 from nnunet_skd.tools.install.discovery import (
     export_line,
     is_registered,
@@ -47,14 +48,15 @@ def register() -> bool:
         False where it was already there.
 
     Raises:
-        BadInput: nnunetv2 is read-only; the message says what to use instead.
+        BadInput: the folder is a link, or nnunetv2 is read-only; the message says what to use instead.
     """
     if is_registered():
         return False
+    _refuse_link()
     try:
         shim_folder().mkdir(exist_ok=True)
         for path, text in shim_files().items():
-            path.write_text(text)
+            write_file(path, text)  # half a module would break every -tr
     except OSError as error:
         instead = f"Use the environment variable instead:\n{export_line()}"
         if not READS_EXT_TRAINER:
@@ -70,8 +72,9 @@ def remove() -> bool:
         False where there was none.
 
     Raises:
-        BadInput: the folder cannot be removed.
+        BadInput: the folder is a link, or cannot be removed.
     """
+    _refuse_link()
     if not shim_folder().is_dir():
         return False
     try:
@@ -79,3 +82,8 @@ def remove() -> bool:
     except OSError as error:
         raise BadInput(f"cannot remove {shim_folder()}: {error.strerror}. Remove it as its owner.") from error
     return True
+
+
+def _refuse_link() -> None:
+    if shim_folder().is_symlink():
+        raise BadInput(f"{shim_folder()} is a link, which this command did not make. Remove it: rm {shim_folder()}")

@@ -7,8 +7,10 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunet_skd.checkpoint import PARTS, read_extra
+from nnunet_skd.checkpoint import KEY, PARTS
 from nnunet_skd.compat import find_trainer
+from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.export.checkpoint import NeedsCode, read_checkpoint
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,16 @@ def unfinished_trainings(results: Path) -> list[Training]:
         if checkpoint is None or (fold / "checkpoint_final.pth").is_file():
             continue
         try:
-            extra, trainer = read_extra(str(checkpoint))
-        except ValueError as error:
-            trainings.append(Training(fold, str(error)))
+            content = read_checkpoint(checkpoint, mapped=True)
+        except NeedsCode:  # not of this package, and not to be executed for a look at it
             continue
-        if extra is not None:
-            trainings.append(Training(fold, _obstacle(extra, trainer)))
+        except BadInput:
+            best = fold / "checkpoint_best.pth"
+            way_out = f"copy {best.name} over it" if best.is_file() and best != checkpoint else "start it anew"
+            trainings.append(Training(fold, f"{checkpoint.name} is not a complete checkpoint: {way_out}"))
+            continue
+        if isinstance(extra := content.get(KEY), dict):
+            trainings.append(Training(fold, _obstacle(extra, content["trainer_name"])))
     return trainings
 
 

@@ -25,6 +25,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.files import listed
+from nnunet_skd.tools.json_file import ANYTHING, FOLDER_NAME, INTEGER, TEXT, check_shape
 from nnunet_skd.tools.unlabelled.checks import Cases, cases_of_folder, check_contents
 from nnunet_skd.tools.unlabelled.dataset import Dataset, choose_configurations, labelled_names, open_dataset
 from nnunet_skd.tools.unlabelled.images import Content, read_content, stamps
@@ -36,11 +37,15 @@ from nnunet_skd.unlabelled_data import (
     differences,
     preprocessing,
     read_record,
+    record_file,
     unlabelled_folder,
 )
 
 # as nnUNetv2_preprocess: the processes of one configuration share the memory
 DEFAULT_PROCESSES = {"2d": 8, "3d_fullres": 4, "3d_lowres": 8}
+
+_CASE = {"images": [TEXT], "stamps": [[INTEGER]], "content": TEXT, "made?": TEXT}
+RECORD = {"preprocessing": {str: ANYTHING}, "cases": {str: _CASE}}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -102,10 +107,17 @@ def preprocess_unlabelled(
 
 
 def _read_record(plans: PlansManager, configuration: str) -> dict | None:
+    folder = unlabelled_folder(plans, configuration)
     try:
-        return read_record(unlabelled_folder(plans, configuration))
+        record = read_record(folder)
     except ValueError as error:
         raise BadInput(str(error)) from error
+    if record is not None:
+        remedy = f"It is damaged: remove it and {folder}, then preprocess again"
+        check_shape(record, RECORD, record_file(folder), remedy)
+        # the names become files that --remove removes
+        check_shape(list(record["cases"]), [FOLDER_NAME], record_file(folder), remedy, "cases")
+    return record
 
 
 def _is_current(plans: PlansManager, configuration: str, record: dict) -> bool:

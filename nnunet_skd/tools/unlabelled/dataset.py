@@ -1,7 +1,6 @@
 """What a dataset has already: configurations that are preprocessed, labelled cases, test images."""
 
 import copy
-import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ from nnunet_skd.compat import nnunet_folder
 from nnunet_skd.tools.compact.plans import plans_file
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.files import listed
+from nnunet_skd.tools.nnunet_json import read_dataset_json, read_plans
 from nnunet_skd.tools.unlabelled.images import find_cases
 from nnunet_skd.unlabelled_data import labelled_cases, labelled_folder, second_stage
 
@@ -39,7 +39,12 @@ def open_dataset(dataset: int | str, plans_name: str) -> Dataset:
         BadInput: nnUNet_preprocessed is not set, or there is no such dataset or plans file.
     """
     file = plans_file(dataset, plans_name)
-    return Dataset(PlansManager(str(file)), json.loads((file.parent / "dataset.json").read_text(encoding="utf-8")))
+    plans, description = PlansManager(read_plans(file)), read_dataset_json(file.parent / "dataset.json")
+    if plans.dataset_name != file.parent.name:
+        raise BadInput(f"{file} has the dataset_name {plans.dataset_name}, but lies in {file.parent.name}. Restore it")
+    if not (description.get("channel_names") or description.get("modality")):
+        raise BadInput(f"{file.parent / 'dataset.json'} lacks channel_names. Restore it")
+    return Dataset(plans, description)
 
 
 def choose_configurations(plans: PlansManager, wanted: list[str] | None) -> list[str]:

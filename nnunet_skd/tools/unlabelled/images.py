@@ -1,16 +1,14 @@
 """Images in nnU-Net's naming: found by their names, then read, checked and hashed."""
 
-import contextlib
-import gzip
 import hashlib
-import io
 import re
 from pathlib import Path
 from typing import NamedTuple
 
-import nibabel
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+
+from nnunet_skd.tools.images import UnreadableImage, is_finite, read_images
 
 Problems = dict[str, list[str]]  # what is wrong and the way out -> the files or cases concerned
 
@@ -65,30 +63,12 @@ def read_content(images: list[Path], reader: type[BaseReaderWriter]) -> Content:
     The hash is that of the voxels as nnU-Net sees them, float32 (channel, z, y, x): bit depth, compression, header and
     file name do not matter.
     """
-    printed = io.StringIO()  # nnU-Net's readers print why channels do not fit each other, and raise without a word
     try:
-        finite = all([_is_finite(path) for path in images])
-        with contextlib.redirect_stdout(printed):
-            voxels, _ = reader().read_images([str(path) for path in images])
-    except Exception as error:  # each file format's library has errors of its own
-        reason = str(error) or printed.getvalue().partition("\n")[0] or type(error).__name__
-        return Content(problem=" ".join(reason.split()))
+        voxels, _ = read_images(reader, images)
+    except UnreadableImage as error:
+        return Content(problem=error.reason)
+    finite = all(is_finite(path) for path in images)
     voxels = np.ascontiguousarray(voxels, dtype=np.float32)
     content = hashlib.blake2b(repr(voxels.shape).encode(), digest_size=16)
     content.update(voxels)
     return Content(content.hexdigest(), len(voxels), finite and bool(np.isfinite(voxels).all()))
-
-
-def _is_finite(path: Path) -> bool:
-    """Read what ITK says nothing about in a NIfTI file: it replaces NaN, infinite values and what is missing by zeros.
-
-    Raises:
-        OSError, EOFError, zlib.error: the file was cut short or damaged.
-    """
-    if path.name.endswith(".gz"):
-        with gzip.open(path) as stream:
-            while stream.read(2**20):  # to its end, where the checksum is
-                pass
-    if path.name.endswith((".nii", ".nii.gz")):
-        return bool(np.isfinite(np.asanyarray(nibabel.load(path).dataobj)).all())
-    return True

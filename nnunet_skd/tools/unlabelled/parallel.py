@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -38,7 +39,8 @@ def for_each_case(function: Callable, jobs: dict[str, tuple], processes: int, ti
 
 
 def _end_with_parent() -> None:
-    """A process of the pool would wait for work for ever after its parent was killed."""
+    """A process of the pool would wait for work for ever after its parent was killed. Ctrl-C is the parent's to say."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def wait() -> None:
         multiprocessing.parent_process().join()

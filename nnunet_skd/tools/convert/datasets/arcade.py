@@ -15,7 +15,6 @@ Reference: Popov et al., Scientific Data 11:20, 2024, doi 10.1038/s41597-023-028
 Licence: CC0 1.0 according to users of the Zenodo record; check there.
 """
 
-import json
 from argparse import ArgumentParser
 from functools import partial
 from pathlib import Path
@@ -26,8 +25,15 @@ from PIL import Image, ImageDraw
 from nnunet_skd.tools.convert.common import BadCase, Case, Files, Found, Written, index, require_any
 from nnunet_skd.tools.convert.pixels import read_grey, write_png
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.json_file import ANYTHING, INTEGER, NUMBER, TEXT, read_json
 
 NAME = "ARCADE"
+COCO = {
+    "categories": [{"id": INTEGER, "name": TEXT}],
+    "images": [{"id": INTEGER, "file_name": TEXT}],
+    "annotations": [{"image_id": INTEGER, "category_id": INTEGER, "segmentation": ANYTHING}],
+}
+MOST_PIXELS = 1e6  # no edge of an image is that long; NaN and infinite coordinates do not lie below it
 SEGMENTS = "1 2 3 4 5 6 7 8 9 9a 10 10a 11 12 12a 12b 13 14 14a 14b 15 16 16a 16b 16c".split()
 
 
@@ -63,8 +69,8 @@ def find(files: Files, task: str = "syntax", segments: bool = False) -> Found:
             problems.append(f"{task}/{part}/annotations: {len(table)} json files, but one was expected")
             continue
         try:
-            shapes = _shapes_by_image(json.loads(table[0].read_text(encoding="utf-8")))
-        except (ValueError, KeyError, TypeError) as error:
+            shapes = _shapes_by_image(read_json(table[0], COCO, "Download it again"))
+        except (ValueError, KeyError) as error:  # the second: an id that no image or category has
             problems.append(f"{task}/{part}/annotations/{table[0].name}: damaged or not a COCO file ({error!r})")
             continue
         problems.extend(f"{task}/{part}/images/{name}: not in {table[0].name}" for name in here if name not in shapes)
@@ -116,6 +122,8 @@ def draw(shape: tuple[int, int], polygons: list) -> np.ndarray:
     for polygon in polygons:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             raise BadCase("an annotation is not a polygon of three or more points")
+        if not all(NUMBER.holds(value) and abs(value) < MOST_PIXELS for value in polygon):
+            raise BadCase("an annotation has coordinates that are no pixels")
         ImageDraw.Draw(canvas).polygon([int(coordinate) for coordinate in polygon], fill=1, outline=1)
     return np.asarray(canvas)
 

@@ -17,7 +17,6 @@ Reference: Chen et al., TransUNet, arXiv 2102.04306; data of Landman et al., MIC
 (BTCV), Synapse syn3193805. Licence: the terms of the Synapse project, which needs registration.
 """
 
-import zipfile
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -98,7 +97,7 @@ def _write_slices(paths: list[Path], image_path: Path, label_path: Path) -> Writ
             with np.load(path, allow_pickle=False) as arrays:
                 images.append(arrays["image"])
                 labels.append(arrays["label"])
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except Exception as error:  # a damaged file fails in as many ways as it can be damaged
             raise BadCase(f"{path.name} is damaged, or the arrays image and label are not in it ({error})") from error
         if images[-1].shape != images[0].shape or labels[-1].shape != images[0].shape or images[0].ndim != 2:
             raise BadCase(
@@ -110,7 +109,7 @@ def _write_slices(paths: list[Path], image_path: Path, label_path: Path) -> Writ
 def _write_h5(path: Path, image_path: Path, label_path: Path) -> Written:
     try:
         with _h5py().File(path, "r") as arrays:
-            image, labels = arrays["image"][:], arrays["label"][:]
-    except (OSError, KeyError, TypeError, RuntimeError) as error:
+            image, labels = arrays["image"][()], arrays["label"][()]
+    except Exception as error:  # a damaged file fails in as many ways as it can be damaged
         raise BadCase(f"{path.name} is damaged, or the arrays image and label are not in it ({error})") from error
     return write_volume(image, labels, LABELS, image_path, label_path)

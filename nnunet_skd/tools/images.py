@@ -1,0 +1,133 @@
+"""Read images with nnU-Net's readers, after a look at what these say nothing about.
+
+ITK reads what is missing at a file's end as zeros, and NaN and infinite values as zeros too, without a word.
+"""
+
+import contextlib
+import gzip
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import SimpleITK as sitk
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+
+from nnunet_skd.tools.errors import BadInput, first_line
+
+_NIFTI = (".nii", ".nii.gz")
+_GIPL_HEADER = 256  # bytes
+
+
+class UnreadableImage(BadInput):
+    """An image file that cannot be used; ``reason`` is why, in one line."""
+
+    def __init__(self, file: Path, reason: object):
+        if isinstance(reason, BaseException):
+            reason = str(reason).strip() or type(reason).__name__
+        self.reason = " ".join(str(reason).split())
+        super().__init__(
+            f"{file} is damaged or cannot be read ({self.reason}). Copy it again from its origin, or take it out"
+        )
+
+
+def require_whole(file: Path) -> None:
+    """Refuse an image file that was cut short or damaged. Formats of which readers notice it are not looked into.
+
+    Raises:
+        UnreadableImage: so it is, or it cannot be opened.
+    """
+    file = Path(file)
+    try:
+        if file.name.endswith(_NIFTI):
+            missing = _missing_in_nifti(file)
+        elif file.name.endswith(".gipl"):
+            missing = _missing_in_gipl(file)
+        else:
+            with file.open("rb"):
+                missing = 0
+    except Exception as error:  # each file format's library has errors of its own
+        raise UnreadableImage(file, error) from error
+    if missing > 0:
+        raise UnreadableImage(file, f"{missing} bytes are missing at its end")
+
+
+def require_finite(file: Path) -> None:
+    """Refuse a NIfTI file with NaN or infinite values, which ITK replaces by zeros.
+
+    Raises:
+        UnreadableImage: so it is.
+    """
+    if not is_finite(file):
+        raise UnreadableImage(file, "it holds values that are NaN or infinite")
+
+
+def is_finite(file: Path) -> bool:
+    """Whether a NIfTI file that is whole holds neither NaN nor infinite values; True for other formats."""
+    if not Path(file).name.endswith(_NIFTI):
+        return True
+    voxels = nibabel.load(file).dataobj
+    header = nibabel.load(file).header
+    if header.get_data_dtype().kind in "iu" and header.get_slope_inter() in ((None, None), (1.0, 0.0)):
+        return True
+    return bool(np.isfinite(np.asanyarray(voxels)).all())
+
+
+def read_images(reader: type[BaseReaderWriter], files: Sequence[Path]) -> tuple[np.ndarray, dict]:
+    """The channels of a case, (C, z, y, x) float32, and nnU-Net's properties.
+
+    Raises:
+        UnreadableImage: a file is damaged, or the channels do not fit each other.
+    """
+    for file in files:
+        require_whole(file)
+    printed = io.StringIO()  # nnU-Net's readers print why channels do not fit each other, and raise without a word
+    try:
+        with contextlib.redirect_stdout(printed):
+            return reader().read_images([str(file) for file in files])
+    except Exception as error:  # each file format's library has errors of its own
+        reason = str(error) or first_line(printed.getvalue()) or type(error).__name__
+        raise UnreadableImage(files[0], reason) from error
+
+
+def read_segmentation(reader: type[BaseReaderWriter], file: Path) -> tuple[np.ndarray, dict]:
+    """A segmentation, (1, z, y, x), and nnU-Net's properties.
+
+    Raises:
+        UnreadableImage: the file is damaged, or holds NaN or infinite values.
+    """
+    require_whole(file)
+    require_finite(file)
+    try:
+        return reader().read_seg(str(file))
+    except Exception as error:  # each file format's library has errors of its own
+        raise UnreadableImage(file, error) from error
+
+
+def _missing_in_nifti(file: Path) -> int:
+    """Bytes that the header promises and the file lacks. A compressed file is read to its end, where its checksum is.
+
+    Raises:
+        OSError, EOFError, zlib.error, ValueError, nibabel's errors: damaged, or numbers that no image of ours has.
+    """
+    voxels = nibabel.load(file).dataobj
+    if voxels.dtype.kind not in "iuf":
+        raise ValueError(f"its voxels are {voxels.dtype}, not numbers")
+    if file.name.endswith(".gz"):
+        size = 0
+        with gzip.open(file) as stream:
+            while block := stream.read(2**20):
+                size += len(block)
+    else:
+        size = file.stat().st_size
+    return int(voxels.offset) + math.prod(map(int, voxels.shape)) * voxels.dtype.itemsize - size
+
+
+def _missing_in_gipl(file: Path) -> int:
+    information = sitk.ImageFileReader()
+    information.SetFileName(str(file))
+    information.ReadImageInformation()
+    voxel = sitk.GetArrayViewFromImage(sitk.Image([1] * information.GetDimension(), information.GetPixelID())).nbytes
+    return _GIPL_HEADER + math.prod(information.GetSize()) * voxel - file.stat().st_size
