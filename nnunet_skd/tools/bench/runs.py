@@ -16,7 +16,7 @@ from nnunet_skd.tools.bench.trainers import bench_trainers
 from nnunet_skd.tools.compact.plans import plans_file
 from nnunet_skd.tools.compiling import nnunet_compiles
 from nnunet_skd.tools.devices import device_name, find_device
-from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.errors import BadInput, first_line
 from nnunet_skd.tools.nnunet_json import read_dataset_json, read_plans
 
 
