@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="plans identifier (default: %(default)s)")
     parser.add_argument(
-        "--teacher", nargs="+", metavar="FOLDER", help="finished models for trainers such as nnUNetTrainerDistill"
+        "--teacher", nargs="+", metavar="MODEL", help="finished models for trainers such as nnUNetTrainerDistill"
     )
     parser.add_argument("-device", choices=("cuda", "cpu"), default="cuda", help="default: %(default)s")
     parser.add_argument(
