@@ -6,7 +6,6 @@ A study names one as ``variants:nnUNetTrainerDSKD_mixed``; the protocol (epochs,
 from __future__ import annotations
 
 import math
-from copy import deepcopy
 from typing import Any
 
 import pandas as pd
@@ -17,8 +16,7 @@ from nnunet_skd.acw.method import AdversarialClassWise
 from nnunet_skd.losses.deep_distribution import DeepDistribution
 from nnunet_skd.losses.pixelwise import Pixelwise, soft_minus_hard_cross_entropy
 from nnunet_skd.step import Step, Task
-from nnunet_skd.teachers import PreviousEpoch
-from nnunet_skd.trainer import SelfDistillationTrainer
+from nnunet_skd.teachers import MovingAverage
 from nnunet_skd.trainers.nnUNetTrainerACWSKD import nnUNetTrainerACWSKD
 from nnunet_skd.trainers.nnUNetTrainerDSKD import nnUNetTrainerDSKD
 
@@ -79,45 +77,6 @@ class PyramidDeepDistribution(DeepDistribution):
         return sum(level(step) for level in self.levels) / len(self.levels)
 
 
-class MovingAverage(PreviousEpoch):
-    """Teacher as the exponential moving average of the weights, from the end of the first epoch on.
-
-    A last-epoch teacher jumps, and becomes the student as the learning rate decays. Buffers are the network's.
-    """
-
-    def __init__(self, decay: float = 0.999):
-        self.decay = decay
-        self._state: dict[str, Tensor] = {}
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(decay={self.decay})"
-
-    def attach(self, trainer: SelfDistillationTrainer) -> None:
-        super().attach(trainer)
-        if self._state:
-            self._copy.module.load_state_dict(self._state)
-            self._ready = True
-
-    def start_epoch(self, epoch: int) -> None:
-        if not self._ready:
-            super().start_epoch(epoch)
-
-    @torch.no_grad()
-    def after_step(self) -> None:
-        if self._ready:
-            mean = self._copy.module
-            for average, value in zip(mean.parameters(), self._network.parameters(), strict=True):
-                average.lerp_(value, 1 - self.decay)
-            for average, value in zip(mean.buffers(), self._network.buffers(), strict=True):
-                average.copy_(value)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return dict(self._copy.module.state_dict()) if self._ready else {}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self._state = deepcopy(state)
-
-
 class nnUNetTrainerDSKD_mixed(nnUNetTrainerDSKD):
     terms = (MixedDeepDistribution(), Pixelwise())
 
@@ -131,7 +90,7 @@ class nnUNetTrainerDSKD_heads(nnUNetTrainerDSKD):
 
 
 class nnUNetTrainerDSKD_ema(nnUNetTrainerDSKD):
-    teacher = MovingAverage()
+    teacher = MovingAverage(decay=0.999)
 
 
 class nnUNetTrainerACWSKD_head(nnUNetTrainerACWSKD):
