@@ -1,8 +1,22 @@
 """What the command line turns into a message instead of a traceback."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class BadInput(ValueError):
     """The user's input cannot be used. The message names the cause and the way out."""
+
+
+@contextmanager
+def naming(file: object) -> Iterator[None]:
+    """Put a file's name before the messages of what is found wrong with its content, where they do not name it."""
+    try:
+        yield
+    except BadInput as error:
+        if str(file) in str(error):
+            raise
+        raise BadInput(f"{file}: {error}") from error
 
 
 def first_line(error: object) -> str:

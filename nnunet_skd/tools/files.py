@@ -44,21 +44,27 @@ def scratch_folder(parent: Path, prefix: str = ".nnunet_skd_") -> Iterator[Path]
         BadInput: ``parent`` cannot be written to.
     """
     parent = Path(parent)
-    made = [folder for folder in (parent, *parent.parents) if not folder.exists()]
+    made = missing_folders(parent)
     try:
         parent.mkdir(parents=True, exist_ok=True)
         folder = tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True)
     except OSError as error:
-        _remove_empty(made)
+        remove_empty(made)
         raise BadInput(f"cannot write to {parent}: {error.strerror}. Choose a folder that you may write to") from error
     try:
         with folder as name:
             yield Path(name)
     finally:
-        _remove_empty(made)
+        remove_empty(made)
 
 
-def _remove_empty(folders: list[Path]) -> None:
+def missing_folders(folder: Path) -> list[Path]:
+    """The folder and those above it that are not there, from the lowest up."""
+    return [place for place in (folder, *folder.parents) if not place.exists()]
+
+
+def remove_empty(folders: list[Path]) -> None:
+    """Remove these folders as far as they are empty."""
     with suppress(OSError):  # not empty, or never made
         for folder in folders:
             folder.rmdir()

@@ -36,8 +36,19 @@ FOLDER_NAME = Kind(
     lambda v: isinstance(v, str) and v not in ("", ".", "..") and not set(v) & set("/\\\0"),
 )
 
+
+def or_null(kind: Kind) -> Kind:
+    """The kind, or null in its place."""
+    return Kind(f"{kind.text}, or null", lambda value: value is None or kind.holds(value))
+
+
+def list_of(kind: Kind, text: str) -> Kind:
+    """A list of such values, as a kind of its own; ``text`` says what it is."""
+    return Kind(text, lambda value: isinstance(value, (list, tuple)) and all(map(kind.holds, value)))
+
+
 # What a JSON value has to look like: a Kind; [Shape], a list of such; {str: Shape}, an object with any keys;
-# {"key": Shape, "other?": Shape}, an object that has "key", and may lack "other" or hold null there.
+# {"key": Shape, "other?": Shape}, an object that has "key", and may lack "other".
 Shape = Kind | list | dict
 
 
@@ -93,9 +104,8 @@ def check_shape(content: Any, shape: Shape, file: str | Path, remedy: str, key: 
         if missing := [_below(key, name) for name in required if name not in content]:
             raise BadInput(f"{file} lacks {', '.join(missing)}. {remedy}")
         for name, below in shape.items():
-            value = content.get(name.removesuffix("?"))
-            if value is not None or name in required:
-                check_shape(value, below, file, remedy, _below(key, name.removesuffix("?")))
+            if (name := name.removesuffix("?")) in content:
+                check_shape(content[name], below, file, remedy, _below(key, name))
 
 
 def _below(key: str, name: str) -> str:

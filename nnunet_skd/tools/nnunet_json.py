@@ -20,17 +20,18 @@ from nnunet_skd.tools.json_file import (
     TEXT,
     Kind,
     check_shape,
+    list_of,
+    or_null,
     read_json,
 )
 
 if TYPE_CHECKING:
     from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
+_INTEGERS = list_of(INTEGER, "a list of whole numbers")
 _LABEL = Kind(
     "a whole number, or a list of whole numbers for a region",
-    lambda value: (
-        INTEGER.holds(value) or (isinstance(value, (list, tuple)) and bool(value) and all(map(INTEGER.holds, value)))
-    ),
+    lambda value: INTEGER.holds(value) or (_INTEGERS.holds(value) and len(value) > 0),
 )
 _FILE_ENDING = Kind("a file ending such as .nii.gz", lambda v: TEXT.holds(v) and len(v) > 1 and v[0] == ".")
 DATASET_JSON = {
@@ -38,13 +39,18 @@ DATASET_JSON = {
     "file_ending": _FILE_ENDING,
     "channel_names?": {str: TEXT},
     "modality?": {str: TEXT},
-    "regions_class_order?": [INTEGER],
+    "regions_class_order?": or_null(_INTEGERS),
     "dataset?": {str: {"images": [TEXT], "label": TEXT}},
 }
-_STAGE = Kind(
+_STAGES = Kind(
     "the name of a configuration, or a list of names",
-    lambda value: TEXT.holds(value) or (isinstance(value, list) and all(map(TEXT.holds, value))),
+    lambda value: TEXT.holds(value) or list_of(TEXT, "").holds(value),
 )
+_SIZES = Kind(
+    "a whole number above 0, or one for each stage, or one for each stage and axis",
+    lambda value: POSITIVE_INTEGER.holds(value) or (isinstance(value, (list, tuple)) and all(map(_SIZES.holds, value))),
+)
+_STAGE_SIZES = ("features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage", "n_blocks_per_stage")
 PLANS = {
     "dataset_name": FOLDER_NAME,
     "plans_name": FOLDER_NAME,
@@ -71,11 +77,14 @@ CONFIGURATION = {
     "resampling_fn_seg_kwargs?": {str: ANYTHING},
     "resampling_fn_probabilities?": TEXT,
     "resampling_fn_probabilities_kwargs?": {str: ANYTHING},
-    "previous_stage?": TEXT,
-    "next_stage?": _STAGE,
+    "previous_stage?": or_null(TEXT),
+    "next_stage?": or_null(_STAGES),
     "architecture": {
         "network_class_name": TEXT,
-        "arch_kwargs": {str: ANYTHING},
+        "arch_kwargs": {
+            "n_stages?": POSITIVE_INTEGER,
+            **{f"{key}?": _SIZES for key in (*_STAGE_SIZES, "n_conv_per_stage_decoder")},
+        },
         "_kw_requires_import": [TEXT],
     },
 }

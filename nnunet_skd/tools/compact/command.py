@@ -37,6 +37,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_skd.tools.compact.cost import network_cost
 from nnunet_skd.tools.compact.plans import add_compact_configuration, plans_file
 from nnunet_skd.tools.compact.presets import load_preset, width_preset
+from nnunet_skd.tools.errors import naming
 from nnunet_skd.tools.nnunet_json import read_dataset_json, read_plans
 from nnunet_skd.tools.text_table import aligned
 
@@ -78,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
     preset = load_preset(args.preset) if args.preset else width_preset(args.width)
     name = add_compact_configuration(args.d, args.c, preset, args.p, args.name)
     path = plans_file(args.d, args.p)
-    print(_report(read_plans(path), read_dataset_json(path.parent / "dataset.json"), (args.c, name)))
+    with naming(path):
+        print(_report(read_plans(path), read_dataset_json(path.parent / "dataset.json"), (args.c, name)))
     print(f"\n'{name}' is in {path}\nTrain it with: nnUNetv2_train {args.d} {name} FOLD -tr TRAINER -p {args.p}")
     return 0

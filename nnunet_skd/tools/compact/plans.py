@@ -10,7 +10,7 @@ from nnunet_skd.compat import nnunet_folder
 from nnunet_skd.tools.compact.configuration import compact_configuration
 from nnunet_skd.tools.compact.cost import network_cost
 from nnunet_skd.tools.compact.presets import load_preset
-from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.errors import BadInput, naming
 from nnunet_skd.tools.files import write_file
 from nnunet_skd.tools.nnunet_json import read_dataset_json, read_plans
 
@@ -53,7 +53,8 @@ def add_compact_configuration(
             " or remove the old one from that file if no model needs it"
         )
     plans["configurations"][name] = entry
-    network_cost(plans, read_dataset_json(path.parent / "dataset.json"), name)  # whether it can be built at all
+    with naming(path):
+        network_cost(plans, read_dataset_json(path.parent / "dataset.json"), name)  # whether it can be built at all
     write_file(path, json.dumps(plans, indent=4))
     return name
 

@@ -16,6 +16,8 @@ PRESET_KEYS = {
     "batch_size",
 }
 
+_SETTINGS = {f"{key}?": POSITIVE_INTEGER for key in PRESET_KEYS} | {"width?": NUMBER, "patch_size?": [POSITIVE_INTEGER]}
+
 
 def load_preset(name_or_path: str) -> dict:
     """A preset of this package by name, or a JSON file by path.
@@ -32,7 +34,7 @@ def load_preset(name_or_path: str) -> dict:
     if not source.is_file():
         raise BadInput(f"there is no preset or file '{name_or_path}'. Presets: {', '.join(sorted(shipped))}")
     remedy = "'nnunet-skd compact --help' explains the keys"
-    return read_json(str(source), {"name": TEXT}, remedy)
+    return read_json(str(source), {"name": TEXT, **_SETTINGS, "2d?": _SETTINGS, "3d?": _SETTINGS}, remedy)
 
 
 def width_preset(width: float) -> dict:

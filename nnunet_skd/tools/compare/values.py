@@ -10,7 +10,7 @@ from nnunet_skd.tools.compare.arms import NO_FOLD, Arm
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.folders import evaluate_folders
 from nnunet_skd.tools.files import listed
-from nnunet_skd.tools.json_file import NUMBER, TEXT, read_json
+from nnunet_skd.tools.json_file import INTEGER, NUMBER, TEXT, read_json
 
 SUMMARY_METRICS = ("Dice", "IoU")  # what summary.json holds; its other entries are numbers of voxels
 
@@ -132,7 +132,7 @@ def label_names(dataset_json: dict) -> dict[str, str]:
 
 def _read_summary(arm: str, fold: str, path: Path, metrics: Sequence[str], dataset_json: dict) -> list[dict]:
     names = label_names(dataset_json)
-    entries = {"n_ref": NUMBER, **dict.fromkeys(metrics, NUMBER)}
+    entries = {"n_ref": INTEGER, **dict.fromkeys(metrics, NUMBER)}
     shape = {"metric_per_case": [{"prediction_file": TEXT, "metrics": {str: entries}}]}
     remedy = "Write it again with nnUNetv2_train ... --val"
     rows = [

@@ -80,7 +80,11 @@ def run_demo(
 
     say("Data")
     if not state.finished("data"):
-        state.set("data", _make_data(source, out))
+        try:
+            state.set("data", _make_data(source, out))
+        except BaseException:
+            state.give_up()
+            raise
     dataset = state.content["data"]
     raw = out / "nnUNet_raw" / dataset
     dataset_json = read_dataset_json(raw / "dataset.json")

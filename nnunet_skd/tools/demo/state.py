@@ -2,11 +2,12 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.files import write_file
+from nnunet_skd.tools.files import missing_folders, remove_empty, write_file
 from nnunet_skd.tools.json_file import FOLDER_NAME, TEXT, read_json
 
 NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
@@ -18,11 +19,16 @@ MADE_HERE = (*NNUNET_FOLDERS, UNLABELLED_IMAGES, "predictions", "logs", "metrics
 class State:
     """The small file that says what the demo was asked and which steps are done."""
 
-    def __init__(self, path: Path, content: dict[str, Any]):
-        self.path, self.content = path, content
+    def __init__(self, path: Path, content: dict[str, Any], made: Sequence[Path] = ()):
+        self.path, self.content, self._made = path, content, made
 
     def finished(self, step: str) -> bool:
         return bool(self.content.get(step))
+
+    def give_up(self) -> None:
+        """Leave nothing behind, as long as there is nothing but this file."""
+        self.path.unlink(missing_ok=True)
+        remove_empty(list(self._made))
 
     def set(self, key: str, value: Any) -> None:
         self.content[key] = value
@@ -57,7 +63,12 @@ def open_state(out: Path, arguments: dict[str, str], overwrite: bool) -> State:
         raise BadInput(
             f"{out} is not empty and does not hold a demo. Nothing in it was changed. Choose another folder with -o."
         )
+    made = missing_folders(out)
     out.mkdir(parents=True, exist_ok=True)
-    state = State(path, {})
-    state.set("arguments", arguments)
+    state = State(path, {}, made)
+    try:
+        state.set("arguments", arguments)
+    except BaseException:
+        state.give_up()
+        raise
     return state

@@ -22,6 +22,7 @@ import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
+from nnunetv2.utilities.file_path_utilities import get_output_folder
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_skd.compat import nnunet_folder
@@ -49,6 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if nnunet_folder("nnUNet_results") is None:
+        raise BadInput("nnUNet_results is not set. Export it as for the training")
     student = _student(args)
     folders = [_model_folder(model, student.plans_manager.dataset_name) for model in args.teacher]
     if not folders and not args.continued:
@@ -95,6 +98,7 @@ def _student(args: argparse.Namespace) -> SimpleNamespace:
         dataset_json=read_dataset_json(file.parent / "dataset.json"),
         fold=args.f if args.f == "all" else int(args.f),
         trainer_name=args.tr,
+        output_folder_base=get_output_folder(plans.dataset_name, args.tr, args.p, args.configuration),
         do_split=lambda: ([], validation),
     )
 

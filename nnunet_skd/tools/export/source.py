@@ -17,7 +17,7 @@ from torch import nn
 
 from nnunet_skd.catalogue import trainer_classes
 from nnunet_skd.compat import build_network, find_trainer
-from nnunet_skd.tools.errors import BadInput, first_line
+from nnunet_skd.tools.errors import BadInput, first_line, naming
 from nnunet_skd.tools.export.checkpoint import read_checkpoint
 from nnunet_skd.tools.networks import require_stock_network
 from nnunet_skd.tools.nnunet_json import label_manager, read_dataset_json, read_plans
@@ -135,7 +135,8 @@ class TrainedModel:
         checkpoint = read_checkpoint(file, self.allow_pickle)
         configuration_name, trainer_name = checkpoint["init_args"]["configuration"], checkpoint["trainer_name"]
         configuration = self.configuration(configuration_name)
-        require_stock_network(configuration, _NOT_STOCK)
+        with naming(self.folder / "plans.json"):
+            require_stock_network(configuration, _NOT_STOCK)
 
         stock = self._load(nnUNetTrainer, configuration, checkpoint["network_weights"], file)
         trainer = _find_trainer(trainer_name)

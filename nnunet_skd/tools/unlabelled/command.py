@@ -25,7 +25,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.files import listed
-from nnunet_skd.tools.json_file import ANYTHING, FOLDER_NAME, INTEGER, TEXT, check_shape
+from nnunet_skd.tools.json_file import ANYTHING, FOLDER_NAME, INTEGER, TEXT, check_shape, or_null
 from nnunet_skd.tools.unlabelled.checks import Cases, cases_of_folder, check_contents
 from nnunet_skd.tools.unlabelled.dataset import Dataset, choose_configurations, labelled_names, open_dataset
 from nnunet_skd.tools.unlabelled.images import Content, read_content, stamps
@@ -44,7 +44,7 @@ from nnunet_skd.unlabelled_data import (
 # as nnUNetv2_preprocess: the processes of one configuration share the memory
 DEFAULT_PROCESSES = {"2d": 8, "3d_fullres": 4, "3d_lowres": 8}
 
-_CASE = {"images": [TEXT], "stamps": [[INTEGER]], "content": TEXT, "made?": TEXT}
+_CASE = {"images": [TEXT], "stamps": [[INTEGER]], "content": TEXT, "made": or_null(TEXT)}
 RECORD = {"preprocessing": {str: ANYTHING}, "cases": {str: _CASE}}
 
 

@@ -14,7 +14,7 @@ from batchgenerators.utilities.file_and_folder_operations import load_pickle, wr
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunet_skd import __version__
-from nnunet_skd.tools.files import scratch_folder, write_file
+from nnunet_skd.tools.files import missing_folders, remove_empty, scratch_folder, write_file
 from nnunet_skd.tools.unlabelled.dataset import Dataset
 from nnunet_skd.tools.unlabelled.images import stamps
 from nnunet_skd.tools.unlabelled.parallel import for_each_case
@@ -54,9 +54,14 @@ def preprocess(dataset: Dataset, configuration: str, record: dict, processes: in
     ]
     for case in todo:
         record["cases"][case]["made"] = None
-    folder.mkdir(parents=True, exist_ok=True)
-    _remove_unfinished(folder)
-    write_record(folder, record)
+    made = missing_folders(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_unfinished(folder)
+        write_record(folder, record)
+    except OSError:
+        remove_empty(made)
+        raise
     if not todo:
         return []
 

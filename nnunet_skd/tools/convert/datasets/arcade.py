@@ -79,7 +79,11 @@ def find(files: Files, task: str = "syntax", segments: bool = False) -> Found:
         if bare:
             notes.append(f"no annotation, so all is background: {task}/{part} {', '.join(bare)}")
         cases += [
-            Case(f"{task}_{part}_{Path(name).stem}", part, partial(_write, here[name], shapes[name], by_category))
+            Case(
+                f"{task}_{part}_{Path(name).stem}",
+                part,
+                partial(_write, here[name], table[0].name, shapes[name], by_category),
+            )
             for name in here
             if name in shapes
         ]
@@ -128,12 +132,17 @@ def draw(shape: tuple[int, int], polygons: list) -> np.ndarray:
     return np.asarray(canvas)
 
 
-def _write(image: Path, shapes: list, by_category: dict[str, int], image_path: Path, label_path: Path) -> Written:
+def _write(
+    image: Path, table: str, shapes: list, by_category: dict[str, int], image_path: Path, label_path: Path
+) -> Written:
     pixels = read_grey(image)
     unknown = sorted({category for category, _ in shapes if category not in by_category})
     if unknown:
-        raise BadCase(f"annotation of the category {', '.join(unknown)}, which this task does not have")
-    masks = [(draw(pixels.shape, polygons), by_category[category]) for category, polygons in shapes]
+        raise BadCase(f"{table}: annotation of the category {', '.join(unknown)}, which this task does not have")
+    try:
+        masks = [(draw(pixels.shape, polygons), by_category[category]) for category, polygons in shapes]
+    except BadCase as error:
+        raise BadCase(f"{table}: {error}") from error
     masks.sort(key=lambda mask: -mask[0].sum())
     labels = np.zeros(pixels.shape, np.uint8)
     overlap = np.zeros(pixels.shape, bool)

@@ -1,0 +1,161 @@
+"""Generated hostile inputs: each file that a command reads is damaged in every way, each output place made useless.
+
+Whatever comes in: exit status 2 or 1 and a message that names the culprit, no traceback, nothing new left behind and
+inputs unchanged; or the command takes it. A sample by default; all of them with HOSTILE=all (``make hostile``).
+"""
+
+import hashlib
+import os
+import random
+import resource
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from damages import damages, remove
+from scenes import SCENES
+
+from nnunet_skd.tools.cli import main
+
+SAMPLE = 24  # of each command's inputs, in `make test`
+ALL = os.environ.get("HOSTILE") == "all"
+TAKEN = "taken"
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Every file and folder below one, with a hash of what it holds. nnU-Net's own folders may be made."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        content = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else ""
+        content = content if isinstance(content, bytes) else os.fsencode(content)
+        found[str(path.relative_to(folder))] = hashlib.sha1(content, usedforsecurity=False).hexdigest()
+    return found
+
+
+def outcome(capsys, arguments: list, culprit: list[str]) -> tuple[str, str]:
+    """How a command ended, and what is wrong with that: empty if nothing is."""
+    capsys.readouterr()
+    try:
+        status = main([str(argument) for argument in arguments])
+    except SystemExit as error:
+        status = error.code
+    printed = capsys.readouterr()
+    said = printed.err + printed.out
+    if status == 0 or "REACHED" in said:
+        return TAKEN, "" if "Traceback" not in said else "a traceback"
+    if status not in (1, 2):
+        return str(status), f"exit status {status}"
+    if "Traceback" in said or "bug of nnunet-skd" in said:
+        return str(status), said.strip().splitlines()[-1]
+    if not any(name in said for name in culprit):
+        return str(status), f"does not name {' or '.join(culprit)}: {printed.err.strip().splitlines()[-1:]}"
+    return str(status), ""
+
+
+def prepared(name: str, env: Path, monkeypatch):
+    scene = SCENES[name](env, monkeypatch)
+    return scene, tree(env)
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_every_damaged_file_is_refused_in_a_sentence(nnunet_env, monkeypatch, capsys, name):
+    scene, before = prepared(name, nnunet_env, monkeypatch)
+    inputs = [(file, *damage) for file in scene.read for damage in damages(file)]
+    if not ALL:
+        inputs = random.Random(name).sample(inputs, min(SAMPLE, len(inputs)))
+    ends, wrong = Counter(), []
+    for file, what, damage, keys in inputs:
+        whole = file.read_bytes()
+        damage(file)
+        damaged = tree(nnunet_env)
+        end, problem = outcome(capsys, scene.arguments, [""] if name == "doctor" else [file.name, *keys])
+        after = tree(nnunet_env)
+        if not problem and end != TAKEN and after != damaged and name != "doctor":
+            problem = f"changed or left behind: {sorted(dict(after.items() ^ damaged.items()))[:4]}"
+        if not problem and end == TAKEN and file in scene.images and what.startswith("cut at"):
+            problem = "was taken" if int(what.split()[2]) < 0.9 * len(whole) else ""
+        ends[end] += 1
+        if problem:
+            wrong.append(f"{file.name}: {what}: {problem}")
+        remove(file)
+        file.write_bytes(whole)
+        restore(nnunet_env, before, scene)
+    with capsys.disabled():
+        print(f"\n{name}: {len(inputs)} inputs, {dict(ends)}")
+    assert not wrong, "\n".join([f"{len(wrong)} of {len(inputs)}", *wrong])
+
+
+_COPY = "scene_as_it_was"
+
+
+def restore(env: Path, before: dict[str, str], scene) -> None:
+    """Remove what a command that took its input has made, and put back what it changed."""
+    copy = env.with_name(f"{env.name}_{_COPY}")
+    if not copy.exists():
+        return
+    now = tree(env)
+    for name in sorted(set(now) - set(before), reverse=True):
+        remove(env / name)
+    for name in before:
+        if now.get(name) != before[name] and (copy / name).is_file():
+            shutil.copyfile(copy / name, env / name)
+
+
+@pytest.fixture(autouse=True)
+def _a_copy_of_the_scene(nnunet_env, monkeypatch):
+    """Made when the scene is complete."""
+    import test_inputs
+
+    def and_copied(name, env, patch):
+        made = real(name, env, patch)
+        shutil.copytree(env, env.with_name(f"{env.name}_{_COPY}"), symlinks=True)
+        return made
+
+    real = prepared
+    monkeypatch.setattr(test_inputs, "prepared", and_copied)
+    yield
+    shutil.rmtree(nnunet_env.with_name(f"{nnunet_env.name}_{_COPY}"), ignore_errors=True)
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_an_output_place_that_cannot_be_used(nnunet_env, monkeypatch, capsys, name):
+    scene, before = prepared(name, nnunet_env, monkeypatch)
+    wrong, ends = [], Counter()
+
+    def check(what: str, arguments: list) -> None:
+        now = tree(nnunet_env)
+        end, problem = outcome(capsys, arguments, [""])
+        if not problem and end != TAKEN and tree(nnunet_env) != now:
+            problem = f"left behind: {sorted(set(tree(nnunet_env).items()) ^ set(now.items()))[:4]}"
+        ends[end] += 1
+        if problem:
+            wrong.append(f"{what}: {problem}")
+        restore(nnunet_env, before, scene)
+
+    if scene.output:
+        arguments = list(scene.arguments)
+        if scene.output in arguments:
+            del arguments[arguments.index(scene.output) : arguments.index(scene.output) + 2]
+        places = nnunet_env.with_name(f"{nnunet_env.name}_places")
+        places.mkdir()
+        (places / "file").write_text("the user's")
+        (places / "link.zip").symlink_to(places / "nowhere")
+        targets = ["file/below.zip", "file/further/below", "link.zip/below.zip", f"{'x' * 300}.zip"]
+        if os.getuid() != 0:
+            (places / "closed").mkdir(mode=0o555)
+            targets.append("closed/out.zip")
+        for target in targets:
+            check(target, [*arguments, scene.output, f"{places}/{target}"])
+        assert (places / "file").read_text() == "the user's"
+        shutil.rmtree(places)
+    for size in (0, 1, 100, 3000) if ALL else (0, 100):
+        unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, unlimited[1]))  # as a full disk
+        try:
+            check(f"files of at most {size} bytes", scene.arguments)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    with capsys.disabled():
+        print(f"\n{name}: {sum(ends.values())} output places, {dict(ends)}")
+    assert not wrong, "\n".join(wrong)

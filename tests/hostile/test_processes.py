@@ -1,0 +1,97 @@
+"""What only a process of its own can show: signals, pipes, terminals and what is not installed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from commands import BIN
+
+from nnunet_skd.tools.cli import COMMANDS, main
+
+COMMAND = [str(BIN / "nnunet-skd")]
+
+
+def run(*arguments, **options) -> subprocess.CompletedProcess:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | options.pop("env", {})
+    return subprocess.run(
+        [*COMMAND, *arguments], capture_output=True, text=True, env=environment, timeout=120, **options
+    )
+
+
+def test_a_closed_pipe(nnunet_env):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([*COMMAND, "path"], stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120)
+    os.close(writer)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+def test_a_full_disk_behind_the_output(nnunet_env):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*COMMAND, "path"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert done.returncode == 1 and "No space left" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_an_ascii_terminal(nnunet_env):
+    env = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"}
+    done = run("evaluate", "référence", "b", "-djfile", "c", env=env)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+
+
+def test_a_name_that_is_not_utf_8(nnunet_env):
+    done = subprocess.run([*COMMAND, "evaluate", b"\xff", "b", "-djfile", "c"], capture_output=True, timeout=120)
+    assert done.returncode == 2 and b"Traceback" not in done.stderr and b"is not a folder" in done.stderr
+
+
+def test_nnunet_processes_that_are_no_number(nnunet_env):
+    done = run("evaluate", "a", "b", "-djfile", "c", env={"nnUNet_def_n_proc": "abc"})
+    assert done.returncode == 2 and "nnUNet_def_n_proc=abc" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["doctor", "path", "evaluate"])
+def test_without_nnunet(command):
+    code = f"import sys; sys.modules['nnunetv2'] = None\nfrom nnunet_skd.tools.cli import main\nsys.exit(main(['{command}']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "nnunetv2 is not installed" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_ctrl_c(nnunet_env):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [*COMMAND, "bench", "--losses", "-device", "cpu", "--steps", "100000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+    time.sleep(15)
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 130 and "Traceback" not in said and "stopped" in said.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (MemoryError(), 1, "too little memory"),
+        (OSError(28, "No space left on device", "/a/file"), 1, "No space left on device (/a/file)"),
+        (KeyboardInterrupt(), 130, "stopped"),
+        (ZeroDivisionError("division"), 1, "bug of nnunet-skd"),
+    ],
+)
+def test_whatever_ends_a_command(monkeypatch, capsys, error, status, said):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("nnunet_skd.tools.install.path.run", fail)
+    assert "path" in COMMANDS and main(["path"]) == status
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+    monkeypatch.setenv("NNUNET_SKD_TRACEBACK", "1")
+    with pytest.raises(type(error)):
+        main(["path"])
