@@ -6,7 +6,7 @@ NNUNET ?=
 VENV ?= .venv$(if $(NNUNET),-$(NNUNET))
 BIN := $(VENV)/bin
 
-.PHONY: install demo test lint results
+.PHONY: install demo test hostile lint results
 
 install: $(VENV)/installed
 
@@ -26,6 +26,12 @@ test: NEED_ONLY_TORCH = tests/losses tests/acw
 test: install lint
 	$(BIN)/pytest -n 2 -m "not slow" $(if $(NNUNET),$(NEED_ONLY_TORCH:%=--ignore=%))
 	$(BIN)/pytest -n 2 -m slow
+
+# Everything that can be wrong with a file, for every command, and kills of real trainings: hours. HOSTILE_KILLS=6: fewer.
+hostile: export OMP_NUM_THREADS = 1
+hostile: export HOSTILE = all
+hostile: install
+	$(BIN)/pytest -q tests/hostile
 
 lint: install
 	$(BIN)/ruff check .

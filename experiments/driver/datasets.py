@@ -161,7 +161,7 @@ def preprocess(name: str, configuration: str, preset: dict, preprocessed: Path) 
     def once(step: str, *command: str) -> None:
         marker = folder / f"{READY}_{step}"
         if not marker.is_file() or marker.read_text() != version("nnunetv2"):
-            subprocess.run([BIN / command[0], *command[1:]], env=environment, check=True)
+            subprocess.run([BIN / command[0], *command[1:]], env=environment, check=True)  # noqa: S603 - our own command
             marker.write_text(version("nnunetv2"))
 
     once("fingerprint", "nnUNetv2_extract_fingerprint", "-d", number, "-np", "1", "--clean")
@@ -173,5 +173,5 @@ def preprocess(name: str, configuration: str, preset: dict, preprocessed: Path) 
     compact = f"{configuration}_{preset['name']}"
     write_whole(folder / f"{compact}.json", json.dumps(preset))
     command = ("nnunet-skd", "compact", "-d", number, "-c", configuration, "--preset", folder / f"{compact}.json")
-    subprocess.run([BIN / command[0], *command[1:]], env=environment, check=True)
+    subprocess.run([BIN / command[0], *command[1:]], env=environment, check=True)  # noqa: S603 - our own command
     return compact

@@ -120,7 +120,8 @@ class Making:
                 "-np",
                 "1",
             ]
-            subprocess.run([BIN / "nnunet-skd", *words], env=os.environ | {"nnUNet_n_proc_DA": "1"}, check=True)
+            environment = os.environ | {"nnUNet_n_proc_DA": "1"}
+            subprocess.run([BIN / "nnunet-skd", *words], env=environment, check=True)  # noqa: S603 - our own command
             done.touch()
         preprocess(name, self.recipe["configuration"], self.recipe["preset"], mine)  # another preset, maybe
 

@@ -265,7 +265,7 @@ class Run:
         }
         switches = {"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1", "nnUNet_compile": "f", "PYTHONUNBUFFERED": "1"}
         with place.log.open("w") as log:
-            return subprocess.Popen(
+            return subprocess.Popen(  # noqa: S603 - this program
                 [sys.executable, "-m", "driver.worker", place.folder, str(os.getpid())],
                 env=os.environ | threads | variables | switches,
                 stdout=log,

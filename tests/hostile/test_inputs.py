@@ -69,7 +69,8 @@ def test_every_damaged_file_is_refused_in_a_sentence(nnunet_env, monkeypatch, ca
         whole = file.read_bytes()
         damage(file)
         damaged = tree(nnunet_env)
-        end, problem = outcome(capsys, scene.arguments, [""] if name == "doctor" else [file.name, *keys])
+        case = [file.name.split(".")[0]] if what == "missing" else []  # a case without its file
+        end, problem = outcome(capsys, scene.arguments, [""] if name == "doctor" else [file.name, *keys, *case])
         after = tree(nnunet_env)
         if not problem and end != TAKEN and after != damaged and name != "doctor":
             problem = f"changed or left behind: {sorted(dict(after.items() ^ damaged.items()))[:4]}"
@@ -125,6 +126,7 @@ def test_an_output_place_that_cannot_be_used(nnunet_env, monkeypatch, capsys, na
 
     def check(what: str, arguments: list) -> None:
         now = tree(nnunet_env)
+        case = [file.name.split(".")[0]] if what == "missing" else []  # a case without its file
         end, problem = outcome(capsys, arguments, [""])
         if not problem and end != TAKEN and tree(nnunet_env) != now:
             problem = f"left behind: {sorted(set(tree(nnunet_env).items()) ^ set(now.items()))[:4]}"

@@ -67,7 +67,7 @@ def check_trainer(trainer: str, environment: dict[str, str]) -> None:
     """
     print(f"Looking for {trainer} ...", flush=True)
     look_up = "import sys; from nnunet_skd.compat import find_trainer; find_trainer(sys.argv[1])"
-    done = subprocess.run([sys.executable, "-c", look_up, trainer], env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", look_up, trainer], env=environment, capture_output=True, text=True)  # noqa: S603 - no shell
     if done.returncode:
         cause = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit status {done.returncode}"
         raise BadInput(
@@ -115,7 +115,7 @@ def stream(command: list[str], log: Path, environment: dict[str, str]) -> int:
     decode = codecs.getincrementaldecoder("utf-8")("replace").decode
     with (
         open(log, "ab") as record,
-        subprocess.Popen(
+        subprocess.Popen(  # noqa: S603 - no shell, nnU-Net's command
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
         ) as process,
     ):

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     train += ["-device", args.device] * (args.device != "cuda") + ["--c"] * args.continued + ["--npz"] * args.npz
     teachers = {VARIABLE: os.pathsep.join(map(str, folders))} if folders else {}
     print("$", *(f"{name}={shlex.quote(value)}" for name, value in teachers.items()), shlex.join(train), flush=True)
-    return subprocess.run([program(train[0]), *train[1:]], env=os.environ | teachers).returncode
+    return subprocess.run([program(train[0]), *train[1:]], env=os.environ | teachers).returncode  # noqa: S603 - no shell, nnU-Net's command
 
 
 def _student(args: argparse.Namespace) -> SimpleNamespace:
