@@ -126,7 +126,6 @@ def test_an_output_place_that_cannot_be_used(nnunet_env, monkeypatch, capsys, na
 
     def check(what: str, arguments: list) -> None:
         now = tree(nnunet_env)
-        case = [file.name.split(".")[0]] if what == "missing" else []  # a case without its file
         end, problem = outcome(capsys, arguments, [""])
         if not problem and end != TAKEN and tree(nnunet_env) != now:
             problem = f"left behind: {sorted(set(tree(nnunet_env).items()) ^ set(now.items()))[:4]}"
