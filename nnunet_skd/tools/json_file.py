@@ -33,7 +33,7 @@ NUMBER = Kind("a number", _is_number)
 POSITIVE_NUMBER = Kind("a finite number above 0", lambda v: _is_number(v) and math.isfinite(v) and v > 0)
 FOLDER_NAME = Kind(
     "the name of a folder",
-    lambda v: isinstance(v, str) and v not in ("", ".", "..") and not set(v) & set("/\\\0"),
+    lambda v: isinstance(v, str) and v not in ("", ".", "..") and v.isprintable() and not set(v) & set("/\\"),
 )
 
 

@@ -6,8 +6,6 @@ import copy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
 from nnunet_skd.tools.errors import BadInput, first_line
 from nnunet_skd.tools.json_file import (
     ANYTHING,
@@ -25,8 +23,9 @@ from nnunet_skd.tools.json_file import (
     read_json,
 )
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # they import torch, which takes seconds and which neither --help nor a worker process needs
     from nnunetv2.utilities.label_handling.label_handling import LabelManager
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 _INTEGERS = list_of(INTEGER, "a list of whole numbers")
 _LABEL = Kind(
@@ -46,11 +45,23 @@ _STAGES = Kind(
     "the name of a configuration, or a list of names",
     lambda value: TEXT.holds(value) or list_of(TEXT, "").holds(value),
 )
+_NUMBERS = Kind(
+    "a whole number above 0, or a list of such, one for each stage",
+    lambda value: POSITIVE_INTEGER.holds(value) or list_of(POSITIVE_INTEGER, "").holds(value),
+)
 _SIZES = Kind(
     "a whole number above 0, or one for each stage, or one for each stage and axis",
-    lambda value: POSITIVE_INTEGER.holds(value) or (isinstance(value, (list, tuple)) and all(map(_SIZES.holds, value))),
+    lambda value: POSITIVE_INTEGER.holds(value) or list_of(_NUMBERS, "").holds(value),
 )
-_STAGE_SIZES = ("features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage", "n_blocks_per_stage")
+# Argument of the network -> what it may be, and how many entries fewer than stages it has
+_PER_STAGE = {
+    "features_per_stage": (_NUMBERS, 0),
+    "kernel_sizes": (_SIZES, 0),
+    "strides": (_SIZES, 0),
+    "n_conv_per_stage": (_NUMBERS, 0),
+    "n_blocks_per_stage": (_NUMBERS, 0),
+    "n_conv_per_stage_decoder": (_NUMBERS, 1),
+}
 PLANS = {
     "dataset_name": FOLDER_NAME,
     "plans_name": FOLDER_NAME,
@@ -64,7 +75,7 @@ PLANS = {
 # A configuration with everything that it inherits. What a command needs besides is asked for where it is needed.
 CONFIGURATION = {
     "patch_size": [POSITIVE_INTEGER],
-    "batch_size?": POSITIVE_INTEGER,
+    "batch_size": POSITIVE_INTEGER,
     "spacing?": [POSITIVE_NUMBER],
     "median_image_size_in_voxels?": [POSITIVE_NUMBER],
     "data_identifier?": FOLDER_NAME,
@@ -83,7 +94,7 @@ CONFIGURATION = {
         "network_class_name": TEXT,
         "arch_kwargs": {
             "n_stages?": POSITIVE_INTEGER,
-            **{f"{key}?": _SIZES for key in (*_STAGE_SIZES, "n_conv_per_stage_decoder")},
+            **{f"{key}?": kind for key, (kind, _) in _PER_STAGE.items()},
         },
         "_kw_requires_import": [TEXT],
     },
@@ -110,7 +121,9 @@ def check_dataset_json(content: dict, file: str | Path) -> None:
         BadInput: it is not one of nnU-Net v2, or nnU-Net refuses its labels.
     """
     check_shape(content, DATASET_JSON, file, _DATASET_REMEDY)
-    # Not at the top: it imports torch, which takes seconds and which neither --help nor a worker process needs.
+    for key in ("channel_names", "modality"):
+        if content.get(key) == {}:
+            raise BadInput(f"{file}: {key} names no channel. {_DATASET_REMEDY}")
     from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
     try:
@@ -134,6 +147,8 @@ def read_plans(file: str | Path) -> dict:
 
 
 def _check_configuration(plans: dict, name: str, entry: dict, file: str | Path, remedy: str) -> None:
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
     check_shape(entry, {"inherits_from?": TEXT}, file, remedy, f"configurations.{name}")
     try:
         # a copy, because nnU-Net rewrites plans of an old format where it finds them
@@ -147,6 +162,13 @@ def _check_configuration(plans: dict, name: str, entry: dict, file: str | Path, 
             raise BadInput(
                 f"{file}: configurations.{name}.{key} has {len(resolved[key])} entries, but patch_size "
                 f"has {dimension}. {remedy}"
+            )
+    arguments = resolved["architecture"]["arch_kwargs"]
+    for key, (_, fewer) in _PER_STAGE.items():
+        value, stages = arguments.get(key), arguments.get("n_stages")
+        if stages is not None and isinstance(value, list) and len(value) != stages - fewer:
+            raise BadInput(
+                f"{file}: configurations.{name} has {stages} stages, but {len(value)} entries in {key}. {remedy}"
             )
     if dimension not in (2, 3):
         raise BadInput(f"{file}: configurations.{name}.patch_size has {dimension} entries, not 2 or 3. {remedy}")

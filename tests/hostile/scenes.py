@@ -17,6 +17,8 @@ from nnunet_skd.tools.install.discovery import trainers_folder
 
 LABELS = {"labels": {"background": 0, "a": 1, "b": 2}, "channel_names": {"0": "CT"}, "file_ending": ".nii.gz"}
 
+ARMS = ("no reference segmentation for", "the arms hold different cases", "between the arms' validations")
+
 
 @dataclass
 class Scene:
@@ -26,6 +28,7 @@ class Scene:
     read: list[Path]
     images: list[Path] = field(default_factory=list)
     output: str = ""  # the option that names where it writes
+    instead: tuple[str, ...] = ()  # what a message names in place of a file that is in order by itself
 
 
 def _json(file: Path, content: object) -> Path:
@@ -52,7 +55,7 @@ def compare_predictions(env: Path, _) -> Scene:
     files = [_segmentation(env / who / f"{case}.nii.gz") for who in ("ref", "one", "two") for case in "ab"]
     djfile = _json(env / "dataset.json", LABELS)
     arguments = ["compare", "--pred", env / "one", env / "two", "--ref", env / "ref", "-djfile", djfile, "-np", 1]
-    return Scene([*arguments, "-o", env / "out"], [djfile, files[0], files[5]], [files[0], files[5]], "-o")
+    return Scene([*arguments, "-o", env / "out"], [djfile, files[0], files[5]], [files[0], files[5]], "-o", ARMS)
 
 
 def compare_trained(env: Path, _) -> Scene:
@@ -65,7 +68,7 @@ def compare_trained(env: Path, _) -> Scene:
         entries = [{"prediction_file": f"/p/{c}.nii.gz", "metrics": {"1": values, "2": values}} for c in "ab"]
         files.append(_json(model / "fold_0" / "validation" / "summary.json", {"metric_per_case": entries}))
     arguments = ["compare", "-d", DATASET, "-tr", "nnUNetTrainer", "nnUNetTrainerDSKD", "-c", "2d", "-f", 0]
-    return Scene([*arguments, "-o", env / "out", "--pictures", 0], files[2:], output="-o")
+    return Scene([*arguments, "-o", env / "out", "--pictures", 0], files[2:], output="-o", instead=ARMS)
 
 
 def _planned(env: Path) -> list[Path]:

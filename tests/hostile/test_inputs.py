@@ -69,8 +69,9 @@ def test_every_damaged_file_is_refused_in_a_sentence(nnunet_env, monkeypatch, ca
         whole = file.read_bytes()
         damage(file)
         damaged = tree(nnunet_env)
-        case = [file.name.split(".")[0]] if what == "missing" else []  # a case without its file
-        end, problem = outcome(capsys, scene.arguments, [""] if name == "doctor" else [file.name, *keys, *case])
+        end, problem = outcome(
+            capsys, scene.arguments, [""] if name == "doctor" else [file.name, *keys, *scene.instead]
+        )
         after = tree(nnunet_env)
         if not problem and end != TAKEN and after != damaged and name != "doctor":
             problem = f"changed or left behind: {sorted(dict(after.items() ^ damaged.items()))[:4]}"

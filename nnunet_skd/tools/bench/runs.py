@@ -58,6 +58,8 @@ def bench(
         known = ", ".join(plans.available_configurations)
         raise BadInput(f"{path} has no configuration '{configuration}'. It has: {known}")
     config = plans.get_configuration(configuration)
+    if "data_identifier" not in config.configuration:
+        raise BadInput(f"{path}: configurations.{configuration} lacks data_identifier. Plan it again")
     _check_trainers(trainers, path, configuration)
     try:
         results = bench_trainers(trainers, path, configuration, torch_device, steps, cases)

@@ -61,7 +61,7 @@ def _resolve(plans: dict, configuration: str) -> dict:
 def _compact_architecture(architecture: dict, options: dict) -> dict:
     """The architecture entry with fewer stages, channels and convolutions; every list keeps fitting the others."""
     kwargs = architecture["arch_kwargs"]
-    if "n_stages" not in kwargs or "features_per_stage" not in kwargs:
+    if not {"n_stages", "features_per_stage", "kernel_sizes", "strides"} <= set(kwargs):
         raise BadInput(
             f"{architecture['network_class_name']} has no resolution stages to remove. compact works with"
             " nnU-Net's plain and residual encoder U-Nets"

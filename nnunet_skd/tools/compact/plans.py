@@ -43,7 +43,8 @@ def add_compact_configuration(
         )
     path = plans_file(dataset, plans_name)
     plans = read_plans(path)
-    entry = compact_configuration(plans, configuration, preset)
+    with naming(path):
+        entry = compact_configuration(plans, configuration, preset)
     existing = plans["configurations"].get(name)
     if existing == entry:
         return name
