@@ -61,7 +61,8 @@ def open_state(out: Path, arguments: dict[str, str], overwrite: bool) -> State:
             raise BadInput(f"{out} holds a demo with other arguments ({changes}). Choose another -o, or --overwrite.")
     elif out.is_dir() and any(out.iterdir()):
         raise BadInput(
-            f"{out} is not empty and does not hold a demo (no {STATE}). Nothing in it was changed. Choose another folder with -o."
+            f"{out} is not empty and does not hold a demo (no {STATE}). Nothing in it was "
+            "changed. Choose another folder with -o."
         )
     made = missing_folders(out)
     out.mkdir(parents=True, exist_ok=True)
