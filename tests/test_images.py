@@ -110,7 +110,12 @@ def test_headers_that_promise_what_no_file_holds(tmp_path):
     file = tmp_path / "a.nii"
     nibabel.save(nibabel.Nifti1Image(noise(), np.eye(4)), file)
     raw = file.read_bytes()
-    for offset, values in ((42, b"\xff\x7f\xff\x7f\xff\x7f"), (70, (9999).to_bytes(2, "little"))):
+    for offset, values in (
+        (42, b"\xff\x7f\xff\x7f\xff\x7f"),
+        (42, b"\0\0"),
+        (40, b"\0\0"),
+        (70, (9999).to_bytes(2, "little")),
+    ):
         file.write_bytes(raw[:offset] + values + raw[offset + len(values) :])
         with pytest.raises(BadInput, match="a.nii is damaged"):
             require_whole(file)

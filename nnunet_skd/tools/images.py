@@ -115,6 +115,8 @@ def _missing_in_nifti(file: Path) -> int:
     voxels = nibabel.load(file).dataobj
     if voxels.dtype.kind not in "iuf":
         raise ValueError(f"its voxels are {voxels.dtype}, not numbers")
+    if not voxels.shape or min(voxels.shape) < 1:
+        raise ValueError(f"its size is {voxels.shape}")
     if file.name.endswith(".gz"):
         size = 0
         with gzip.open(file) as stream:

@@ -32,7 +32,7 @@ _LABEL = Kind(
     "a whole number, or a list of whole numbers for a region",
     lambda value: INTEGER.holds(value) or (_INTEGERS.holds(value) and len(value) > 0),
 )
-_FILE_ENDING = Kind("a file ending such as .nii.gz", lambda v: TEXT.holds(v) and len(v) > 1 and v[0] == ".")
+_FILE_ENDING = Kind("a file ending such as .nii.gz", lambda v: FOLDER_NAME.holds(v) and v[0] == ".")
 DATASET_JSON = {
     "labels": {str: _LABEL},
     "file_ending": _FILE_ENDING,
