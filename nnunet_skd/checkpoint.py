@@ -8,6 +8,7 @@ for these) and ``teacher``.
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -55,13 +56,22 @@ def read_extra(filename: str) -> tuple[dict | None, str]:
     Raises:
         ValueError: where the file is not a complete checkpoint.
     """
+    if not isinstance(filename, str):
+        raise ValueError(f"a checkpoint is continued from its path, not from a {type(filename).__name__}")
+    mapped = zipfile.is_zipfile(filename)  # torch's older format cannot be mapped
     try:
-        checkpoint = torch.load(filename, map_location="cpu", weights_only=False, mmap=True)
+        checkpoint = torch.load(filename, map_location="cpu", weights_only=False, mmap=mapped)
         return checkpoint.get(KEY), checkpoint["trainer_name"]
+    except OSError:
+        raise
     except Exception as error:
         best = os.path.join(os.path.dirname(filename), "checkpoint_best.pth")
-        way_out = f"Copy {best} over it to continue from there" if os.path.isfile(best) else "Start the training anew"
-        raise ValueError(f"{filename} is not a complete checkpoint. {way_out}.") from error
+        if os.path.isfile(best) and os.path.abspath(best) != os.path.abspath(filename):
+            way_out = f"Copy {best} over it to continue from there"
+        else:
+            way_out = "Start the training anew"
+        cause = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(f"{filename} is not a complete checkpoint ({cause}). {way_out}.") from error
 
 
 def extra_state(trainer: SelfDistillationTrainer) -> dict:

@@ -37,11 +37,25 @@ def require_deep_supervision(trainer: nnUNetTrainer) -> None:
         )
 
 
+def require_teacher(trainer: nnUNetTrainer) -> None:
+    """Refuse terms that would wait for a teacher for ever.
+
+    Raises:
+        ValueError: a term needs a teacher, and the trainer declares none.
+    """
+    waiting = [type(term).__name__ for term in trainer.terms if term.needs_teacher]
+    if waiting and trainer.teacher is None:
+        raise ValueError(
+            f"{type(trainer).__name__} has no teacher, and {', '.join(waiting)} would wait for one in vain. Declare "
+            f"one: teacher = PreviousEpoch()."
+        )
+
+
 def require_side_outputs(trainer: nnUNetTrainer, network: nn.Module) -> None:
     """Refuse a network whose decoder has no deep-supervision outputs.
 
     Raises:
-        ValueError: so it is.
+        ValueError: the decoder has none.
     """
     if not hasattr(getattr(network, "decoder", None), "deep_supervision"):
         raise ValueError(

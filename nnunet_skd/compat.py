@@ -39,7 +39,7 @@ def require_supported_nnunet() -> None:
     """Refuse a release that lacks what the trainers stand on, before an import fails for want of it.
 
     Raises:
-        ImportError: so it is. 2.5.2 has no ``nnUNetDataLoader``, and another constructor.
+        ImportError: the release is too old. 2.5.2 has no ``nnUNetDataLoader``, and another constructor.
     """
     if is_too_old(nnunet_version()):
         raise ImportError(

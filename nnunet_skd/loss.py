@@ -37,10 +37,6 @@ class SelfDistillationLoss(nn.Module):
         self.teacher_outputs: list[Tensor] | None = None  # of the coming step's patches
 
     @property
-    def needs_teacher(self) -> bool:
-        return any(term.needs_teacher for term in self.terms)
-
-    @property
     def names(self) -> list[str]:
         """Of the summands."""
         return ["segmentation", *(name for term in self.terms for name in term.names)]
@@ -92,7 +88,10 @@ class SelfDistillationLoss(nn.Module):
         teacher_outputs, self.teacher_outputs = self.teacher_outputs, None
         step = Step(self.task, outputs, target, teacher_outputs, self.epoch, self.num_epochs, self.tap)
         terms = [term for term in self.terms if term.on_labelled]
-        return self._recorded({"segmentation": self.segmentation_loss(outputs, target)} | _values(terms, step), step)
+        values = {"segmentation": self.segmentation_loss(outputs, target)} | _values(terms, step)
+        if self.tap is not None:
+            self.tap.clear()  # where no term read it in this epoch
+        return self._recorded(values, step)
 
     @property
     def teaches_labelled(self) -> bool:

@@ -22,7 +22,8 @@ def teaching_folds(folder: Path, trainer: SelfDistillationTrainer) -> list[str]:
     Raises:
         ValueError: there is none that is finished and has not seen the trainer's validation cases.
     """
-    finished = sorted(file.parent.name.removeprefix("fold_") for file in folder.glob(f"fold_*/{CHECKPOINT}"))
+    names = (file.parent.name.removeprefix("fold_") for file in folder.glob(f"fold_*/{CHECKPOINT}"))
+    finished = sorted(name for name in names if name == "all" or name.isdigit())
     if trainer.fold == "all":
         if not finished:
             raise ValueError(f"{folder} holds no finished fold ({CHECKPOINT}). Finish its training first.")

@@ -45,6 +45,7 @@ class SelfDistillationTrainer(nnUNetTrainer):
             ValueError: where there is nothing to distil from, or a term or the teacher cannot work.
         """
         checks.require_deep_supervision(self)
+        checks.require_teacher(self)
         self.teacher = deepcopy(self.teacher)
         super().initialize()
         checks.require_side_outputs(self, self.plain_network())

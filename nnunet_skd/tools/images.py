@@ -37,7 +37,7 @@ def require_whole(file: Path) -> None:
     """Refuse an image file that was cut short or damaged. Formats of which readers notice it are not looked into.
 
     Raises:
-        UnreadableImage: so it is, or it cannot be opened.
+        UnreadableImage: the file was cut short, or cannot be opened.
     """
     file = Path(file)
     try:
@@ -58,7 +58,7 @@ def require_finite(file: Path) -> None:
     """Refuse a NIfTI file with NaN or infinite values, which ITK replaces by zeros.
 
     Raises:
-        UnreadableImage: so it is.
+        UnreadableImage: it holds such values.
     """
     if not is_finite(file):
         raise UnreadableImage(file, "it holds values that are NaN or infinite")

@@ -8,8 +8,8 @@ The table, in multiples of the first trainer's median step where no unit is give
   step ms    a training step: median (lower - upper quartile) after a warm-up, which includes torch.compile
   ratio      step time relative to the first trainer: median (lower - upper quartile) over the rounds
   teacher    forward pass of the teacher
-  losses     all losses, forward and backward pass up to the network's outputs
-  rest       forward and backward pass of the network, clipping, optimizer, transfer
+  losses     all losses of the labelled patches, forward and backward pass up to the network's outputs
+  rest       forward and backward pass of the network, clipping, optimizer, transfer, losses of other patches
   MiB        peak memory of a step, the trainer's own tensors. On CUDA from PyTorch's allocator; on the CPU from
              its profiler: the same in every run, but without oneDNN's own memory. The data loader is not included
   img/s      training patches per second (2D), or Mvox/s, million voxels per second (3D)

@@ -66,6 +66,8 @@ def run_demo(
     """
     started = time.monotonic()
     source = _source(dim, data, images, masks, unlabelled)
+    if unlabelled and trainer != TRAINER:
+        raise BadInput("--unlabelled trains two trainers of its own: leave out -tr.")
     trainers = WITHOUT_AND_WITH_UNLABELLED if unlabelled else (trainer,)
     if num_processes is not None and num_processes < 1:
         raise BadInput(f"the number of processes (-np) must be at least 1, not {num_processes}.")
