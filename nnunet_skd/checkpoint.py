@@ -62,7 +62,7 @@ def read_extra(filename: str) -> tuple[dict | None, str]:
     try:
         checkpoint = torch.load(filename, map_location="cpu", weights_only=False, mmap=mapped)
         return checkpoint.get(KEY), checkpoint["trainer_name"]
-    except OSError:
+    except (FileNotFoundError, PermissionError, IsADirectoryError):
         raise
     except Exception as error:
         best = os.path.join(os.path.dirname(filename), "checkpoint_best.pth")

@@ -33,7 +33,7 @@ def stream_cases(trainer: SelfDistillationTrainer) -> list[str] | None:
         ValueError: the trainer needs such images and there are none, or they do not fit the plans. The message names
             the command that fixes it.
     """
-    if not trainer.unlabelled_per_labelled or not any(term.on_unlabelled for term in trainer.loss.terms):
+    if not trainer.unlabelled_per_labelled or not any(term.on_unlabelled for term in trainer.terms):
         return None
     plans, configuration = trainer.plans_manager, trainer.configuration_name
     if trainer.is_cascaded and not (trainer.needs_unlabelled and not trainer.label_manager.has_ignore_label):

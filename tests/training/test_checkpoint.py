@@ -187,11 +187,26 @@ def test_a_damaged_checkpoint_is_named_with_the_way_out(tmp_path, content):
     file = tmp_path / "checkpoint_latest.pth"
     trainer.save_checkpoint(str(file))
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2] if content == "half" else content)
-    with pytest.raises(ValueError, match="is not a complete checkpoint. Start the training anew"):
+    with pytest.raises(ValueError, match=r"is not a complete checkpoint \(.+\). Start the training anew"):
         initialized(nnUNetTrainerDSKD).load_checkpoint(str(file))
     (tmp_path / "checkpoint_best.pth").touch()
     with pytest.raises(ValueError, match="Copy .*checkpoint_best.pth over it"):
         initialized(nnUNetTrainerDSKD).load_checkpoint(str(file))
+
+
+def test_a_damaged_best_checkpoint_is_not_its_own_way_out(tmp_path):
+    (tmp_path / "checkpoint_best.pth").touch()
+    with pytest.raises(ValueError, match="Start the training anew"):
+        initialized(nnUNetTrainerDSKD).load_checkpoint(str(tmp_path / "checkpoint_best.pth"))
+
+
+def test_a_checkpoint_of_torchs_older_format_is_continued(tmp_path):
+    trainer = initialized(nnUNetTrainerDSKD)
+    file = saved(trainer, tmp_path / "checkpoint_latest.pth")
+    torch.save(torch.load(file, weights_only=False), file, _use_new_zipfile_serialization=False)
+    again = initialized(nnUNetTrainerDSKD, seed=1)
+    again.load_checkpoint(file)
+    assert_equal(everything(again), everything(trainer))
 
 
 @pytest.mark.parametrize("trainer_class", FAMILIES)

@@ -176,3 +176,31 @@ def test_a_teacher_may_refuse_before_any_data_is_read():
     trainer.get_dataloaders = lambda: pytest.fail("data was read")
     with pytest.raises(ValueError, match="nnUNetTrainer_refusing has nobody to ask"):
         trainer.on_train_start()
+
+
+def test_terms_that_would_wait_for_a_teacher_in_vain_are_refused():
+    class nnUNetTrainer_alone(SelfDistillationTrainer):
+        terms = (DeepDistribution(),)
+
+    with pytest.raises(ValueError, match="nnUNetTrainer_alone has no teacher, and DeepDistribution would wait"):
+        initialized(nnUNetTrainer_alone)
+
+
+def test_features_that_no_term_reads_do_not_pile_up():
+    class Reader(Term):
+        name = "reader"
+        needs_teacher = False
+        needs_features = True
+
+        def weight_at(self, epoch, num_epochs):
+            return 0.0
+
+    class nnUNetTrainer_reader(SelfDistillationTrainer):
+        terms = (Reader(),)
+
+    trainer = initialized(nnUNetTrainer_reader)
+    start_epoch(trainer, 0)
+    for seed in range(3):
+        trainer.train_step(make_batch(trainer, seed))
+    with pytest.raises(RuntimeError, match="the feature tap is empty"):
+        trainer.loss.tap.pop()
