@@ -90,7 +90,7 @@ def bench(env: Path, patch) -> Scene:
 def export(env: Path, _) -> Scene:
     model = trained_model()
     files = [model / name for name in ("plans.json", "dataset.json", "fold_0/checkpoint_final.pth")]
-    return Scene(["export", "-m", model, "-f", 0, "-o", env / "out.zip"], files, files[2:], "-o")
+    return Scene(["export", "-m", model, "-f", 0, "-o", env / "out.zip"], files, files[2:], "-o", ("not finite",))
 
 
 def distill(env: Path, patch) -> Scene:
@@ -105,7 +105,7 @@ def distill(env: Path, patch) -> Scene:
     (model / "fold_0" / "validation" / "v.nii.gz").touch()
     _json(model / "fold_0" / "debug.json", {"enable_deep_supervision": "True"})
     arguments = ["distill", "-d", DATASET, "-c", "2d", "--teacher", model, "-f", 0]
-    return Scene(arguments, files)
+    return Scene(arguments, files, instead=("cannot teach the student",))
 
 
 def unlabelled(env: Path, _) -> Scene:
@@ -130,7 +130,9 @@ def convert_arcade(env: Path, _) -> Scene:
     arcade(env / "source")
     annotations = next((env / "source").rglob("test/annotations/*.json"))
     image = sorted((env / "source").rglob("train/images/*.png"))[0]
-    return Scene(["convert", "arcade", env / "source", "-d", 84], [annotations, image], [image])
+    return Scene(
+        ["convert", "arcade", env / "source", "-d", 84], [annotations, image], [image], instead=("0 json files",)
+    )
 
 
 def demo_data(env: Path, patch) -> Scene:

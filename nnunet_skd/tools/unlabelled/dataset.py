@@ -9,10 +9,10 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunet_skd.compat import nnunet_folder
-from nnunet_skd.tools.compact.plans import plans_file
+from nnunet_skd.tools.compact.plans import read_dataset_plans
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.files import listed
-from nnunet_skd.tools.nnunet_json import read_dataset_json, read_plans
+from nnunet_skd.tools.nnunet_json import read_dataset_json
 from nnunet_skd.tools.unlabelled.images import find_cases
 from nnunet_skd.unlabelled_data import labelled_cases, labelled_folder, second_stage
 
@@ -38,13 +38,11 @@ def open_dataset(dataset: int | str, plans_name: str) -> Dataset:
     Raises:
         BadInput: nnUNet_preprocessed is not set, or there is no such dataset or plans file.
     """
-    file = plans_file(dataset, plans_name)
-    plans, description = PlansManager(read_plans(file)), read_dataset_json(file.parent / "dataset.json")
-    if plans.dataset_name != file.parent.name:
-        raise BadInput(f"{file} has the dataset_name {plans.dataset_name}, but lies in {file.parent.name}. Restore it")
+    file, plans = read_dataset_plans(dataset, plans_name)
+    description = read_dataset_json(file.parent / "dataset.json")
     if not (description.get("channel_names") or description.get("modality")):
         raise BadInput(f"{file.parent / 'dataset.json'} lacks channel_names. Restore it")
-    return Dataset(plans, description)
+    return Dataset(PlansManager(plans), description)
 
 
 def choose_configurations(plans: PlansManager, wanted: list[str] | None) -> list[str]:
