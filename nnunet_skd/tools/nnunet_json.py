@@ -62,14 +62,15 @@ _PER_STAGE = {
     "n_blocks_per_stage": (_NUMBERS, 0),
     "n_conv_per_stage_decoder": (_NUMBERS, 1),
 }
+_AXES = Kind("the numbers 0, 1 and 2 in some order", lambda v: _INTEGERS.holds(v) and sorted(v) == [0, 1, 2])
 PLANS = {
     "dataset_name": FOLDER_NAME,
     "plans_name": FOLDER_NAME,
     "configurations": {str: {str: ANYTHING}},
     "image_reader_writer": TEXT,
     "label_manager?": TEXT,
-    "transpose_forward": [INTEGER],
-    "transpose_backward": [INTEGER],
+    "transpose_forward": _AXES,
+    "transpose_backward": _AXES,
     "foreground_intensity_properties_per_channel?": {str: {str: NUMBER}},
 }
 # A configuration with everything that it inherits. What a command needs besides is asked for where it is needed.

@@ -17,6 +17,7 @@ from nnunet_skd.tools.install.discovery import trainers_folder
 
 LABELS = {"labels": {"background": 0, "a": 1, "b": 2}, "channel_names": {"0": "CT"}, "file_ending": ".nii.gz"}
 
+SOME = "preprocessor failed on some cases"
 ARMS = ("no reference segmentation for", "the arms hold different cases", "between the arms' validations")
 
 
@@ -28,6 +29,7 @@ class Scene:
     read: list[Path]
     images: list[Path] = field(default_factory=list)
     output: str = ""  # the option that names where it writes
+    keeps: str = ""  # said by a command that keeps what it had completed before a case failed
     instead: tuple[str, ...] = ()  # what a message names in place of a file that is in order by itself
 
 
@@ -113,7 +115,8 @@ def unlabelled(env: Path, _) -> Scene:
     save_case(toy.source, "new_0", 3)
     save_case(toy.source, "new_1", 3)
     files = [toy.folder / "nnUNetPlans.json", toy.folder / "dataset.json", toy.source / "new_1_0000.nii.gz"]
-    return Scene(["unlabelled", "-d", DATASET, "-i", toy.source, "-c", "3d_fullres", "-np", 1], files, files[2:])
+    arguments = ["unlabelled", "-d", DATASET, "-i", toy.source, "-c", "3d_fullres", "-np", 1]
+    return Scene(arguments, files, files[2:], keeps=SOME, instead=(SOME, "holds no cases", "have no configuration"))
 
 
 def unlabelled_list(env: Path, _) -> Scene:
