@@ -58,6 +58,9 @@ def architecture(dimension: int, strides: list, residual: bool = False) -> dict:
 def configuration(patch: list[int], median: list[int], strides: list, residual: bool = False, **more) -> dict:
     return {
         "data_identifier": f"nnUNetPlans_{len(patch)}d",
+        "spacing": [1.0] * len(patch),
+        "normalization_schemes": ["CTNormalization"],
+        "use_mask_for_norm": [False],
         "batch_size": 2,
         "patch_size": patch,
         "median_image_size_in_voxels": median,
@@ -74,6 +77,9 @@ def make_plans(residual: bool = False) -> dict:
         "dataset_name": "Dataset080_CoronaryXA",
         "plans_name": "nnUNetPlans",
         "label_manager": "LabelManager",
+        "image_reader_writer": "SimpleITKIO",
+        "transpose_forward": [0, 1, 2],
+        "transpose_backward": [0, 1, 2],
         "configurations": {
             "2d": configuration([320, 320], [300, 300], [[1, 1]] + [[2, 2]] * 6, residual),
             "3d_fullres": configuration([20, 160, 160], [24, 300, 300], flat, residual),

@@ -121,7 +121,7 @@ def unknown_trainer(env):
             "holds y_0001.nii.gz, but",
         ),
         (lambda e: write_image(e / "images" / "y_0001.nii.gz", np.ones((1, 48, 40))), ["a={}"], "a file per channel"),
-        (lambda e: (e / "images" / "y_0000.nii.gz").write_bytes(b"no image"), ["a={}"], "cannot read the image of y"),
+        (lambda e: (e / "images" / "y_0000.nii.gz").write_bytes(b"no image"), ["a={}"], "y_0000.nii.gz is damaged"),
         (lambda e: [f.unlink() for f in (e / "images").iterdir()], ["a={}"], "holds no image named CASE_0000"),
         (lambda e: (e / "out").mkdir() or (e / "out" / "mine").touch(), ["a={}"], "not empty"),
     ],

@@ -47,7 +47,7 @@ _STAGES = Kind(
 )
 _NUMBERS = Kind(
     "a whole number above 0, or a list of such, one for each stage",
-    lambda value: POSITIVE_INTEGER.holds(value) or list_of(POSITIVE_INTEGER, "").holds(value),
+    lambda value: POSITIVE_INTEGER.holds(value) or (list_of(POSITIVE_INTEGER, "").holds(value) and len(value) > 0),
 )
 _SIZES = Kind(
     "a whole number above 0, or one for each stage, or one for each stage and axis",
@@ -62,26 +62,27 @@ _PER_STAGE = {
     "n_blocks_per_stage": (_NUMBERS, 0),
     "n_conv_per_stage_decoder": (_NUMBERS, 1),
 }
+_AXES = Kind("the numbers 0, 1 and 2 in some order", lambda v: _INTEGERS.holds(v) and sorted(v) == [0, 1, 2])
 PLANS = {
     "dataset_name": FOLDER_NAME,
     "plans_name": FOLDER_NAME,
     "configurations": {str: {str: ANYTHING}},
-    "image_reader_writer?": TEXT,
+    "image_reader_writer": TEXT,
     "label_manager?": TEXT,
-    "transpose_forward?": [INTEGER],
-    "transpose_backward?": [INTEGER],
+    "transpose_forward": _AXES,
+    "transpose_backward": _AXES,
     "foreground_intensity_properties_per_channel?": {str: {str: NUMBER}},
 }
 # A configuration with everything that it inherits. What a command needs besides is asked for where it is needed.
 CONFIGURATION = {
     "patch_size": [POSITIVE_INTEGER],
     "batch_size": POSITIVE_INTEGER,
-    "spacing?": [POSITIVE_NUMBER],
+    "spacing": [POSITIVE_NUMBER],
     "median_image_size_in_voxels?": [POSITIVE_NUMBER],
     "data_identifier?": FOLDER_NAME,
     "preprocessor_name?": TEXT,
-    "normalization_schemes?": [TEXT],
-    "use_mask_for_norm?": [FLAG],
+    "normalization_schemes": [TEXT],
+    "use_mask_for_norm": [FLAG],
     "resampling_fn_data?": TEXT,
     "resampling_fn_data_kwargs?": {str: ANYTHING},
     "resampling_fn_seg?": TEXT,

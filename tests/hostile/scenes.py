@@ -17,6 +17,7 @@ from nnunet_skd.tools.install.discovery import trainers_folder
 
 LABELS = {"labels": {"background": 0, "a": 1, "b": 2}, "channel_names": {"0": "CT"}, "file_ending": ".nii.gz"}
 
+SOME = "preprocessor failed on some cases"
 ARMS = ("no reference segmentation for", "the arms hold different cases", "between the arms' validations")
 
 
@@ -28,6 +29,7 @@ class Scene:
     read: list[Path]
     images: list[Path] = field(default_factory=list)
     output: str = ""  # the option that names where it writes
+    keeps: str = ""  # said by a command that keeps what it had completed before a case failed
     instead: tuple[str, ...] = ()  # what a message names in place of a file that is in order by itself
 
 
@@ -90,7 +92,7 @@ def bench(env: Path, patch) -> Scene:
 def export(env: Path, _) -> Scene:
     model = trained_model()
     files = [model / name for name in ("plans.json", "dataset.json", "fold_0/checkpoint_final.pth")]
-    return Scene(["export", "-m", model, "-f", 0, "-o", env / "out.zip"], files, files[2:], "-o")
+    return Scene(["export", "-m", model, "-f", 0, "-o", env / "out.zip"], files, files[2:], "-o", ("not finite",))
 
 
 def distill(env: Path, patch) -> Scene:
@@ -105,7 +107,7 @@ def distill(env: Path, patch) -> Scene:
     (model / "fold_0" / "validation" / "v.nii.gz").touch()
     _json(model / "fold_0" / "debug.json", {"enable_deep_supervision": "True"})
     arguments = ["distill", "-d", DATASET, "-c", "2d", "--teacher", model, "-f", 0]
-    return Scene(arguments, files)
+    return Scene(arguments, files, instead=("cannot teach the student",))
 
 
 def unlabelled(env: Path, _) -> Scene:
@@ -113,7 +115,8 @@ def unlabelled(env: Path, _) -> Scene:
     save_case(toy.source, "new_0", 3)
     save_case(toy.source, "new_1", 3)
     files = [toy.folder / "nnUNetPlans.json", toy.folder / "dataset.json", toy.source / "new_1_0000.nii.gz"]
-    return Scene(["unlabelled", "-d", DATASET, "-i", toy.source, "-c", "3d_fullres", "-np", 1], files, files[2:])
+    arguments = ["unlabelled", "-d", DATASET, "-i", toy.source, "-c", "3d_fullres", "-np", 1]
+    return Scene(arguments, files, files[2:], keeps=SOME, instead=(SOME, "holds no cases", "have no configuration"))
 
 
 def unlabelled_list(env: Path, _) -> Scene:
@@ -130,7 +133,9 @@ def convert_arcade(env: Path, _) -> Scene:
     arcade(env / "source")
     annotations = next((env / "source").rglob("test/annotations/*.json"))
     image = sorted((env / "source").rglob("train/images/*.png"))[0]
-    return Scene(["convert", "arcade", env / "source", "-d", 84], [annotations, image], [image])
+    return Scene(
+        ["convert", "arcade", env / "source", "-d", 84], [annotations, image], [image], instead=("0 json files",)
+    )
 
 
 def demo_data(env: Path, patch) -> Scene:

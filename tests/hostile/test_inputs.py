@@ -33,7 +33,10 @@ def tree(folder: Path) -> dict[str, str]:
     return found
 
 
-def outcome(capsys, arguments: list, culprit: list[str]) -> tuple[str, str]:
+KEPT = "kept what was complete"
+
+
+def outcome(capsys, arguments: list, culprit: list[str], keeps: str = "") -> tuple[str, str]:
     """How a command ended, and what is wrong with that: empty if nothing is."""
     capsys.readouterr()
     try:
@@ -50,7 +53,7 @@ def outcome(capsys, arguments: list, culprit: list[str]) -> tuple[str, str]:
         return str(status), said.strip().splitlines()[-1]
     if not any(name in said for name in culprit):
         return str(status), f"does not name {' or '.join(culprit)}: {printed.err.strip().splitlines()[-1:]}"
-    return str(status), ""
+    return KEPT if keeps and keeps in said else str(status), ""
 
 
 def prepared(name: str, env: Path, monkeypatch):
@@ -69,11 +72,10 @@ def test_every_damaged_file_is_refused_in_a_sentence(nnunet_env, monkeypatch, ca
         whole = file.read_bytes()
         damage(file)
         damaged = tree(nnunet_env)
-        end, problem = outcome(
-            capsys, scene.arguments, [""] if name == "doctor" else [file.name, *keys, *scene.instead]
-        )
+        culprit = [""] if name == "doctor" else [file.name, *keys, *scene.instead]
+        end, problem = outcome(capsys, scene.arguments, culprit, scene.keeps)
         after = tree(nnunet_env)
-        if not problem and end != TAKEN and after != damaged and name != "doctor":
+        if not problem and end not in (TAKEN, KEPT) and after != damaged and name != "doctor":
             problem = f"changed or left behind: {sorted(dict(after.items() ^ damaged.items()))[:4]}"
         if not problem and end == TAKEN and file in scene.images and what.startswith("cut at"):
             problem = "was taken" if int(what.split()[2]) < 0.9 * len(whole) else ""
@@ -128,7 +130,7 @@ def test_an_output_place_that_cannot_be_used(nnunet_env, monkeypatch, capsys, na
     def check(what: str, arguments: list) -> None:
         now = tree(nnunet_env)
         end, problem = outcome(capsys, arguments, [""])
-        if not problem and end != TAKEN and tree(nnunet_env) != now:
+        if not problem and end not in (TAKEN, KEPT) and tree(nnunet_env) != now:
             problem = f"left behind: {sorted(set(tree(nnunet_env).items()) ^ set(now.items()))[:4]}"
         ends[end] += 1
         if problem:

@@ -13,11 +13,11 @@ from nnunet_skd.compat import find_trainer
 from nnunet_skd.tools.bench.borrowed_plans import borrowed_plans
 from nnunet_skd.tools.bench.losses import BATCH_SIZE, bench_losses
 from nnunet_skd.tools.bench.trainers import bench_trainers
-from nnunet_skd.tools.compact.plans import plans_file
+from nnunet_skd.tools.compact.plans import read_dataset_plans
 from nnunet_skd.tools.compiling import nnunet_compiles
 from nnunet_skd.tools.devices import device_name, find_device
 from nnunet_skd.tools.errors import BadInput, first_line
-from nnunet_skd.tools.nnunet_json import read_dataset_json, read_plans
+from nnunet_skd.tools.nnunet_json import read_dataset_json
 
 
 def bench(
@@ -51,8 +51,8 @@ def bench(
     if steps < 1 or cases < 0:
         raise BadInput(f"--steps {steps} and --cases {cases}: give at least 1 step and no negative number of cases")
     torch_device = find_device(device)
-    path = plans_file(dataset, plans_name)
-    plans = PlansManager(read_plans(path))
+    path, content = read_dataset_plans(dataset, plans_name)
+    plans = PlansManager(content)
     read_dataset_json(path.parent / "dataset.json")
     if configuration not in plans.available_configurations:
         known = ", ".join(plans.available_configurations)

@@ -41,8 +41,7 @@ def add_compact_configuration(
             f"'{name}' cannot name a configuration: nnU-Net makes a folder of it and separates names by two"
             " underscores. Use letters, digits, '.', '-' and single underscores"
         )
-    path = plans_file(dataset, plans_name)
-    plans = read_plans(path)
+    path, plans = read_dataset_plans(dataset, plans_name)
     with naming(path):
         entry = compact_configuration(plans, configuration, preset)
     existing = plans["configurations"].get(name)
@@ -80,3 +79,17 @@ def plans_file(dataset: int | str, plans_name: str) -> Path:
                 f"{file} does not exist. Run nnUNetv2_plan_and_preprocess -d {dataset} first, or name the plans with -p"
             )
     return path
+
+
+def read_dataset_plans(dataset: int | str, plans_name: str) -> tuple[Path, dict]:
+    """A dataset's `plans_file`, and what is in it, checked.
+
+    Raises:
+        BadInput: as `plans_file` and `read_plans`; or the plans are another dataset's, whose folders nnU-Net would use.
+    """
+    path = plans_file(dataset, plans_name)
+    plans = read_plans(path)
+    if plans["dataset_name"] != path.parent.name:
+        name = plans["dataset_name"]
+        raise BadInput(f"{path} has the dataset_name {name}, but lies in {path.parent.name}. Correct it")
+    return path, plans

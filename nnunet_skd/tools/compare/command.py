@@ -149,6 +149,7 @@ def _curves(args: argparse.Namespace) -> None:
         raise BadInput(f"{', '.join(missing)} missing. Name the arms by -d -c -tr, or by --models {SYNTAX}")
     output = Path(args.o)
     require_free(output)
+    require_writable(output)
     if args.models:
         arms = model_curves(parse_model_arms(args.models))
     else:

@@ -1,6 +1,5 @@
 """Arms that are named by model folders on the command line: NAME=FOLDER[:FOLDER...][@FOLD,FOLD...][@nomirror]."""
 
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.nnunet_json import read_dataset_json, read_plans
 
 SYNTAX = f"NAME=FOLDER[{os.pathsep}FOLDER...][@FOLD,FOLD...]"
 _FOLDS = r"(?:all|\d+)(?:,(?:all|\d+))*"
@@ -46,9 +46,9 @@ def same_dataset(models: Sequence[Path]) -> dict:
     Raises:
         BadInput: models of different datasets or labels, or without readable plans.json and dataset.json.
     """
-    contents = [read_model_json(model / "dataset.json") for model in models]
+    contents = [read_dataset_json(model / "dataset.json") for model in models]
     datasets = [
-        (read_model_json(model / "plans.json").get("dataset_name"), content.get("labels"))
+        (read_plans(model / "plans.json")["dataset_name"], content["labels"])
         for model, content in zip(models, contents, strict=True)
     ]
     for what, position in (("dataset", 0), ("labels", 1)):
@@ -59,21 +59,6 @@ def same_dataset(models: Sequence[Path]) -> dict:
                     f"{dataset[position]}. Compare models of one dataset"
                 )
     return contents[0]
-
-
-def read_model_json(path: Path) -> dict:
-    """plans.json or dataset.json of a model.
-
-    Raises:
-        BadInput: unreadable.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path} cannot be read ({error}). Copy it again from where the model was trained") from error
-    if not isinstance(content, dict):
-        raise BadInput(f"{path} is not nnU-Net's. Copy it again from where the model was trained")
-    return content
 
 
 def _parse(text: str) -> ModelArm:

@@ -27,7 +27,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_skd.compat import nnunet_folder
 from nnunet_skd.model_checks import VARIABLE, check_model, teaching_folds
-from nnunet_skd.tools.compact.plans import plans_file
+from nnunet_skd.tools.compact.plans import read_dataset_plans
 from nnunet_skd.tools.demo.processes import program
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.json_file import TEXT, read_json
@@ -78,8 +78,8 @@ def _student(args: argparse.Namespace) -> SimpleNamespace:
     Raises:
         BadInput: the dataset is not preprocessed, has no such configuration, or no such fold.
     """
-    file = plans_file(args.d, args.p)
-    plans = PlansManager(read_plans(file))
+    file, content = read_dataset_plans(args.d, args.p)
+    plans = PlansManager(content)
     if args.configuration not in plans.available_configurations:
         raise BadInput(
             f"{file} has no configuration {args.configuration!r}. It has: {', '.join(plans.available_configurations)}. "
@@ -87,6 +87,8 @@ def _student(args: argparse.Namespace) -> SimpleNamespace:
         )
     if args.f != "all" and not args.f.isdigit():
         raise BadInput(f"-f is {args.f!r}, but has to be 'all' or a number")
+    if "data_identifier" not in plans.get_configuration(args.configuration).configuration:
+        raise BadInput(f"{file}: configurations.{args.configuration} lacks data_identifier. Plan it again")
     splits = file.parent / "splits_final.json"
     remedy = "Restore it, or remove it, and nnU-Net makes a new one"
     folds = read_json(splits, [{"train": [TEXT], "val": [TEXT]}], remedy) if splits.is_file() else []

@@ -96,7 +96,8 @@ class TrainedModel:
         self.plans = read_plans(self.folder / "plans.json")
         self.dataset_json = read_dataset_json(self.folder / "dataset.json")
         self.plans_manager = PlansManager(self.plans)
-        self.label_manager = label_manager(self.plans_manager, self.dataset_json)
+        with naming(self.folder / "plans.json"):
+            self.label_manager = label_manager(self.plans_manager, self.dataset_json)
 
     def checkpoint_path(self, fold: str) -> Path:
         return self.folder / f"fold_{fold}" / self.checkpoint_name
@@ -143,10 +144,16 @@ class TrainedModel:
         network = stock
         if trainer is not None and trainer.build_network_architecture is not nnUNetTrainer.build_network_architecture:
             network = self._load(trainer, configuration, checkpoint["network_weights"], file)
-        patch = self.random_patch(configuration)
         with torch.inference_mode():
-            logits = network(patch)
-            if not torch.equal(stock(patch), logits):
+            try:
+                patch = self.random_patch(configuration)
+                logits, of_stock = network(patch), stock(patch)
+            except Exception as error:  # numbers in the plans that a network can be built with, but not run
+                raise BadInput(
+                    f"the network of {self.folder / 'plans.json'} cannot be run ({first_line(error)}). Restore the "
+                    f"plans that it was trained with"
+                ) from error
+            if not torch.equal(of_stock, logits):
                 if not logits.isfinite().all():
                     raise BadInput(f"{file} gives logits that are not finite: the training diverged, train it again")
                 raise BadInput(f"{trainer_name} computes something else than the stock network. {_NOT_STOCK}")

@@ -35,7 +35,7 @@ from nnunet_skd.tools.devices import device_name, find_device
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.calibration import CALIBRATION
 from nnunet_skd.tools.evaluate.folders import ALL_METRICS, known_metrics
-from nnunet_skd.tools.files import new_folder, require_folder, require_free
+from nnunet_skd.tools.files import new_folder, require_folder, require_free, require_writable
 from nnunet_skd.tools.speed.cases import find_cases
 from nnunet_skd.tools.speed.measure import load_arm, measure
 from nnunet_skd.tools.speed.report import quality_table, speed_table, speed_text, write_picture
@@ -67,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     output, device = Path(args.o), find_device(args.device)
     require_free(output)
+    require_writable(output)
     metrics = known_metrics(args.metrics)
     reference = args.ref and require_folder(args.ref)
     named = parse_model_arms(args.arms)

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from nnunet_skd.tools.compare.model_arms import ModelArm
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.images import read_images
 from nnunet_skd.tools.speed.cases import CaseImages
 
 
@@ -148,17 +149,14 @@ def measure(
     Raises:
         BadInput: an image that cannot be read or predicted.
     """
-    reader = arms[0].predictors[0].plans_manager.image_reader_writer_class()
+    reader = arms[0].predictors[0].plans_manager.image_reader_writer_class
     for arm in arms:
         (output / arm.file_name).mkdir(parents=True)
     rows = []
     # on CUDA the first case lets cuDNN choose its algorithms; the CPU would only lose time
     warm_up = cases[:1] if arms[0].predictors[0].device.type == "cuda" else []
     for number, case in enumerate(tqdm([*warm_up, *cases], desc="predict", unit="case")):
-        try:
-            image, properties = reader.read_images([str(file) for file in case.files])
-        except Exception as error:  # each reader raises its own
-            raise BadInput(f"cannot read the image of {case.name} in {case.files[0].parent}: {error}") from error
+        image, properties = read_images(reader, case.files)
         for arm in arms:
             start = perf_counter()
             segmentation, p, passes = arm.predict(image, properties, probabilities=probabilities)
@@ -167,7 +165,7 @@ def measure(
                 continue
             rows.append({"arm": arm.name, "case": case.name, "forward_passes": passes, "seconds": seconds})
             path = output / arm.file_name / case.name
-            reader.write_seg(segmentation, f"{path}{file_ending}", properties)
+            reader().write_seg(segmentation, f"{path}{file_ending}", properties)
             if probabilities:
                 np.savez_compressed(f"{path}.npz", probabilities=p)
     return pd.DataFrame(rows)

@@ -1,18 +1,22 @@
 """What a dataset has already: configurations that are preprocessed, labelled cases, test images."""
 
 import copy
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunet_skd.compat import nnunet_folder
-from nnunet_skd.tools.compact.plans import plans_file
+from nnunet_skd.tools.compact.plans import read_dataset_plans
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.files import listed
-from nnunet_skd.tools.nnunet_json import read_dataset_json, read_plans
+from nnunet_skd.tools.nnunet_json import read_dataset_json
 from nnunet_skd.tools.unlabelled.images import find_cases
 from nnunet_skd.unlabelled_data import labelled_cases, labelled_folder, second_stage
 
@@ -38,13 +42,11 @@ def open_dataset(dataset: int | str, plans_name: str) -> Dataset:
     Raises:
         BadInput: nnUNet_preprocessed is not set, or there is no such dataset or plans file.
     """
-    file = plans_file(dataset, plans_name)
-    plans, description = PlansManager(read_plans(file)), read_dataset_json(file.parent / "dataset.json")
-    if plans.dataset_name != file.parent.name:
-        raise BadInput(f"{file} has the dataset_name {plans.dataset_name}, but lies in {file.parent.name}. Restore it")
+    file, plans = read_dataset_plans(dataset, plans_name)
+    description = read_dataset_json(file.parent / "dataset.json")
     if not (description.get("channel_names") or description.get("modality")):
         raise BadInput(f"{file.parent / 'dataset.json'} lacks channel_names. Restore it")
-    return Dataset(plans, description)
+    return Dataset(PlansManager(plans), description)
 
 
 def choose_configurations(plans: PlansManager, wanted: list[str] | None) -> list[str]:
@@ -62,6 +64,7 @@ def choose_configurations(plans: PlansManager, wanted: list[str] | None) -> list
     chosen: dict[Path, str] = {}
     refused = []
     for name in wanted or [name for name in known if "data_identifier" in plans.get_configuration(name).configuration]:
+        require_preprocessing(plans, name)
         folder = labelled_folder(plans, name)
         if why_not := second_stage(plans, name):
             refused.append(why_not)
@@ -75,6 +78,41 @@ def choose_configurations(plans: PlansManager, wanted: list[str] | None) -> list
     for why_not in refused:
         print(f"left out: {why_not}.")
     return list(chosen.values())
+
+
+def require_preprocessing(plans: PlansManager, configuration: str) -> None:
+    """Refuse plans that name what nnU-Net's preprocessing does not have.
+
+    nnU-Net takes whatever lies under such a name in its own modules, a function that they imported for example.
+
+    Raises:
+        BadInput: so it is.
+    """
+    manager = plans.get_configuration(configuration)
+    entry = manager.configuration
+
+    def check(key: str, found: Callable[[], object], kind: type) -> None:
+        try:
+            fits = issubclass(found(), kind)
+        except Exception:  # not found, or no class
+            fits = False
+        if not fits:
+            named = entry.get(key, plans.plans.get(key))
+            raise BadInput(
+                f"{plans.plans_name}.json: nnU-Net has no {key} {named!r}, of {configuration}. Plan it again"
+            )
+
+    if "data_identifier" not in entry:
+        raise BadInput(f"{plans.plans_name}.json: {configuration} has no data_identifier. Plan it again")
+    check("image_reader_writer", lambda: plans.image_reader_writer_class, BaseReaderWriter)
+    check("preprocessor_name", lambda: manager.preprocessor_class, DefaultPreprocessor)
+    for key in ("resampling_fn_data", "resampling_fn_seg"):
+        try:
+            fits = inspect.isfunction(getattr(manager, key).func)
+        except Exception:  # not found, or its arguments are no keywords
+            fits = False
+        if not fits:
+            raise BadInput(f"{plans.plans_name}.json: nnU-Net has no {key} {entry.get(key)!r}. Plan it again")
 
 
 def _preprocess(plans: PlansManager, configuration: str) -> str:
