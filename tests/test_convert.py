@@ -193,7 +193,7 @@ def test_arcade_refuses_a_category_that_the_task_does_not_have(nnunet_env, tmp_p
     source = arcade(tmp_path / "arcade")
     table = source / "syntax/train/annotations/train.json"
     table.write_text(table.read_text().replace('"name": "16c"', '"name": "catheter"'))
-    with pytest.raises(BadInput, match="syntax_train_2: annotation of the category catheter"):
+    with pytest.raises(BadInput, match="syntax_train_2: train.json: annotation of the category catheter"):
         convert("arcade", [source], 84)
 
 

@@ -243,3 +243,19 @@ def test_trainings_of_others_are_none_of_the_doctors_business(begun):
     del checkpoint["distillation"]
     torch.save(checkpoint, file)
     assert not about_going_on(doctor.examine("nnUNetTrainerDSKD", "cpu"))
+
+
+class _Touch:
+    def __init__(self, file):
+        self.file = str(file)
+
+    def __reduce__(self):
+        return open, (self.file, "w")
+
+
+def test_doctor_executes_nothing_that_a_checkpoint_contains(begun, tmp_path):
+    file = begun / "checkpoint_latest.pth"
+    content = torch.load(file, weights_only=False)
+    torch.save(content | {"extra": _Touch(tmp_path / "was_run")}, file)
+    doctor.examine("nnUNetTrainerDSKD", "cpu")
+    assert not (tmp_path / "was_run").exists()

@@ -167,6 +167,8 @@ def _check_configuration(plans: dict, name: str, entry: dict, file: str | Path, 
     arguments = resolved["architecture"]["arch_kwargs"]
     for key, (_, fewer) in _PER_STAGE.items():
         value, stages = arguments.get(key), arguments.get("n_stages")
+        if isinstance(value, list) and any(isinstance(each, list) and len(each) != dimension for each in value):
+            raise BadInput(f"{file}: configurations.{name} is {dimension}D, but an entry of its {key} is not. {remedy}")
         if stages is not None and isinstance(value, list) and len(value) != stages - fewer:
             raise BadInput(
                 f"{file}: configurations.{name} has {stages} stages, but {len(value)} entries in {key}. {remedy}"

@@ -65,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"Student: {args.configuration}, fold {args.f}, {_unlabelled(student)}")
     except ValueError as error:
         raise BadInput(str(error)) from error
+    except KeyError as error:
+        raise BadInput(f"{folder / 'plans.json'}: its network has no {error}, so that it cannot teach") from error
     train = ["nnUNetv2_train", args.d, args.configuration, args.f, "-tr", args.tr, "-p", args.p]
     train += ["-device", args.device] * (args.device != "cuda") + ["--c"] * args.continued + ["--npz"] * args.npz
     teachers = {VARIABLE: os.pathsep.join(map(str, folders))} if folders else {}
