@@ -176,15 +176,15 @@ def rows(fold: Path) -> pd.DataFrame:
 
 def test_a_stock_trainer_never_imports_the_shim_and_uninstalling_us_breaks_nothing(clone_of_nnunet, tmp_path):
     run("nnunet-skd", "register")
+    finder = "import sys; from nnunet_skd.compat import find_trainer as find\n"
     look_up = (
-        "import sys; from nnunet_skd.compat import find_trainer as find;"
-        "find('nnUNetTrainer_8000epochs'); find('nnUNetTrainer');"
-        "assert not any('zz_nnunet_skd' in name for name in sys.modules);"
+        "find('nnUNetTrainer_8000epochs'); find('nnUNetTrainer')\n"
+        "assert not any('zz_nnunet_skd' in name for name in sys.modules)\n"
     )
-    subprocess.run([sys.executable, "-c", look_up], check=True)
+    subprocess.run([sys.executable, "-c", finder + look_up], check=True)
     without_us = (
-        "import sys; sys.modules['nnunet_skd'] = None;" + look_up + "\n"
-        "try: find('nnUNetTrainerDSKD')\n"
+        finder + "for name in [name for name in sys.modules if name.startswith('nnunet_skd')]: del sys.modules[name]\n"
+        "sys.modules['nnunet_skd'] = None\n" + look_up + "try: find('nnUNetTrainerDSKD')\n"
         "except RuntimeError as error: assert 'Could not find requested nnunet trainer' in str(error)\n"
         "else: raise SystemExit('found without us')"
     )
