@@ -104,14 +104,16 @@ CONFIGURATION = {
 _DATASET_REMEDY = "It must be a dataset.json of nnU-Net v2 (see nnU-Net's dataset_format.md)"
 
 
-def read_dataset_json(file: str | Path) -> dict:
-    """nnU-Net's dataset.json.
+def read_dataset_json(file: str | Path, *, channels: bool = False) -> dict:
+    """nnU-Net's dataset.json. ``channels``: it has to name the image's channels, which an evaluation can do without.
 
     Raises:
         BadInput: it cannot be read, or is not one of nnU-Net v2.
     """
     content = read_json(file, DATASET_JSON, _DATASET_REMEDY)
     check_dataset_json(content, file)
+    if channels and "channel_names" not in content and "modality" not in content:
+        raise BadInput(f"{file} lacks channel_names. {_DATASET_REMEDY}")
     return content
 
 

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         for folder in folders:
             read_plans(folder / "plans.json")
-            read_dataset_json(folder / "dataset.json")
+            read_dataset_json(folder / "dataset.json", channels=True)
             check_model(folder, student)
             print(f"Teacher: {folder.name}, fold {', '.join(teaching_folds(folder, student))}")
         print(f"Student: {args.configuration}, fold {args.f}, {_unlabelled(student)}")
@@ -99,7 +99,7 @@ def _student(args: argparse.Namespace) -> SimpleNamespace:
         plans_manager=plans,
         configuration_manager=plans.get_configuration(args.configuration),
         configuration_name=args.configuration,
-        dataset_json=read_dataset_json(file.parent / "dataset.json"),
+        dataset_json=read_dataset_json(file.parent / "dataset.json", channels=True),
         fold=args.f if args.f == "all" else int(args.f),
         trainer_name=args.tr,
         output_folder_base=get_output_folder(plans.dataset_name, args.tr, args.p, args.configuration),

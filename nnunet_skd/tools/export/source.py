@@ -94,7 +94,7 @@ class TrainedModel:
                 + (f"Folds that have it: -f {' '.join(present)}" if present else "No fold has it: see -chk")
             )
         self.plans = read_plans(self.folder / "plans.json")
-        self.dataset_json = read_dataset_json(self.folder / "dataset.json")
+        self.dataset_json = read_dataset_json(self.folder / "dataset.json", channels=True)
         self.plans_manager = PlansManager(self.plans)
         with naming(self.folder / "plans.json"):
             self.label_manager = label_manager(self.plans_manager, self.dataset_json)

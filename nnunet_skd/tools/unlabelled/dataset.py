@@ -43,9 +43,7 @@ def open_dataset(dataset: int | str, plans_name: str) -> Dataset:
         BadInput: nnUNet_preprocessed is not set, or there is no such dataset or plans file.
     """
     file, plans = read_dataset_plans(dataset, plans_name)
-    description = read_dataset_json(file.parent / "dataset.json")
-    if not (description.get("channel_names") or description.get("modality")):
-        raise BadInput(f"{file.parent / 'dataset.json'} lacks channel_names. Restore it")
+    description = read_dataset_json(file.parent / "dataset.json", channels=True)
     return Dataset(PlansManager(plans), description)
 
 
