@@ -14,9 +14,9 @@ from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunet_skd.compat import nnunet_folder
 from nnunet_skd.tools.compact.plans import read_dataset_plans
-from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.errors import BadInput, naming
 from nnunet_skd.tools.files import listed
-from nnunet_skd.tools.nnunet_json import read_dataset_json
+from nnunet_skd.tools.nnunet_json import label_manager, read_dataset_json
 from nnunet_skd.tools.unlabelled.images import find_cases
 from nnunet_skd.unlabelled_data import labelled_cases, labelled_folder, second_stage
 
@@ -44,7 +44,12 @@ def open_dataset(dataset: int | str, plans_name: str) -> Dataset:
     """
     file, plans = read_dataset_plans(dataset, plans_name)
     description = read_dataset_json(file.parent / "dataset.json", channels=True)
-    return Dataset(PlansManager(plans), description)
+    opened = Dataset(PlansManager(plans), description)
+    with naming(file):
+        label_manager(opened.plans, description)
+        if not any(key.startswith("foreground_intensity_properties_") for key in plans):
+            raise BadInput("it lacks foreground_intensity_properties_per_channel. Plan it again")
+    return opened
 
 
 def choose_configurations(plans: PlansManager, wanted: list[str] | None) -> list[str]:
