@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib import image
+from toy import toy_plans
 
 from nnunet_skd.tools.cli import main
 from nnunet_skd.tools.compare.curves import curve_table, model_curves, reached_table, reached_text
@@ -36,8 +37,13 @@ def write_log(fold, dice, *, first=0, seconds=60.0, name="training_log_2026_5_4_
 def make_model(folder, curves, *, iterations=250, finished=True, dataset=DATASET, labels=None, seconds=60.0):
     """A model folder with a fold per curve."""
     folder.mkdir(parents=True)
-    (folder / "plans.json").write_text(json.dumps({"dataset_name": dataset}))
-    (folder / "dataset.json").write_text(json.dumps({"labels": labels or {"background": 0, "a": 1}}))
+    (folder / "plans.json").write_text(json.dumps(toy_plans() | {"dataset_name": dataset}))
+    description = {
+        "labels": labels or {"background": 0, "a": 1},
+        "channel_names": {"0": "CT"},
+        "file_ending": ".nii.gz",
+    }
+    (folder / "dataset.json").write_text(json.dumps(description))
     for fold, dice in curves.items():
         write_log(folder / f"fold_{fold}", dice, seconds=seconds)
         if iterations:
@@ -214,7 +220,7 @@ def test_command_with_trainers(nnunet_env, capsys):
         (["a={0}/better@0,7"], "fold_7 holds no training log"),
         (["a={0}/better", "b={0}/other"], "different dataset: Dataset900_Toy and Dataset901_Other"),
         (["a={0}/better", "b={0}/labels"], "different labels"),
-        (["a={0}/better", "b={0}/broken"], "plans.json cannot be read"),
+        (["a={0}/better", "b={0}/broken"], "plans.json"),
         (["a={0}/better:{0}/worse"], "different numbers of iterations"),
         (["a={0}/empty"], "no fold_"),
     ],
