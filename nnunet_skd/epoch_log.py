@@ -117,7 +117,8 @@ class DistillationLog:
         others = table.drop(columns=[*table.filter(regex="^share_"), *share])
         fractions = [name for name in others if others[name].dropna().between(0, 1).all()]
         panels = [("terms of the loss", table[share.columns]), ("share of the loss", share)]
-        panels += [("schedules and other values between 0 and 1", others[fractions])]
+        title = fractions[0] if len(fractions) == 1 else "schedules and other values between 0 and 1"
+        panels += [(title.replace("_", " "), others[fractions])]
         panels += [(name.replace("_", " "), others[[name]]) for name in others if name not in fractions]
         panels = [(title, values) for title, values in panels if len(values.columns)]
         # nnU-Net's own plot changes matplotlib's settings for the whole process
