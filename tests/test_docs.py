@@ -18,7 +18,7 @@ EXAMPLES = {
     "nnUNetTrainerDSKD_NoMirroring",
     "nnUNetTrainerNAME",
 }  # made up, or nnU-Net's
-STOCK = {"nnUNetTrainer", "nnUNetTrainerNoMirroring"}
+STOCK = {"nnUNetTrainer", "nnUNetTrainerDA5", "nnUNetTrainerNoMirroring"}
 
 
 def name_of(page: Path) -> str:
