@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor, distributed
 
+from nnunet_skd.messages import first_line
+
 STYLES = ("-", "--", ":", "-.")  # terms that lie on each other stay visible
 
 
@@ -79,7 +81,7 @@ class DistillationLog:
                 self.rows = table[table["epoch"] < first_epoch].to_dict("records")
                 return
             except (ValueError, KeyError, TypeError) as error:  # pandas' own errors are ValueErrors
-                self._warn(f"{self.csv} cannot be read ({_first_line(error)}) and is moved aside; a new one begins")
+                self._warn(f"{self.csv} cannot be read ({first_line(error)}) and is moved aside; a new one begins")
         stamp = time.strftime("%Y_%m_%d_%H_%M_%S", time.localtime(self.csv.stat().st_mtime))
         self.csv.replace(self.csv.with_name(f"distillation_{stamp}.csv"))
 
@@ -101,7 +103,7 @@ class DistillationLog:
         except Exception as error:  # a log is not worth a training
             if self._warn is not None:
                 self._warn(
-                    f"{self.csv.name} and {self.png.name} may be incomplete: {_first_line(error)}. "
+                    f"{self.csv.name} and {self.png.name} may be incomplete: {first_line(error)}. "
                     f"The training goes on; it does not need them."
                 )
                 self._warn = None
@@ -140,7 +142,3 @@ class DistillationLog:
             temporary = self.png.with_suffix(".tmp.png")
             figure.savefig(temporary, dpi=120)
         temporary.replace(self.png)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -16,7 +16,6 @@ loader's `has_ignore` to False as well, or it warns of images without annotated 
 
 import json
 import shlex
-from collections.abc import Collection
 from pathlib import Path
 
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
@@ -24,6 +23,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_t
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_skd.compat import nnunet_folder
+from nnunet_skd.messages import listed
 
 # What nnU-Net's preprocessor reads from a configuration. Patch size, network and batch size leave the voxels as they
 # are, so that configurations that share preprocessed data (2d and 2d_w050) share the unlabelled images too.
@@ -133,14 +133,16 @@ def checked_cases(plans: PlansManager, configuration: str) -> list[str]:
     again = command(plans, configuration, record)
     if differ := differences(record["preprocessing"], preprocessing(plans, configuration)):
         raise ValueError(
-            f"{folder} was made with other plans ({_first(differ, 2, '; ')}). Run it again with today's: {again}"
+            f"{folder} was made with other plans ({listed(differ, 2, '; ')}). Run it again with today's: {again}"
         )
     made = sorted(case for case, entry in record["cases"].items() if entry["made"])
     if vanished := [case for case in made if not is_complete(folder, case, record)]:
-        raise ValueError(f"preprocessed files of {_first(vanished)} vanished from {folder}. Make them again: {again}")
+        raise ValueError(
+            f"preprocessed files of {listed(vanished, 5)} vanished from {folder}. Make them again: {again}"
+        )
     if labelled := sorted(set(made) & labelled_cases(labelled_folder(plans, configuration))):
         raise ValueError(
-            f"{_first(labelled)} in {folder} are labelled cases by now."
+            f"{listed(labelled, 5)} in {folder} are labelled cases by now."
             f" Take their images out of the folder without labels, then run: {again}"
         )
     if not made:
@@ -175,9 +177,3 @@ def command(plans: PlansManager, configuration: str, record: dict | None = None)
     if plans.plans_name != "nnUNetPlans":
         start += f" -p {plans.plans_name}"
     return " && ".join(f"{start} -i {shlex.quote(folder)}" for folder in sorted(folders)) or f"{start} -i FOLDER"
-
-
-def _first(names: Collection[str], shown: int = 5, separator: str = ", ") -> str:
-    """The first few names, and how many more there are."""
-    more = len(names) - shown
-    return separator.join(list(names)[:shown]) + (f" and {more} more" if more > 0 else "")

@@ -5,8 +5,9 @@ import stat
 
 import pytest
 
+from nnunet_skd.messages import listed
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.files import listed, new_files, new_folder, require_folder, scratch_folder, write_file
+from nnunet_skd.tools.files import new_files, new_folder, require_folder, scratch_folder, write_file
 
 
 def fail(path):

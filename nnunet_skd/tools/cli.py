@@ -12,7 +12,8 @@ import sys
 from collections.abc import Callable
 
 from nnunet_skd import __version__
-from nnunet_skd.tools.errors import BadInput, first_line
+from nnunet_skd.messages import first_line
+from nnunet_skd.tools.errors import BadInput
 
 # Command -> its module below nnunet_skd.tools, and one line about it. The module has add_arguments(parser) and
 # run(args) -> exit status (None is 0); its docstring is the command's --help.

@@ -17,8 +17,3 @@ def naming(file: object) -> Iterator[None]:
         if str(file) in str(error):
             raise
         raise BadInput(f"{file}: {error}") from error
-
-
-def first_line(error: object) -> str:
-    """The first line of an error's message, for a message of ours; its kind where it has none."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -4,11 +4,12 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from nnunet_skd.tools.errors import BadInput, first_line
+from nnunet_skd.messages import first_line
+from nnunet_skd.tools.errors import BadInput
 
 
 def write_file(path: Path, content: str | bytes | Callable[[Path], object]) -> None:
@@ -141,10 +142,3 @@ def require_free(target: Path) -> None:
     target = Path(target)
     if os.path.lexists(target) and (not target.is_dir() or any(target.iterdir())):
         raise BadInput(f"{target} exists and is not empty. Choose another name, or remove it first")
-
-
-def listed(names: Iterable[object], most: int = 8, between: str = ", ") -> str:
-    """The first names, and how many more there are: "a, b and 3 more"."""
-    names = [str(name) for name in names]
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return between.join(names[:most]) + more

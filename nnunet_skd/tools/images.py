@@ -15,7 +15,8 @@ import numpy as np
 import SimpleITK as sitk
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
-from nnunet_skd.tools.errors import BadInput, first_line
+from nnunet_skd.messages import first_line
+from nnunet_skd.tools.errors import BadInput
 
 _NIFTI = (".nii", ".nii.gz")
 _GIPL_HEADER = 256  # bytes

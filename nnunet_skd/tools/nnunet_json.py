@@ -6,7 +6,8 @@ import copy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunet_skd.tools.errors import BadInput, first_line
+from nnunet_skd.messages import first_line
+from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.json_file import (
     ANYTHING,
     FLAG,

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from nnunet_skd.compat import set_variables
+from nnunet_skd.messages import first_line
 from nnunet_skd.tools.bench.borrowed_plans import borrowed_plans
 from nnunet_skd.tools.bench.measure import Stopwatch, alternate, paired_ratio, summary, tensor_memory
 from nnunet_skd.tools.bench.random_data import random_batch, random_case
-from nnunet_skd.tools.errors import BadInput, first_line
+from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.unlabelled import UnlabelledStream, batch_size_of
 
 # The first steps compile, let cuDNN choose its algorithms and let the gradient scaler settle.

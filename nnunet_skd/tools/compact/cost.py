@@ -6,7 +6,8 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch.utils.flop_counter import FlopCounterMode
 
-from nnunet_skd.tools.errors import BadInput, first_line
+from nnunet_skd.messages import first_line
+from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.networks import require_stock_network
 from nnunet_skd.tools.nnunet_json import label_manager
 

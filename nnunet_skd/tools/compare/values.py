@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from nnunet_skd.messages import listed
 from nnunet_skd.tools.compare.arms import NO_FOLD, Arm
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.folders import evaluate_folders
-from nnunet_skd.tools.files import listed
 from nnunet_skd.tools.json_file import INTEGER, NUMBER, TEXT, read_json
 
 SUMMARY_METRICS = ("Dice", "IoU")  # what summary.json holds; its other entries are numbers of voxels

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from nnunet_skd.messages import listed
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.files import listed
 
 Files = dict[str, Path]  # source and path inside it, "0:Database_134_Angiograms/1.pgm" -> where it is on this disk
 

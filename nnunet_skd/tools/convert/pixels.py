@@ -8,8 +8,9 @@ import SimpleITK as sitk
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from PIL import Image
 
+from nnunet_skd.messages import listed
 from nnunet_skd.tools.convert.common import BadCase, Written
-from nnunet_skd.tools.files import listed, written_by_a_library
+from nnunet_skd.tools.files import written_by_a_library
 from nnunet_skd.tools.images import UnreadableImage, read_images, require_finite, require_whole
 
 

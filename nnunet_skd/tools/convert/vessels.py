@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from nnunet_skd.messages import listed
 from nnunet_skd.tools.convert.common import BadCase, Written
 from nnunet_skd.tools.convert.pixels import read_grey, write_png
-from nnunet_skd.tools.files import listed
 
 
 def add_threshold(parser: ArgumentParser) -> None:

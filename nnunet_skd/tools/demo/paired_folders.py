@@ -16,9 +16,10 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES, determine_reader_writer_from_file_ending
 from tqdm import tqdm
 
+from nnunet_skd.messages import listed
 from nnunet_skd.tools.demo.data import hold_out, link, refuse_few
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.files import listed, new_folder, require_folder
+from nnunet_skd.tools.files import new_folder, require_folder
 from nnunet_skd.tools.images import read_images, read_segmentation
 
 FOLDERS_DATASET = "Dataset900_Folders"

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
+from nnunet_skd.messages import listed
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.calibration import (
     ALL_CLASSES,
@@ -17,7 +18,6 @@ from nnunet_skd.tools.evaluate.calibration import (
     softmax_calibration,
 )
 from nnunet_skd.tools.evaluate.metrics import mask_metrics
-from nnunet_skd.tools.files import listed
 from nnunet_skd.tools.images import read_segmentation
 
 # Headers round the spacing to float32 and sometimes to three digits.

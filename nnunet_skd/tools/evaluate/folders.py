@@ -15,12 +15,13 @@ from nnunetv2.configuration import default_num_processes
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from tqdm import tqdm
 
+from nnunet_skd.messages import listed
 from nnunet_skd.tools.cases import load_dataset_json, reader_class
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.calibration import CALIBRATION, probabilities_file
 from nnunet_skd.tools.evaluate.case import Case, evaluate_case
 from nnunet_skd.tools.evaluate.metrics import METRICS
-from nnunet_skd.tools.files import listed, require_folder
+from nnunet_skd.tools.files import require_folder
 
 TOLERANCE = 1.0
 ALL_METRICS = METRICS + CALIBRATION

@@ -29,7 +29,7 @@ from nnunet_skd.compat import (
     nnunet_folder,
     nnunet_version,
 )
-from nnunet_skd.tools.files import listed
+from nnunet_skd.messages import listed
 from nnunet_skd.tools.install.discovery import (
     folders_on_variable,
     is_registered,

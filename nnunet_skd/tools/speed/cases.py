@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folder
 
+from nnunet_skd.messages import listed
 from nnunet_skd.tools.cases import channel_files
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.files import listed
 
 
 class CaseImages(NamedTuple):

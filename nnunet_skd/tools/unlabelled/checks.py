@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from nnunet_skd.messages import listed
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.files import listed
 from nnunet_skd.tools.unlabelled.dataset import Dataset, labelled_images, labelled_names, test_images
 from nnunet_skd.tools.unlabelled.images import Content, Problems, find_cases
 

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nnunet_skd.messages import listed
 from nnunet_skd.tools.convert.common import (
     BadCase,
     Case,
@@ -37,7 +38,6 @@ from nnunet_skd.tools.convert.common import (
     short,
 )
 from nnunet_skd.tools.convert.pixels import read_image, write_png
-from nnunet_skd.tools.files import listed
 from nnunet_skd.tools.old_names import accept_old_name
 
 NAME = "M2CAISeg"
