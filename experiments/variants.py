@@ -13,12 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from nnunet_skd.acw.method import AdversarialClassWise
+from nnunet_skd.losses.channel_wise import ChannelWise
 from nnunet_skd.losses.deep_distribution import DeepDistribution
 from nnunet_skd.losses.pixelwise import Pixelwise, soft_minus_hard_cross_entropy
+from nnunet_skd.losses.unlabelled import Unlabelled
 from nnunet_skd.step import Step, Task
 from nnunet_skd.teachers import MovingAverage
 from nnunet_skd.trainers.nnUNetTrainerACWSKD import nnUNetTrainerACWSKD
+from nnunet_skd.trainers.nnUNetTrainerDistill import nnUNetTrainerDistill
 from nnunet_skd.trainers.nnUNetTrainerDSKD import nnUNetTrainerDSKD
+from nnunet_skd.trainers.nnUNetTrainerDSKD_unlabelled import nnUNetTrainerDSKD_unlabelled
 
 
 class MixedDeepDistribution(DeepDistribution):
@@ -103,6 +107,22 @@ class nnUNetTrainerACWSKD_cw01(nnUNetTrainerACWSKD):
     """The class-wise distillation at its first weight: up to 2.5 times the segmentation loss's gradient."""
 
     terms = (AdversarialClassWise(class_wise=0.1, class_wise_feature=0.1),)
+
+
+def _distill_terms(unlabelled: Unlabelled) -> tuple:
+    return (DeepDistribution(), Pixelwise(rising=False), ChannelWise(), unlabelled)
+
+
+class nnUNetTrainerDistill_hard(nnUNetTrainerDistill):
+    terms = _distill_terms(Unlabelled(rise=0.05, target="hard"))
+
+
+class nnUNetTrainerDistill_hard2(nnUNetTrainerDistill):
+    terms = _distill_terms(Unlabelled(rise=0.05, target="hard", weight=2.0))
+
+
+class nnUNetTrainerDSKD_unlabelled_hard(nnUNetTrainerDSKD_unlabelled):
+    terms = (Unlabelled(start=0.1, rise=0.2, target="hard"),)
 
 
 class Gradients:

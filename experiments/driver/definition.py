@@ -33,8 +33,8 @@ class Arm:
         models: finished models that this arm needs.
         environment: variables for the training; ``{models}`` stands for the folders of ``models``, joined by ":".
         start: the arm whose model of the same draw and seed gives the starting weights (nnU-Net's -pretrained_weights).
-        prepare: ``pseudo_labels``: the one model of ``models`` labels the images outside the draw and the slices that
-            nobody annotated, with mirroring, and the training takes these labels as if they were true; ``unlabelled``:
+        prepare: ``pseudo_labels``: the ``models`` label the images outside the draw and the slices that nobody
+            annotated, with mirroring and together, and the training takes these labels as if they were true; ``unlabelled``:
             the images outside the draw are given to the training by ``nnunet-skd unlabelled``.
         ensemble: nothing is trained; the ``models`` predict together.
         seeds: other seeds than the study's.
@@ -120,8 +120,8 @@ class Study:
             raise BadInput(f"arm '{name}': prepare is one of {', '.join(PREPARATIONS)}, not '{arm.prepare}'")
         if arm.prepare and self.labelled is None and not (self.folds or self._ignores(arm)):
             raise BadInput(f"arm '{name}': everything is labelled, so there is nothing to prepare")
-        if arm.prepare == "pseudo_labels" and len(arm.models) != 1:
-            raise BadInput(f"arm '{name}': pseudo-labels come from one model; name it in models")
+        if arm.prepare == "pseudo_labels" and not arm.models:
+            raise BadInput(f"arm '{name}': pseudo-labels come from finished models; name them in models")
         if arm.ensemble and len(arm.models) < 2:
             raise BadInput(f"arm '{name}': an ensemble needs two models or more")
         if (self.steps * arm.steps) % self.iterations:
