@@ -220,7 +220,7 @@ def test_a_fingerprint_names_what_a_training_depends_on(monkeypatch):
     assert parts(stock) == ["nnunetv2", "torch", "protocol"]
     assert parts(ours) == ["nnunetv2", "torch", "protocol", "package"]
     assert parts(drawn) == ["nnunetv2", "torch", "protocol", "datasets"]
-    with pytest.raises(LookupError, match="has a trainer 'nnUNetTrainerNobody'"):
+    with pytest.raises(LookupError, match="no trainer 'nnUNetTrainerNobody'"):
         fingerprint(stock | {"trainer": "nnUNetTrainerNobody"})
 
 

@@ -1,12 +1,10 @@
 """Find a trainer by the name that a study gives it."""
 
 import importlib
-import os
 
-import nnunetv2
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 
+from nnunet_skd import compat
 from nnunet_skd.catalogue import trainer_classes
 
 
@@ -16,17 +14,10 @@ def find_trainer(name: str) -> type[nnUNetTrainer]:
     Raises:
         LookupError: there is no such trainer.
     """
-    if ":" in name:
-        module, _, name = name.partition(":")
-        try:
-            return getattr(importlib.import_module(module), name)
-        except (ModuleNotFoundError, AttributeError) as error:
-            raise LookupError(f"there is no trainer '{module}:{name}': {error}") from error
-    ours = trainer_classes()
-    if name in ours:
-        return ours[name]
-    folder = os.path.join(nnunetv2.__path__[0], "training", "nnUNetTrainer")
-    found = recursive_find_python_class(folder, name, "nnunetv2.training.nnUNetTrainer", nnunetv2.__path__[0])
-    if found is None:
-        raise LookupError(f"neither nnU-Net nor nnunet_skd has a trainer '{name}'")
-    return found
+    try:
+        if ":" in name:
+            module, _, class_name = name.partition(":")
+            return getattr(importlib.import_module(module), class_name)
+        return trainer_classes().get(name) or compat.find_trainer(name)
+    except (ModuleNotFoundError, AttributeError, RuntimeError) as error:
+        raise LookupError(f"there is no trainer '{name}': {error}") from error

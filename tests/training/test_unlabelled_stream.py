@@ -4,6 +4,7 @@ import copy
 import os
 import random
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import pytest
@@ -16,9 +17,11 @@ from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerNoM
     nnUNetTrainerNoMirroring,
 )
 from nnunetv2.training.nnUNetTrainer.variants.lr_schedule.nnUNetTrainer_warmup import nnUNetTrainer_warmup
+from packaging.version import Version
 from toy import assert_equal, everything, make_batch, make_trainer, run_epoch
 from toy_data import LABELLED, UNLABELLED, with_data
 
+from nnunet_skd.compat import nnunet_version
 from nnunet_skd.losses.unlabelled import Unlabelled, unlabelled_loss
 from nnunet_skd.partly_labelled import IgnoredEverywhere
 from nnunet_skd.tools.bench.measure import tensor_memory
@@ -28,6 +31,7 @@ from nnunet_skd.trainers.nnUNetTrainerDSKD_unlabelled import nnUNetTrainerDSKD_u
 from nnunet_skd.unlabelled import processes_shared, stream_cases
 
 pytestmark = pytest.mark.usefixtures("nnunet_env")
+NNUNET = Version(nnunet_version())
 
 
 class nnUNetTrainerDSKD_unlabelled_now(nnUNetTrainerDSKD_unlabelled):
@@ -169,7 +173,8 @@ def test_cases_and_positions_are_drawn_uniformly(monkeypatch):
     loader = trainer.stream._batches.data_loader
     rows = [loader.get_bbox((1, 24, 24), False, {})[0][1] for _ in range(2000)]
     frequencies = np.unique(rows, return_counts=True)[1]
-    assert len(frequencies) >= 9 and frequencies.min() > 0.5 * frequencies.mean()
+    # nnU-Net 2.6 keeps the patch before augmentation inside the image, not the one after it: fewer positions
+    assert len(frequencies) >= (9 if NNUNET >= Version("2.7") else 5) and frequencies.min() > 0.5 * frequencies.mean()
 
 
 @pytest.mark.parametrize("regions", [False, True])
@@ -216,6 +221,8 @@ def test_as_many_patches_as_asked_for(per_labelled):
 )
 @pytest.mark.parametrize("dim", [2, 3])
 def test_works_with_nnunets_variants(variant, dim):
+    if variant is nnUNetTrainerDA5 and NNUNET < Version("2.7"):
+        pytest.skip("nnU-Net 2.6's own DA5 does not fit its loader: KeyError 'target'")
     combined = type("nnUNetTrainerCombined", (nnUNetTrainerDSKD_unlabelled_now, variant), {})
     trainer = started(combined, dim=dim)
     trainer.train_step(make_batch(trainer))
@@ -262,7 +269,8 @@ def test_what_cannot_be_read_is_found_before_the_first_epoch():
     for file in Path(trainer.preprocessed_dataset_folder_base, "unlabelled").rglob("*.pkl"):
         file.write_bytes(b"damaged")
     os.environ["nnUNet_n_proc_DA"] = "1"  # of the fixture, which restores it
-    with pytest.raises(RuntimeError, match="background workers"):
+    # nnU-Net 2.6 reads a case while it makes the loader, later versions in a background worker
+    with pytest.raises((RuntimeError, UnpicklingError), match="background workers|could not find MARK"):
         trainer.on_train_start()
 
 
