@@ -10,10 +10,11 @@ from typing import Any
 
 import pandas as pd
 import torch
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import Tensor, nn
 
 from nnunet_skd.acw.method import AdversarialClassWise
-from nnunet_skd.losses.channel_wise import ChannelWise
 from nnunet_skd.losses.deep_distribution import DeepDistribution
 from nnunet_skd.losses.pixelwise import Pixelwise, soft_minus_hard_cross_entropy
 from nnunet_skd.losses.unlabelled import Unlabelled
@@ -22,7 +23,6 @@ from nnunet_skd.teachers import MovingAverage
 from nnunet_skd.trainers.nnUNetTrainerACWSKD import nnUNetTrainerACWSKD
 from nnunet_skd.trainers.nnUNetTrainerDistill import nnUNetTrainerDistill
 from nnunet_skd.trainers.nnUNetTrainerDSKD import nnUNetTrainerDSKD
-from nnunet_skd.trainers.nnUNetTrainerDSKD_unlabelled import nnUNetTrainerDSKD_unlabelled
 
 
 class MixedDeepDistribution(DeepDistribution):
@@ -103,26 +103,29 @@ class nnUNetTrainerACWSKD_head(nnUNetTrainerACWSKD):
     terms = (AdversarialClassWise(token=0.0, class_wise=0.0, class_wise_feature=0.0, feature_reconstruction=False),)
 
 
+class nnUNetTrainerACWSKD_frm(nnUNetTrainerACWSKD):
+    """ACW-SKD without its class-wise part: a second head, FRM at the penultimate features, and the temperature."""
+
+    terms = (AdversarialClassWise(token=0.0, class_wise=0.0, class_wise_feature=0.0),)
+
+
+class nnUNetTrainer_full_resolution(nnUNetTrainer):
+    """nnU-Net with a full resolution that weighs 1 more, as much as ACW-SKD's second head adds there."""
+
+    def _build_loss(self) -> nn.Module:
+        loss = super()._build_loss()
+        first, *others = loss.weight_factors
+        return DeepSupervisionWrapper(loss.loss, (first + 1, *others))
+
+
 class nnUNetTrainerACWSKD_cw01(nnUNetTrainerACWSKD):
     """The class-wise distillation at its first weight: up to 2.5 times the segmentation loss's gradient."""
 
     terms = (AdversarialClassWise(class_wise=0.1, class_wise_feature=0.1),)
 
 
-def _distill_terms(unlabelled: Unlabelled) -> tuple:
-    return (DeepDistribution(), Pixelwise(rising=False), ChannelWise(), unlabelled)
-
-
 class nnUNetTrainerDistill_hard(nnUNetTrainerDistill):
-    terms = _distill_terms(Unlabelled(rise=0.05, target="hard"))
-
-
-class nnUNetTrainerDistill_hard2(nnUNetTrainerDistill):
-    terms = _distill_terms(Unlabelled(rise=0.05, target="hard", weight=2.0))
-
-
-class nnUNetTrainerDSKD_unlabelled_hard(nnUNetTrainerDSKD_unlabelled):
-    terms = (Unlabelled(start=0.1, rise=0.2, target="hard"),)
+    terms = (*nnUNetTrainerDistill.terms[:-1], Unlabelled(rise=0.05, target="hard"))
 
 
 class Gradients:

@@ -73,7 +73,7 @@ def test_every_study_can_be_planned(file):
         ({"steps": 25}, "no whole epochs"),
         ({"arms": {"a": Arm(models=(Model("b"),))}}, "needs 'b'"),
         ({"arms": {"a": Arm(start="b")}}, "needs 'b'"),
-        ({"arms": {"a": Arm(prepare="pseudo_labels")}, "labelled": 5}, "come from one model"),
+        ({"arms": {"a": Arm(prepare="pseudo_labels")}, "labelled": 5}, "come from finished models"),
         ({"arms": {"a": Arm(prepare="unlabelled")}}, "nothing to prepare"),
         ({"arms": {"a": Arm(prepare="magic")}}, "prepare is one of"),
         ({"arms": {"a": Arm(ensemble=True)}}, "two models or more"),
@@ -92,11 +92,10 @@ def test_studies_with_equal_recipes_share_their_trainings():
     for seed in (0, 1, 2):
         cell = Cell("nnUNetTrainer", 0, seed)
         assert training_of(floor, cell).key == training_of(methods, cell).key
-    assert len({training.key for training in plan(methods).values()}) == 12
+    assert len({training.key for training in plan(methods).values()}) == 15
     _, few = load_study("few_labels_080")
     everything = plan(few)
-    assert len({everything[Cell("all labels", draw, 0)].key for draw in few.draws}) == 1
-    assert everything[Cell("all labels", 0, 0)].key == training_of(floor, Cell("nnUNetTrainer", 0, 0)).key
+    assert len({everything[Cell("all labels, twice the steps", draw, 0)].key for draw in few.draws}) == 1
 
 
 def test_teachers_come_first_and_once():

@@ -14,17 +14,26 @@ import SimpleITK as sitk
 import torch
 import variants
 from cases import HEAD_WEIGHTS, IGNORE, REGIONS, random_step
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from toy import assert_equal, everything, initialized, run_epoch, save_as_of_this_epoch
 
 from nnunet_skd.losses.deep_distribution import DeepDistribution, deep_distribution_loss
 from nnunet_skd.losses.probabilities import class_probabilities
 from nnunet_skd.tools.compact.presets import load_preset
+from nnunet_skd.trainer import SelfDistillationTrainer
+from nnunet_skd.trainers.nnUNetTrainerDistill import nnUNetTrainerDistill
 
 EXPERIMENTS = Path(variants.__file__).parent
-TRAINERS = [name for name in vars(variants) if name.startswith("nnUNetTrainer") and "_" in name]
+OWN_TEACHER = [  # the others need finished models, or are no trainers of this package
+    name
+    for name, value in vars(variants).items()
+    if getattr(value, "__module__", "") == "variants"
+    and issubclass(value, SelfDistillationTrainer)
+    and not issubclass(value, nnUNetTrainerDistill)
+]
 
 
-@pytest.mark.parametrize("name", TRAINERS)
+@pytest.mark.parametrize("name", OWN_TEACHER)
 def test_a_variant_trains_with_a_teacher_and_continues(nnunet_env, name):
     trainer_class = getattr(variants, name)
     trainer = initialized(trainer_class, patch=16)
@@ -39,6 +48,20 @@ def test_a_variant_trains_with_a_teacher_and_continues(nnunet_env, name):
     for continued in (trainer, again):
         run_epoch(continued, 2, steps=2)
     assert_equal(everything(again), everything(trainer))
+
+
+def test_hard_targets_change_one_setting_of_distill():
+    hard, soft = variants.nnUNetTrainerDistill_hard.terms, nnUNetTrainerDistill.terms
+    assert [repr(term) for term in hard[:-1]] == [repr(term) for term in soft[:-1]]
+    assert repr(hard[-1]) == repr(soft[-1]).replace("target=soft", "target=hard")
+
+
+def test_the_full_resolution_weighs_one_more(nnunet_env):
+    weights = [
+        initialized(cls, patch=16).loss.weight_factors
+        for cls in (nnUNetTrainer, variants.nnUNetTrainer_full_resolution)
+    ]
+    assert np.subtract(*reversed(weights)).tolist() == [1.0, *[0.0] * (len(weights[0]) - 1)]
 
 
 def test_variants_are_ordinary_classes():

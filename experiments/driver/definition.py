@@ -33,9 +33,9 @@ class Arm:
         models: finished models that this arm needs.
         environment: variables for the training; ``{models}`` stands for the folders of ``models``, joined by ":".
         start: the arm whose model of the same draw and seed gives the starting weights (nnU-Net's -pretrained_weights).
-        prepare: ``pseudo_labels``: the ``models`` label the images outside the draw and the slices that nobody
-            annotated, with mirroring and together, and the training takes these labels as if they were true; ``unlabelled``:
-            the images outside the draw are given to the training by ``nnunet-skd unlabelled``.
+        prepare: ``pseudo_labels``: the ``models`` together, with mirroring, label the images outside the draw and the
+            slices that nobody annotated, and the training takes these labels as if they were true; ``unlabelled``: the
+            images outside the draw are given to the training by ``nnunet-skd unlabelled``.
         ensemble: nothing is trained; the ``models`` predict together.
         seeds: other seeds than the study's.
     """

@@ -129,7 +129,7 @@ class Making:
 
     def test(self) -> None:
         """Predict the test cases and measure; what is written last is rows.csv."""
-        from driver.metrics import metrics_of
+        from driver.metrics import CALIBRATION, metrics_of
         from driver.prediction import predict
 
         model = self.place.read_model()
@@ -139,10 +139,11 @@ class Making:
         if part == "Tr":
             cases = outside(cases, self.recipe["test"].removeprefix("outside "))
         images = {case: self.source.images(case, part) for case in cases}
+        asks_probabilities = bool(set(self.job["metrics"]) & set(CALIBRATION))
         tables = []
         for mirroring in self.job["mirroring"]:
             folder = self.place.predicted / ("mirrored" if mirroring else "plain")
-            seconds = predict(models, images, folder, mirroring=mirroring)
+            seconds = predict(models, images, folder, mirroring=mirroring, probabilities=asks_probabilities)
             references = self.source.folder / f"labels{part}"
             table = metrics_of(references, folder, self.source.folder / "dataset.json", self.job["metrics"])
             table.insert(0, "mirroring", mirroring)

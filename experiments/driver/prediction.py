@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from torch import nn
@@ -11,7 +12,9 @@ from tqdm import tqdm
 from protocol import SLIDING_WINDOW
 
 
-def predict(models: list[Path], images: dict[str, list[Path]], output: Path, *, mirroring: bool) -> dict[str, float]:
+def predict(
+    models: list[Path], images: dict[str, list[Path]], output: Path, *, mirroring: bool, probabilities: bool = False
+) -> dict[str, float]:
     """Write one segmentation per case; several models are an ensemble, as nnU-Net makes one of its folds.
 
     Args:
@@ -19,6 +22,7 @@ def predict(models: list[Path], images: dict[str, list[Path]], output: Path, *, 
         images: each case's files, one per channel.
         output: folder for the segmentations; made if missing.
         mirroring: average over the axes that the training has mirrored.
+        probabilities: write CASE.npz beside each segmentation, as nnUNetv2_predict --save_probabilities does.
 
     Returns:
         seconds per case: preprocessing, network, and resampling to the image; reading and writing are left out.
@@ -39,7 +43,10 @@ def predict(models: list[Path], images: dict[str, list[Path]], output: Path, *, 
     for case, files in tqdm(images.items(), desc=f"predict{' with mirroring' if mirroring else ''}", mininterval=10):
         image, properties = reader.read_images([str(file) for file in files])
         began = time.perf_counter()
-        segmentation = predictor.predict_single_npy_array(image, properties)
+        segmentation = predictor.predict_single_npy_array(image, properties, save_or_return_probabilities=probabilities)
         seconds[case] = time.perf_counter() - began
+        if probabilities:
+            segmentation, of_classes = segmentation
+            np.savez_compressed(output / f"{case}.npz", probabilities=of_classes)
         reader.write_seg(segmentation, str(output / f"{case}{ending}"), properties)
     return seconds

@@ -7,6 +7,7 @@ import pandas as pd
 
 from driver.comparison import compare, each_training, noise_floor, values
 from driver.definition import Study, load_study
+from driver.metrics import CALIBRATION
 from driver.rows import read_rows, refuse_mixed_code
 from driver.trainings import plan
 from nnunet_skd.tools.errors import BadInput
@@ -35,8 +36,8 @@ def study_tables(name: str, study: Study, results: Path) -> str:
     for mirroring in study.mirroring:
         parts.append(_arms(rows, study, mirroring, noise_rows, noise_arm))
     parts.append(_trainings(rows, study))
-    if rows["label"].nunique() > 1:
-        parts.append(_classes(rows, study))
+    if (of_classes := rows.dropna(subset=study.metrics[0]))["label"].nunique() > 1:
+        parts.append(_classes(of_classes, study))
     return "\n\n".join(parts)
 
 
@@ -134,6 +135,8 @@ def _markdown(header: list[str], lines: list[list[str]]) -> str:
 
 
 def _digits(metric: str) -> int:
+    if metric in CALIBRATION:
+        return 4
     return 1 if metric in ("HD95", "b0_error") else 2 if metric == "ASD" else 3
 
 

@@ -1,10 +1,7 @@
 """Five labelled angiograms, and 35 that nobody labelled."""
 
-from driver.definition import Arm, Model, Study
-
-ONE = (Model("labelled only"),)
-THREE = tuple(Model("labelled only", seed) for seed in (0, 1, 2))
-TAUGHT = {"nnUNet_skd_teacher": "{models}"}
+from arms.few_labels import arms_with_images
+from driver.definition import Study
 
 STUDY = Study(
     question="What are 35 unlabelled angiograms worth beside 5 labelled ones?",
@@ -14,13 +11,7 @@ STUDY = Study(
     seeds=(0, 1),
     metrics=("Dice", "clDice"),
     mirroring=(False, True),
-    arms={
-        "labelled only": Arm(),
-        "labelled only, twice the steps": Arm(steps=2),
-        "pseudo-labels (maintainers' advice)": Arm(models=ONE, prepare="pseudo_labels"),
-        "DSKD_unlabelled": Arm("nnUNetTrainerDSKD_unlabelled", prepare="unlabelled"),
-        "Distill, one teacher": Arm("nnUNetTrainerDistill", models=ONE, environment=TAUGHT, prepare="unlabelled"),
-        "Distill, three teachers": Arm("nnUNetTrainerDistill", models=THREE, environment=TAUGHT, prepare="unlabelled"),
-        "all labels": Arm(labelled="all"),
-    },
+    steps=1000,
+    iterations=50,
+    arms=arms_with_images(),
 )

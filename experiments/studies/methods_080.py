@@ -1,6 +1,7 @@
 """The published methods, every voxel labelled, on angiograms."""
 
-from driver.definition import Arm, Study
+from arms.methods import arms
+from driver.definition import Study
 
 STUDY = Study(
     question="Does self-distillation help where every voxel is labelled?",
@@ -8,10 +9,5 @@ STUDY = Study(
     metrics=("Dice", "clDice"),
     mirroring=(False, True),
     noise="noise_floor",
-    arms={
-        "nnUNetTrainer": Arm(),
-        "nnUNetTrainerDSKD": Arm("nnUNetTrainerDSKD"),
-        "nnUNetTrainerACWSKD": Arm("nnUNetTrainerACWSKD"),
-        "nnUNetTrainerDSKD_ACW": Arm("nnUNetTrainerDSKD_ACW"),
-    },
+    arms=arms(),
 )

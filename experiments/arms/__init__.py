@@ -1,0 +1,1 @@
+"""The arms that several studies share."""
