@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from nnunet_skd.messages import in_one_line
+
 if TYPE_CHECKING:
     from nnunet_skd.trainer import SelfDistillationTrainer
 
@@ -70,8 +72,7 @@ def read_extra(filename: str) -> tuple[dict | None, str]:
             way_out = f"Copy {best} over it to continue from there"
         else:
             way_out = "Start the training anew"
-        cause = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(f"{filename} is not a complete checkpoint ({cause}). {way_out}.") from error
+        raise ValueError(f"{filename} is not a complete checkpoint ({in_one_line(error)}). {way_out}.") from error
 
 
 def extra_state(trainer: SelfDistillationTrainer) -> dict:

@@ -6,13 +6,13 @@ import os
 import random
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING
 
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from torch import Tensor, nn
 
+from nnunet_skd.messages import in_one_line
 from nnunet_skd.model_checks import (
     CHECKPOINT,
     VARIABLE,
@@ -118,9 +118,9 @@ def _load(folder: Path, trainer: SelfDistillationTrainer) -> list[Member]:
         predictor = nnUNetPredictor(perform_everything_on_device=False, device=torch.device("cpu"), allow_tqdm=False)
         try:
             predictor.initialize_from_trained_model_folder(str(folder), (fold,), CHECKPOINT)
-        except (RuntimeError, OSError, EOFError, KeyError, UnpicklingError) as error:
+        except Exception as error:  # of unpickling, of building a network from the plans, of loading its weights
             raise ValueError(
-                f"{folder}/fold_{fold}/{CHECKPOINT} cannot be loaded ({' '.join(str(error).split())[:200]}). It is "
+                f"{folder}/fold_{fold}/{CHECKPOINT} cannot be loaded ({in_one_line(error)}). It is "
                 f"damaged, its trainer is not known here, or its plans.json was changed since. Train it again."
             ) from error
         network = getattr(predictor.network, "_orig_mod", predictor.network)

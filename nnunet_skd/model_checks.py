@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+
+from nnunet_skd.messages import in_one_line
 
 if TYPE_CHECKING:
     from nnunet_skd.trainer import SelfDistillationTrainer
 
 VARIABLE = "nnUNet_skd_teacher"
 CHECKPOINT = "checkpoint_final.pth"
+_WAY_OUT = f"{VARIABLE} must name a folder that nnUNetv2_train wrote, as nnUNetv2_predict_from_modelfolder -m takes it."
 
 
 def teaching_folds(folder: Path, trainer: SelfDistillationTrainer) -> list[str]:
@@ -63,18 +68,29 @@ def trained_with_deep_supervision(fold_folder: Path) -> bool:
     """Whether a model's side outputs were trained, as nnU-Net's debug.json says. Networks have them in any case."""
     try:
         return json.loads((fold_folder / "debug.json").read_text())["enable_deep_supervision"] == "True"
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
 def _read_json(file: Path) -> dict:
     try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{file} cannot be read ({error}). {VARIABLE} must name a folder that nnUNetv2_train wrote, as "
-            f"nnUNetv2_predict_from_modelfolder -m takes it."
-        ) from error
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{file} cannot be read ({in_one_line(error)}). {_WAY_OUT}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} holds no object with keys. {_WAY_OUT}")
+    return content
+
+
+@contextmanager
+def _at_fault(file: Path) -> Iterator[None]:
+    """Around what reads a file's content: errors mean that it is not in the form that nnU-Net writes."""
+    try:
+        yield
+    except KeyError as error:
+        raise ValueError(f"{file} lacks {error}. {_WAY_OUT}") from error
+    except Exception as error:  # a list in place of an object, null, text in place of a number, a circle
+        raise ValueError(f"{file} is not in nnU-Net's form ({in_one_line(error)}). {_WAY_OUT}") from error
 
 
 def check_model(folder: Path, trainer: SelfDistillationTrainer) -> None:
@@ -84,59 +100,61 @@ def check_model(folder: Path, trainer: SelfDistillationTrainer) -> None:
             f"{folder} would be overwritten by this training, which it is to teach. Copy it under another name that "
             f"ends alike (round1__{'__'.join(folder.name.split('__')[1:])}) and name the copy."
         )
-    dataset_json, plans_json = _read_json(folder / "dataset.json"), _read_json(folder / "plans.json")
-    teacher = PlansManager(plans_json)
+    dataset_file, plans_file = folder / "dataset.json", folder / "plans.json"
+    dataset_json, plans_json = _read_json(dataset_file), _read_json(plans_file)
     name = folder.name.split("__")[-1]
-    if name not in plans_json.get("configurations", ()):
+    with _at_fault(plans_file):
+        teacher = PlansManager(plans_json)
+        known = name in teacher.available_configurations
+    if not known:
         raise ValueError(
             f"{folder} is not named TRAINER__PLANS__CONFIGURATION as nnUNetv2_train names it: {name!r} "
             f"is not a configuration of its plans.json."
         )
-    theirs, ours = teacher.get_configuration(name), trainer.configuration_manager
-    plans = trainer.plans_manager
-    compared = {
-        "dataset": (teacher.dataset_name, plans.dataset_name),
-        "labels": (_labels(dataset_json), _labels(trainer.dataset_json)),
-        "regions_class_order": (
-            dataset_json.get("regions_class_order"),
-            trainer.dataset_json.get("regions_class_order"),
-        ),
-        "channels": (_channels(dataset_json), _channels(trainer.dataset_json)),
-        "dimensions": (len(theirs.patch_size), len(ours.patch_size)),
-        "spacing": (_rounded(theirs.spacing), _rounded(ours.spacing)),
-        "transpose_forward": (list(teacher.transpose_forward), list(plans.transpose_forward)),
-        "normalisation": (theirs.normalization_schemes, ours.normalization_schemes),
-        "use_mask_for_norm": (theirs.use_mask_for_norm, ours.use_mask_for_norm),
-        "previous stage": (theirs.previous_stage_name, ours.previous_stage_name),
-    }
-    if any("CT" in scheme for scheme in ours.normalization_schemes):
-        compared["intensity statistics"] = (
-            teacher.foreground_intensity_properties_per_channel,
-            plans.foreground_intensity_properties_per_channel,
-        )
-    for what, (theirs_value, ours_value) in compared.items():
-        if theirs_value != ours_value:
+    with _at_fault(plans_file):
+        configuration = teacher.get_configuration(name)
+        theirs = _sees(teacher, configuration)
+    with _at_fault(dataset_file):
+        theirs |= _says(dataset_json)
+    ours = _sees(trainer.plans_manager, trainer.configuration_manager) | _says(trainer.dataset_json)
+    for what, value in ours.items():
+        if theirs.get(what) != value:
             raise ValueError(
-                f"{folder} cannot teach the student. They differ in {what}: {theirs_value} there, "
-                f"{ours_value} here. Use a model that was trained on this dataset with plans that preprocess it alike."
+                f"{folder} cannot teach the student. They differ in {what}: {theirs.get(what)} there, {value} here. "
+                f"Use a model that was trained on this dataset with plans that preprocess it alike."
             )
-    strides = np.prod(theirs.pool_op_kernel_sizes, axis=0)
-    if any(n % s for n, s in zip(ours.patch_size, strides, strict=True)):
+    patch = list(trainer.configuration_manager.patch_size)
+    with _at_fault(plans_file):
+        strides = np.prod(configuration.pool_op_kernel_sizes, axis=0).tolist()
+        divisible = all(s >= 1 and n % s == 0 for n, s in zip(patch, strides, strict=True))
+    if not divisible:
         raise ValueError(
-            f"{folder} cannot teach: the student's patch {list(ours.patch_size)} is not "
-            f"divisible by the teacher's strides {strides.tolist()}. Use a model of fewer stages, or another patch."
+            f"{folder} cannot teach: the student's patch {patch} is not divisible by the teacher's strides {strides}. "
+            f"Use a model of fewer stages, or another patch."
         )
 
 
-def _labels(dataset_json: dict) -> dict | list:
-    """The channels of regions lie in their order in dataset.json."""
-    labels = dataset_json.get("labels", {})
-    return list(labels.items()) if dataset_json.get("regions_class_order") else labels
+def _sees(plans: PlansManager, configuration: ConfigurationManager) -> dict:
+    """What decides about the images that a model sees."""
+    sees = {
+        "dataset": plans.dataset_name,
+        "dimensions": len(configuration.patch_size),
+        "spacing": [round(float(s), 4) for s in configuration.spacing],
+        "transpose_forward": list(plans.transpose_forward),
+        "normalisation": configuration.normalization_schemes,
+        "use_mask_for_norm": configuration.use_mask_for_norm,
+        "previous stage": configuration.previous_stage_name,
+    }
+    if any("CT" in scheme for scheme in configuration.normalization_schemes):
+        sees["intensity statistics"] = plans.foreground_intensity_properties_per_channel
+    return sees
 
 
-def _channels(dataset_json: dict) -> dict:
-    return dataset_json.get("channel_names", dataset_json.get("modality"))
-
-
-def _rounded(spacing: list[float]) -> list[float]:
-    return [round(float(s), 4) for s in spacing]
+def _says(dataset_json: dict) -> dict:
+    """What a model's channels mean. Those of regions lie in their order in dataset.json."""
+    order, labels = dataset_json.get("regions_class_order"), dataset_json.get("labels", {})
+    return {
+        "labels": list(labels.items()) if order else labels,
+        "regions_class_order": order,
+        "channels": dataset_json.get("channel_names", dataset_json.get("modality")),
+    }

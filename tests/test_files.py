@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from nnunet_skd.messages import listed
+from nnunet_skd.messages import in_one_line, listed
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.files import new_files, new_folder, require_folder, scratch_folder, write_file
 
@@ -106,3 +106,8 @@ def test_long_lists_are_cut_short():
     assert listed("abc") == "a, b, c"
     assert listed(range(4), most=3) == "0, 1, 2 and 1 more"
     assert listed("abc", most=2, between="\n") == "a\nb and 1 more"
+
+
+def test_an_error_in_one_line():
+    assert in_one_line(ValueError("one\n  two\n")) == "one two" and in_one_line(EOFError()) == "EOFError"
+    assert in_one_line("long " * 100, 9) == "long long"

@@ -15,7 +15,7 @@ from nnunetv2.training.nnUNetTrainer.variants.network_architecture.nnUNetTrainer
 from toy import make_batch, make_trainer, run_epoch, save_as_of_this_epoch
 from toy_data import LABELLED, with_data
 
-from nnunet_skd.model_checks import VARIABLE
+from nnunet_skd.model_checks import VARIABLE, check_model
 from nnunet_skd.trainers.nnUNetTrainerDistill import nnUNetTrainerDistill
 
 pytestmark = pytest.mark.usefixtures("nnunet_env")
@@ -224,9 +224,11 @@ def configuration(**values):
             strides=[[1, 1], [2, 2], [3, 3]]), r"patch \[32, 32\] is not divisible by the teacher's strides \[6, 6\]"),
         ("plans.json", lambda p: p["configurations"]["2d"]["architecture"]["arch_kwargs"].update(
             features_per_stage=[8, 8, 8]), "cannot be loaded .*size mismatch.*plans.json was changed"),
+        ("plans.json", lambda p: p["configurations"]["2d"]["architecture"]["arch_kwargs"].update(
+            kernel_sizes=None), "cannot be loaded .*plans.json was changed"),
     ],
     ids=["labels", "channels", "spacing", "normalisation", "mask", "dataset", "axes", "name", "strides",
-         "changed plans"],
+         "changed plans", "plans of no network"],
 )  # fmt: skip
 def test_refuses_a_model_that_differs(file, changes, match, monkeypatch):
     folder = finish()
@@ -252,6 +254,56 @@ def test_refuses_what_is_no_model(tmp_path, monkeypatch):
     way_out = "must name a folder that nnUNetv2_train wrote"
     refusal(way_out, tmp_path / "nowhere", monkeypatch=monkeypatch)
     refusal(way_out, finish() / "fold_0", monkeypatch=monkeypatch)
+
+
+WRONG = [None, [], {}, "text", 0, [None], {"a": None}]
+
+
+@pytest.mark.parametrize("name", ["plans.json", "dataset.json"])
+def test_a_file_of_another_shape_is_refused_in_one_line_that_names_it_or_what_differs(name, monkeypatch):
+    """Each key missing or of another type; what the comparison does not need may pass."""
+    folder = finish()
+    file, trainer = folder / name, student(folder, monkeypatch=monkeypatch)
+    content = json.loads(file.read_text())
+    changed = [b"", b"[" * 100000, b'"\xff"', *(json.dumps(value).encode() for value in WRONG if value != {})]
+    for *above, last in places(content):
+        for value in (..., *WRONG):
+            copy = json.loads(json.dumps(content))
+            at = copy
+            for key in above:
+                at = at[key]
+            if value is ...:
+                del at[last]
+            else:
+                at[last] = value
+            changed.append(json.dumps(copy).encode())
+    refused = 0
+    for text in changed:
+        file.write_bytes(text)
+        try:
+            check_model(folder, trainer)
+        except ValueError as error:
+            said = str(error)
+            assert str(folder) in said and "\n" not in said and len(said) < 2000
+            assert any(what in said for what in (name, "differ in", "strides")), said
+            refused += 1
+    assert refused > 50
+
+
+def places(content, above=()):
+    """Every key, and the first entry of each list."""
+    for key, value in content.items() if isinstance(content, dict) else enumerate(content[:1]):
+        yield (*above, key)
+        if isinstance(value, (dict, list)):
+            yield from places(value, (*above, key))
+
+
+@pytest.mark.parametrize("content", [b"[]", b'{"enable_deep_supervision": null}', b"\xff"])
+def test_a_damaged_debug_json_means_no_trained_side_outputs(content, monkeypatch):
+    folder = finish(stages=4)
+    (folder / "fold_0" / "debug.json").write_bytes(content)
+    trainer = taught(folder, stages=4, monkeypatch=monkeypatch)
+    assert [z is not None for z in trainer.teacher(make_batch(trainer)["data"])] == [True, False, False]
 
 
 @pytest.mark.parametrize("fold", [0, "all"])
