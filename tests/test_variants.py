@@ -57,11 +57,9 @@ def test_hard_targets_change_one_setting_of_distill():
 
 
 def test_the_full_resolution_weighs_one_more(nnunet_env):
-    weights = [
-        initialized(cls, patch=16).loss.weight_factors
-        for cls in (nnUNetTrainer, variants.nnUNetTrainer_full_resolution)
-    ]
-    assert np.subtract(*reversed(weights)).tolist() == [1.0, *[0.0] * (len(weights[0]) - 1)]
+    trainers = (variants.nnUNetTrainer_full_resolution, nnUNetTrainer)
+    ours, stock = (initialized(trainer, patch=16).loss.weight_factors for trainer in trainers)
+    assert np.subtract(ours, stock) == pytest.approx([1.0] + [0.0] * (len(stock) - 1))
 
 
 def test_variants_are_ordinary_classes():
