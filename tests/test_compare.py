@@ -232,9 +232,9 @@ def test_other_metrics_are_computed_and_agree_with_summary_json(results):
 
 
 def test_metrics_know_their_direction_and_unit(results):
-    metrics = read(metrics=["HD95", "b0_error", "NSD"], folds=[0], num_processes=1).metrics
-    assert [m.higher_is_better for m in metrics.values()] == [False, False, True]
-    assert [m.unit for m in metrics.values()] == [" pixel", "", ""]
+    metrics = read(metrics=["HD95", "HD95_voxel", "b0_error", "NSD"], folds=[0], num_processes=1).metrics
+    assert [m.higher_is_better for m in metrics.values()] == [False, False, False, True]
+    assert [m.unit for m in metrics.values()] == [" pixel", " pixel", "", ""]
 
 
 def test_arms_may_differ_in_plans(results):

@@ -92,9 +92,9 @@ def test_spacing_comes_from_the_files(tmp_path):
         _write(tmp_path / name / "x.nii.gz", array, spacing=(0.5, 0.5, 3.0))  # SimpleITK's order: x, y, z
     dataset_json = {"labels": {"background": 0, "box": 1}, "file_ending": ".nii.gz"}
     frame = evaluate_folders(
-        tmp_path / "reference", tmp_path / "prediction", dataset_json, num_processes=1, metrics=["HD95"]
+        tmp_path / "reference", tmp_path / "prediction", dataset_json, num_processes=1, metrics=["HD95_voxel", "HD95"]
     )
-    assert frame["HD95"].item() == pytest.approx(3)
+    assert frame["HD95"].item() == frame["HD95_voxel"].item() == pytest.approx(3)
 
 
 def test_png_is_measured_in_pixels(tmp_path):

@@ -611,15 +611,18 @@ def test_a_page_is_filled_between_its_markers(tmp_path, monkeypatch):
             fill(broken, results)
 
 
-def test_several_classes_and_millimetres(tmp_path):
-    study = small_study(metrics=("HD95", "Dice"), seeds=(0,))
+@pytest.mark.parametrize("metric", ["HD95", "HD95_voxel"])
+def test_several_classes_and_millimetres(metric, tmp_path):
+    study = small_study(metrics=(metric, "Dice"), seeds=(0,))
     arms = {"stock": np.full((1, 1, 3), 10.04), "ours": np.full((1, 1, 3), 8.0)}
-    rows = rows_of_arms(arms, "HD95").assign(Dice=0.5)
-    pd.concat([rows, rows.assign(label="organ", HD95=rows["HD95"] + 2)]).to_csv(tmp_path / "toy.csv", index=False)
+    rows = rows_of_arms(arms, metric).assign(Dice=0.5)
+    pd.concat([rows, rows.assign(label="organ", **{metric: rows[metric] + 2})]).to_csv(
+        tmp_path / "toy.csv", index=False
+    )
     tables = study_tables("toy", study, tmp_path)
     assert "| ours | 1 | 9.0 | -2.0 [-2.0, -2.0] | 0.250 | noise unknown | 0.500 | +0.000 [+0.000, +0.000] |" in tables
     assert "misses a class" not in tables
-    assert "| HD95 without mirroring | vessel | organ |" in tables and "| stock | 10.0 | 12.0 |" in tables
+    assert f"| {metric} without mirroring | vessel | organ |" in tables and "| stock | 10.0 | 12.0 |" in tables
 
 
 def test_tables_refuse_what_they_cannot_stand_on(tmp_path, monkeypatch):

@@ -140,7 +140,7 @@ def _markdown(header: list[str], lines: list[list[str]]) -> str:
 def _digits(metric: str) -> int:
     if metric in CALIBRATION:
         return 4
-    return 1 if metric in ("HD95", "b0_error") else 2 if metric == "ASD" else 3
+    return 1 if metric in ("HD95", "HD95_voxel", "b0_error") else 2 if metric == "ASD" else 3
 
 
 def _number(value: float, metric: str) -> str:

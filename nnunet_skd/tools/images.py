@@ -4,10 +4,11 @@ ITK reads what is missing at a file's end as zeros, and NaN and infinite values 
 """
 
 import contextlib
+import errno
 import gzip
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import nibabel
@@ -17,6 +18,7 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from nnunet_skd.messages import first_line
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.files import written_by_a_library
 
 _NIFTI = (".nii", ".nii.gz")
 _GIPL_HEADER = 256  # bytes
@@ -105,6 +107,21 @@ def read_segmentation(reader: type[BaseReaderWriter], file: Path) -> tuple[np.nd
         return reader().read_seg(str(file))
     except Exception as error:  # each file format's library has errors of its own
         raise UnreadableImage(file, error) from error
+
+
+@contextlib.contextmanager
+def written_whole(file: Path) -> Iterator[None]:
+    """Around a library that writes an image: ITK may say nothing where the disk is full, and leave half a file.
+
+    Raises:
+        OSError: the file is not whole.
+    """
+    with written_by_a_library(file):
+        yield
+    try:
+        require_whole(file)
+    except UnreadableImage as error:
+        raise OSError(errno.EIO, f"it cannot be written: {error.reason}", str(file)) from error
 
 
 def _missing_in_nifti(file: Path) -> int:

@@ -9,7 +9,10 @@ import shutil
 import struct
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 Damage = Callable[[Path], None]
 VALUES = (
@@ -62,6 +65,46 @@ def _damages(file: Path) -> Iterator[tuple]:
                 changed = bytearray(whole)
                 struct.pack_into(form, changed, offset, value)
                 yield f"header at {offset} is {value}", _content(gzip.compress(bytes(changed)))
+    elif file.suffix == ".npz":
+        with np.load(file) as arrays:
+            yield from _of_arrays(dict(arrays), lambda path, content: np.savez(path, **content))
+    elif file.suffix == ".h5":
+        import h5py
+
+        with h5py.File(file) as arrays:
+            yield from _of_arrays({name: values[()] for name, values in arrays.items()}, _write_h5)
+
+
+def _of_arrays(arrays: dict[str, np.ndarray], write: Callable[[Path, dict], object]) -> Iterator[tuple]:
+    for name, whole in arrays.items():
+        lost = {key: values for key, values in arrays.items() if key != name}
+        yield f"without {name}", partial(write, content=lost)
+        others = {
+            "a number": np.array(1.0),
+            "text": np.array(b"text"),
+            "texts": np.full(whole.shape, b"text"),
+            "empty": whole[:0],
+            "flat": whole.ravel(),
+            "one row less": whole[1:],
+            "an axis more": whole[None],
+            "nan": np.full_like(whole, np.nan),
+            "infinite": np.full_like(whole, np.inf),
+            "1e30": np.full_like(whole, 1e30),
+            "-1": np.full_like(whole, -1),
+            "1.5": np.full_like(whole, 1.5),
+            "complex": whole + 1j,
+            "true": whole > 0,
+        }
+        for what, values in others.items():
+            yield f"{name} is {what}", partial(write, content=arrays | {name: values})
+
+
+def _write_h5(path: Path, content: dict[str, np.ndarray]) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        for name, values in content.items():
+            file[name] = values
 
 
 def _of_json(content: object) -> Iterator[tuple]:

@@ -1,23 +1,28 @@
 """For each command: a small input that it takes, and the files that it reads."""
 
 import json
+import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pytest
 import SimpleITK as sitk
-from test_convert import arcade
+import test_convert as published
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from test_export import trained_model
 from test_unlabelled_command import Toy, save_case
 from toy import DATASET, toy_dataset_json, toy_plans
 
+from nnunet_skd.tools.convert.datasets import btcv, dca1, flare22, synapse, xcad
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.install.discovery import trainers_folder
+from nnunet_skd.tools.install.discovery import SHIM_PACKAGE, shim_files, trainers_folder
 
 LABELS = {"labels": {"background": 0, "a": 1, "b": 2}, "channel_names": {"0": "CT"}, "file_ending": ".nii.gz"}
 
 SOME = "preprocessor failed on some cases"
+UNPAIRED = ("no image for this", "no reference for this", "the same name or number", ": missing", "was published")
 ARMS = ("no reference segmentation for", "the arms hold different cases", "between the arms' validations")
 
 
@@ -129,13 +134,139 @@ def unlabelled_list(env: Path, _) -> Scene:
     return Scene(["unlabelled", "-d", DATASET, "--list", "-c", "2d"], [record])
 
 
+def export_onnx(env: Path, patch) -> Scene:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+
+    def write(_, file: Path, *__) -> None:  # for the real one see test_full_disk.py: it takes seconds
+        file.write_bytes(bytes(5000))
+        _reached()
+
+    patch.setattr("nnunet_skd.tools.export.to_onnx.write_onnx", write)
+    scene = export(env, patch)
+    return Scene(
+        ["export", "-m", scene.read[0].parent, "-f", 0, "--onnx", env / "out.onnx"],
+        scene.read,
+        scene.images,
+        "--onnx",
+        scene.instead,
+    )
+
+
+def speed(env: Path, _) -> Scene:
+    model = trained_model(nnUNetTrainer)
+    files = [model / name for name in ("plans.json", "dataset.json", "fold_0/checkpoint_final.pth")]
+    for case in range(2):
+        files.append(_segmentation(env / "images" / f"c{case}_0000.nii.gz", case))
+        files.append(_segmentation(env / "labels" / f"c{case}.nii.gz", case))
+    arguments = ["speed", "--arms", f"one={model}@nomirror", "--images", env / "images", "--ref", env / "labels"]
+    arguments += ["-device", "cpu", "-np", 1, "-o", env / "out"]
+    return Scene(arguments, files[:5], files[2:5], "-o", ("has no reference for", "cannot predict"))
+
+
+def register(env: Path, patch) -> Scene:
+    return _registered(env, patch, ["register"])
+
+
+def unregister(env: Path, patch) -> Scene:
+    return _registered(env, patch, ["register", "--remove"])
+
+
+def _registered(env: Path, patch, arguments: list) -> Scene:
+    """nnunetv2's folder is another one, so that a killed test leaves nothing in the real one."""
+    folder = env / SHIM_PACKAGE
+    patch.setattr("nnunet_skd.tools.install.discovery.shim_folder", lambda: folder)
+    patch.setattr("nnunet_skd.tools.install.register.shim_folder", lambda: folder)
+    folder.mkdir()
+    for file, text in shim_files().items():
+        file.write_text(text and f"# by an earlier version\n{text}")
+    return Scene(arguments, list(shim_files()), instead=(SHIM_PACKAGE,))
+
+
 def convert_arcade(env: Path, _) -> Scene:
-    arcade(env / "source")
+    published.arcade(env / "source")
     annotations = next((env / "source").rglob("test/annotations/*.json"))
     image = sorted((env / "source").rglob("train/images/*.png"))[0]
     return Scene(
         ["convert", "arcade", env / "source", "-d", 84], [annotations, image], [image], instead=("0 json files",)
     )
+
+
+def convert_arcade_segments(env: Path, _) -> Scene:
+    published.arcade(env / "source")
+    annotations = next((env / "source").rglob("train/annotations/*.json"))
+    arguments = ["convert", "arcade", env / "source", "-d", 84, "--segments"]
+    return Scene(arguments, [annotations], instead=("0 json files",))
+
+
+def convert_dca1(env: Path, patch) -> Scene:
+    patch.setattr(dca1, "PUBLISHED", 4)
+    patch.setattr(dca1, "TRAIN", 3)
+    source = published.dca1(env / "source", range(1, 5))
+    files = [source / "1.pgm", source / "4_gt.pgm"]
+    return Scene(["convert", "dca1", source, "-d", 82], files, files, instead=("dca1_00", *UNPAIRED))
+
+
+def convert_zip(env: Path, patch) -> Scene:
+    source = convert_dca1(env, patch).arguments[2]
+    archive = published.zipped(source, env / "DCA1.zip")
+    return Scene(["convert", "dca1", archive, "-d", 82], [archive], [archive], instead=("no files at all",))
+
+
+def convert_tar(env: Path, patch) -> Scene:
+    source = convert_dca1(env, patch).arguments[2]
+    archive = env / "DCA1.tar.gz"
+    with tarfile.open(archive, "w:gz") as opened:
+        opened.add(source, source.name)
+    return Scene(["convert", "dca1", archive, "-d", 82], [archive], [archive], instead=("no files at all",))
+
+
+def convert_xcad(env: Path, patch) -> Scene:
+    patch.setattr(xcad, "PUBLISHED", 2)
+    for name in ("1_36.png", "2_36.png"):
+        published.save(env / "XCAD" / "test" / "images" / name, published.grey())
+        published.save(env / "XCAD" / "test" / "masks" / name, published.vessel())
+    files = [env / "XCAD" / "test" / "images" / "1_36.png", env / "XCAD" / "test" / "masks" / "2_36.png"]
+    return Scene(["convert", "xcad", env / "XCAD", "-d", 83], files, files[:1], instead=("xcad_", *UNPAIRED))
+
+
+def _few_scans(patch) -> None:
+    for module in (btcv, synapse):
+        patch.setattr(module, "TRAIN", {5, 6})
+        patch.setattr(module, "TEST", {1})
+
+
+def convert_synapse(env: Path, patch) -> Scene:
+    _few_scans(patch)
+    published.synapse(env / "Synapse")  # skips where h5py is missing
+    files = [
+        env / "Synapse" / "train_npz" / "case0005_slice001.npz",
+        env / "Synapse" / "test_vol_h5" / "case0001.npy.h5",
+    ]
+    return Scene(["convert", "synapse", env / "Synapse", "-d", 87], files, files, instead=("case000", *UNPAIRED))
+
+
+def convert_btcv(env: Path, patch) -> Scene:
+    _few_scans(patch)
+    source = published.btcv(env / "RawData")
+    files = [source / "Training" / "img" / "img0005.nii.gz", source / "Training" / "label" / "label0001.nii.gz"]
+    return Scene(["convert", "btcv", source, "-d", 88], files, files, instead=UNPAIRED)
+
+
+def convert_flare22(env: Path, patch) -> Scene:
+    patch.setattr(flare22, "PUBLISHED", 2)
+    patch.setattr(flare22, "TEST", {2})
+    files = []
+    for case in ("FLARE22_Tr_0001", "FLARE22_Tr_0002"):
+        files.append(_segmentation(env / "FLARE" / "images" / f"{case}_0000.nii.gz", 1))
+        files.append(_segmentation(env / "FLARE" / "labels" / f"{case}.nii.gz"))
+    return Scene(["convert", "flare22", env / "FLARE", "-d", 89], files[1:3], files[1:3], instead=UNPAIRED)
+
+
+def convert_m2caiseg(env: Path, _) -> Scene:
+    source = published.m2caiseg(env / "m2")
+    files = [source / "test" / "images" / "v_4.jpg", source / "trainval" / "groundtruth" / "v_3_gt.png"]
+    return Scene(["convert", "m2caiseg", source, "-d", 90], files, files[:1], instead=UNPAIRED)
 
 
 def demo_data(env: Path, patch) -> Scene:
@@ -192,5 +323,7 @@ SCENES: dict[str, Callable[[Path, object], Scene]] = {
     for scene in (
         *(evaluate, compare_predictions, compare_trained, compact, bench, export, distill, unlabelled),
         *(unlabelled_list, convert_arcade, demo_data, demo_folders, demo_continued, doctor),
+        *(export_onnx, speed, register, unregister, convert_arcade_segments, convert_dca1, convert_zip, convert_tar),
+        *(convert_xcad, convert_synapse, convert_btcv, convert_flare22, convert_m2caiseg),
     )
 }

@@ -17,9 +17,10 @@ from nnunet_skd.tools.compare.values import SUMMARY_METRICS, evaluated_values, s
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.calibration import CALIBRATION
 from nnunet_skd.tools.evaluate.folders import known_metrics
+from nnunet_skd.tools.evaluate.metrics import VOXEL_HD95
 from nnunet_skd.tools.files import require_folder
 
-DISTANCES = ("HD95", "ASD")
+DISTANCES = ("HD95", VOXEL_HD95, "ASD")
 LOWER_IS_BETTER = (*DISTANCES, "b0_error", *CALIBRATION)
 TWO_DECIMALS = (*DISTANCES, "b0_error")
 

@@ -46,7 +46,7 @@ def same_dataset(models: Sequence[Path]) -> dict:
     Raises:
         BadInput: models of different datasets or labels, or without readable plans.json and dataset.json.
     """
-    contents = [read_dataset_json(model / "dataset.json") for model in models]
+    contents = [read_dataset_json(model / "dataset.json", channels=True) for model in models]
     datasets = [
         (read_plans(model / "plans.json")["dataset_name"], content["labels"])
         for model, content in zip(models, contents, strict=True)

@@ -2,8 +2,6 @@
 
 import importlib
 import re
-import shutil
-from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,7 +14,7 @@ from nnunet_skd.tools.convert.archives import unpack
 from nnunet_skd.tools.convert.common import Files, Found
 from nnunet_skd.tools.convert.dataset import name_cases, refusal, write_dataset
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.files import new_folder, scratch_folder
+from nnunet_skd.tools.files import missing_folders, new_folder, remove_empty, scratch_folder, write_file
 
 DATASETS = {
     "dca1": "coronary angiograms, vessel masks",
@@ -120,9 +118,12 @@ def _give_split_to_nnunet(target: Path) -> None:
     """
     split, for_nnunet = target / "splits_final.json", _split_for_nnunet(target)
     if split.exists() and for_nnunet is not None:
-        with suppress(OSError):
+        made = missing_folders(for_nnunet.parent)
+        try:
             for_nnunet.parent.mkdir(parents=True)
-            shutil.copyfile(split, for_nnunet)
+            write_file(for_nnunet, split.read_bytes())  # half a split would stop nnU-Net
+        except OSError:
+            remove_empty(made)
 
 
 def _split_for_nnunet(target: Path) -> Path | None:

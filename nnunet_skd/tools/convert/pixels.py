@@ -10,8 +10,7 @@ from PIL import Image
 
 from nnunet_skd.messages import listed
 from nnunet_skd.tools.convert.common import BadCase, Written
-from nnunet_skd.tools.files import written_by_a_library
-from nnunet_skd.tools.images import UnreadableImage, read_images, require_finite, require_whole
+from nnunet_skd.tools.images import UnreadableImage, read_images, require_finite, require_whole, written_whole
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -103,9 +102,8 @@ def write_nifti(image: Path, label: Path, known: dict[str, int], image_path: Pat
 
 
 def _write_nifti(image: sitk.Image, path: Path) -> None:
-    with written_by_a_library(path):
+    with written_whole(path):
         sitk.WriteImage(image, str(path))
-    require_whole(path)  # ITK may leave it at half a file where the disk is full
 
 
 def _read_nifti(path: Path) -> tuple[np.ndarray, dict]:

@@ -20,7 +20,7 @@ from nnunet_skd.messages import listed
 from nnunet_skd.tools.demo.data import hold_out, link, refuse_few
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.files import new_folder, require_folder
-from nnunet_skd.tools.images import read_images, read_segmentation
+from nnunet_skd.tools.images import read_images, read_segmentation, written_whole
 
 FOLDERS_DATASET = "Dataset900_Folders"
 # Longest first, so that .nii.gz is not taken for something else.
@@ -78,7 +78,8 @@ def pair_folders(images: str | Path, masks: str | Path, raw_folder: str | Path) 
                     properties = read_images(image_reader, [image])[1]
                     segmentation = read_segmentation(mask_reader, mask)[0][0]
                     target.parent.mkdir(exist_ok=True)
-                    image_reader().write_seg(np.minimum(segmentation, highest), str(target), properties)
+                    with written_whole(target):
+                        image_reader().write_seg(np.minimum(segmentation, highest), str(target), properties)
                 else:
                     link(mask, target)
         channels = CHANNEL_NAMES.get(checked.channels) or [f"channel {i}" for i in range(checked.channels)]

@@ -65,8 +65,6 @@ def run(args: argparse.Namespace) -> int:
         print(f"Student: {args.configuration}, fold {args.f}, {_unlabelled(student)}")
     except ValueError as error:
         raise BadInput(str(error)) from error
-    except KeyError as error:
-        raise BadInput(f"{folder / 'plans.json'}: its network has no {error}, so that it cannot teach") from error
     train = ["nnUNetv2_train", args.d, args.configuration, args.f, "-tr", args.tr, "-p", args.p]
     train += ["-device", args.device] * (args.device != "cuda") + ["--c"] * args.continued + ["--npz"] * args.npz
     teachers = {VARIABLE: os.pathsep.join(map(str, folders))} if folders else {}
@@ -94,7 +92,13 @@ def _student(args: argparse.Namespace) -> SimpleNamespace:
     splits = file.parent / "splits_final.json"
     remedy = "Restore it, or remove it, and nnU-Net makes a new one"
     folds = read_json(splits, [{"train": [TEXT], "val": [TEXT]}], remedy) if splits.is_file() else []
-    validation = folds[int(args.f)]["val"] if args.f != "all" and int(args.f) < len(folds) else []
+    number = len(folds) if splits.is_file() else 5  # nnU-Net makes as many in the first training
+    if args.f != "all" and int(args.f) >= number:
+        raise BadInput(
+            f"there is no fold {args.f}: {splits} holds {number}, counted from 0. nnU-Net would draw other validation "
+            f"cases, which the teacher may have seen. Choose one of them, or all"
+        )
+    validation = folds[int(args.f)]["val"] if args.f != "all" and folds else []
     return SimpleNamespace(
         plans_manager=plans,
         configuration_manager=plans.get_configuration(args.configuration),

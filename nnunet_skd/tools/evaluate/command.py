@@ -16,6 +16,11 @@ come from dataset.json, as in nnU-Net. Metrics of a class (or region):
   clDice      Dice of the centrelines; made for vessels and other tubes
   b0_error    |components of the prediction - components of the reference|, 8 neighbours in 2D, 26 in 3D
 
+Only if asked for with --metrics, for comparison with numbers of other tools:
+
+  HD95_voxel  95th percentile of the distances between border voxels, both directions pooled, in mm, as MedPy's hd95
+              defines it (MONAI and MetricsReloaded take the larger of the two directions instead)
+
 From nnU-Net's probabilities (CASE.npz beside the prediction: nnUNetv2_predict --save_probabilities, nnUNetv2_train
 --npz), and only if asked for with --metrics; lower is better:
 
@@ -29,14 +34,14 @@ one value for all classes, which has a row of its own ('all classes'; Brier from
 
 Distances use the spacing in the files. Images without spacing (png, bmp, 2D tif) give distances in pixels. Distances
 are measured between surface meshes, whereas most tools count voxels: with thick slices HD95 differs (3.18 against 4.05
-mm at a spacing of 5, 0.5 and 0.8 mm), and ASD and NSD differ where errors are as small as a voxel. Evaluate both sides
-of a comparison with the same tool.
+mm at a spacing of 5, 0.5 and 0.8 mm), and ASD and NSD differ where errors are as small as a voxel. HD95_voxel counts
+voxels. Evaluate both sides of a comparison with the same tool.
 
 Conventions. A class that neither file holds has no value (nan), except for specificity and accuracy. If only one file
-holds it, Dice, IoU, NSD and clDice are 0, and HD95 and ASD have no value (nan). The column n says in how many cases a
-metric has a value, so check it before you compare mean distances. Voxels with the ignore label in the reference are
-left out; surface and topology metrics treat them as background in both files, which is of little use if the reference
-consists of scribbles.
+holds it, Dice, IoU, NSD and clDice are 0, and HD95, HD95_voxel and ASD have no value (nan). The column n says in how
+many cases a metric has a value, so check it before you compare mean distances. Voxels with the ignore label in the
+reference are left out; surface and topology metrics treat them as background in both files, which is of little use if
+the reference consists of scribbles.
 
 The summary holds mean, standard deviation (n - 1) and 95 % bootstrap interval over cases, per class. 'foreground mean'
 is the mean of the class means, as in nnU-Net's summary.json; its standard deviation and n are those of each case's mean
@@ -85,7 +90,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--metrics",
         nargs="+",
         metavar="NAME",
-        help=f"one or more of {', '.join(ALL_METRICS)} (default: all but ECE and Brier; distances "
+        help=f"one or more of {', '.join(ALL_METRICS)} (default: all but HD95_voxel, ECE and Brier; distances "
         "and clDice take the most time)",
     )
     parser.add_argument(

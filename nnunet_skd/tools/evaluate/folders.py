@@ -20,11 +20,11 @@ from nnunet_skd.tools.cases import load_dataset_json, reader_class
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.calibration import CALIBRATION, probabilities_file
 from nnunet_skd.tools.evaluate.case import Case, evaluate_case
-from nnunet_skd.tools.evaluate.metrics import METRICS
+from nnunet_skd.tools.evaluate.metrics import METRICS, VOXEL_HD95
 from nnunet_skd.tools.files import require_folder
 
 TOLERANCE = 1.0
-ALL_METRICS = METRICS + CALIBRATION
+ALL_METRICS = (*METRICS, VOXEL_HD95, *CALIBRATION)
 
 
 def evaluate_folders(
@@ -45,8 +45,8 @@ def evaluate_folders(
         dataset_json: content or path of dataset.json.
         num_processes: cases at the same time; 1 works in this process. More than one needs, as every use of
             multiprocessing with "spawn" does, a script that guards its start with ``if __name__ == "__main__"``.
-        metrics: names out of ``ALL_METRICS``; by default all that need no probabilities. Overlap alone takes little
-            more time than reading.
+        metrics: names out of ``ALL_METRICS``; by default ``METRICS``. Overlap alone takes little more time than
+            reading.
         tolerance: of the NSD, in mm (pixels for images without spacing).
         chill: leave out reference cases without prediction instead of refusing them.
 

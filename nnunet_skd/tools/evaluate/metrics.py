@@ -3,8 +3,8 @@
 Every function takes two boolean arrays of equal shape, 2D or 3D. One rule for empty masks, which is nnU-Net's:
 
 * neither mask holds the class: nothing to measure, nan;
-* one of them does: the scores (Dice, IoU, NSD, clDice) are 0; HD95 and ASD are nan, because no number of millimetres is
-  right; sensitivity without reference and precision without prediction are nan (0 / 0).
+* one of them does: the scores (Dice, IoU, NSD, clDice) are 0; HD95, HD95_voxel and ASD are nan, because no number of
+  millimetres is right; sensitivity without reference and precision without prediction are nan (0 / 0).
 """
 
 from collections.abc import Sequence
@@ -20,6 +20,7 @@ OVERLAP = ("Dice", "IoU", "Sensitivity", "Specificity", "Precision", "Accuracy")
 SURFACE = ("HD95", "ASD", "NSD")
 TOPOLOGY = ("clDice", "b0_error")
 METRICS = OVERLAP + SURFACE + TOPOLOGY
+VOXEL_HD95 = "HD95_voxel"  # only where it is asked for: it repeats HD95 as other tools count it
 # Pixels and voxels that touch at a corner are one object: a thin oblique vessel must not fall into pieces.
 _FULL_CONNECTIVITY = {2: 8, 3: 26}
 # The surface of a binary mask runs half-way between the voxel centres inside and outside.
@@ -44,15 +45,15 @@ def mask_metrics(
         valid: (spatial) bool, False where nobody knows the truth (ignore label). Overlap leaves these voxels out;
             surface and topology, which need whole objects, take them as background in both masks.
         tolerance: of the NSD, in mm.
-        metrics: names out of ``METRICS``; what is not asked for is not computed.
+        metrics: names out of ``METRICS``, and ``VOXEL_HD95``; what is not asked for is not computed.
 
     Returns:
-        {name: value} in the order of ``METRICS``.
+        {name: value} in the order of ``METRICS``, ``VOXEL_HD95`` last.
     """
     values = {}
     if set(metrics) & set(OVERLAP):
         values |= overlap(reference, prediction, valid)
-    if set(metrics) & {*SURFACE, *TOPOLOGY}:
+    if set(metrics) & {*SURFACE, *TOPOLOGY, VOXEL_HD95}:
         if valid is not None:
             reference, prediction = reference & valid, prediction & valid
         reference, prediction = _crop(reference, prediction)
@@ -62,7 +63,9 @@ def mask_metrics(
             values["clDice"] = cldice(reference, prediction)
         if "b0_error" in metrics:
             values["b0_error"] = b0_error(reference, prediction)
-    return {name: float(values[name]) for name in METRICS if name in metrics}
+        if VOXEL_HD95 in metrics:
+            values[VOXEL_HD95] = voxel_hd95(reference, prediction, spacing)
+    return {name: float(values[name]) for name in (*METRICS, VOXEL_HD95) if name in metrics}
 
 
 def overlap(reference: np.ndarray, prediction: np.ndarray, valid: np.ndarray | None = None) -> dict[str, float]:
@@ -126,6 +129,34 @@ def surface_metrics(
         "ASD": np.average(distances, weights=sizes),
         "NSD": sizes[within].sum() / sizes.sum(),
     }
+
+
+def voxel_hd95(reference: np.ndarray, prediction: np.ndarray, spacing: Sequence[float]) -> float:
+    """HD95 from border voxels, as MedPy's ``hd95`` defines it: for comparison with what other tools report.
+
+    A border voxel belongs to the mask and has a neighbour across one of its faces that does not; beyond the image
+    everything is outside. The distances, in mm, run from the centre of each border voxel to the nearest centre of the
+    other mask's; the result is the 95th percentile (linear between two values) of both directions pooled. MONAI and
+    MetricsReloaded take the larger of the two directions' percentiles instead.
+
+    Each border voxel counts the same whatever surface it stands for, and no distance is below a voxel: with thick
+    slices :func:`surface_metrics` is the better measure.
+
+    Args:
+        reference: (spatial) bool, 2D or 3D.
+        prediction: (spatial) bool.
+        spacing: size of a voxel per axis, in mm.
+
+    Returns:
+        nan where one of the masks is empty.
+    """
+    if not reference.any() or not prediction.any():
+        return np.nan
+    border_r, border_p = (
+        np.argwhere(mask & ~ndimage.binary_erosion(mask)) * np.asarray(spacing) for mask in (reference, prediction)
+    )
+    distances = [KDTree(border_p).query(border_r)[0], KDTree(border_r).query(border_p)[0]]
+    return float(np.percentile(np.concatenate(distances), 95))
 
 
 def cldice(reference: np.ndarray, prediction: np.ndarray) -> float:

@@ -60,7 +60,10 @@ def shim_files() -> dict[Path, str]:
 
 def is_registered() -> bool:
     """Whether the shim is there, and is the one of this version."""
-    return all(path.is_file() and path.read_text() == text for path, text in shim_files().items())
+    return all(
+        path.is_file() and path.read_text(encoding="utf-8", errors="replace") == text
+        for path, text in shim_files().items()
+    )
 
 
 def folders_on_variable() -> list[Path]:

@@ -13,7 +13,9 @@ nnU-Net before 2.8 does not read that variable: there, this command is the only 
 """
 
 import argparse
+import errno
 import shutil
+from pathlib import Path
 
 from nnunet_skd.compat import READS_EXT_TRAINER
 from nnunet_skd.tools.errors import BadInput
@@ -48,16 +50,18 @@ def register() -> bool:
         False where it was already there.
 
     Raises:
-        BadInput: the folder is a link, or nnunetv2 is read-only; the message says what to use instead.
+        BadInput: the folder or a file in it is a link, or nnunetv2 is read-only; the message says what to use instead.
     """
     if is_registered():
         return False
-    _refuse_link()
+    _refuse_links(shim_folder(), *shim_files())
     try:
         shim_folder().mkdir(exist_ok=True)
         for path, text in shim_files().items():
             write_file(path, text)  # half a module would break every -tr
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # a full disk is nothing to go around
+            raise
         instead = f"Use the environment variable instead:\n{export_line()}"
         if not READS_EXT_TRAINER:
             instead = f"{without_variable()}. Install nnunetv2 into an environment of your own, or upgrade it"
@@ -74,7 +78,7 @@ def remove() -> bool:
     Raises:
         BadInput: the folder is a link, or cannot be removed.
     """
-    _refuse_link()
+    _refuse_links(shim_folder())
     if not shim_folder().is_dir():
         return False
     try:
@@ -84,6 +88,7 @@ def remove() -> bool:
     return True
 
 
-def _refuse_link() -> None:
-    if shim_folder().is_symlink():
-        raise BadInput(f"{shim_folder()} is a link, which this command did not make. Remove it: rm {shim_folder()}")
+def _refuse_links(*paths: Path) -> None:
+    for path in paths:
+        if path.is_symlink():
+            raise BadInput(f"{path} is a link, which this command did not make. Remove it: rm {path}")

@@ -3,8 +3,8 @@
 import copy
 import io
 import re
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -15,9 +15,10 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from tqdm import tqdm
 
+from nnunet_skd.messages import in_one_line
 from nnunet_skd.tools.compare.model_arms import ModelArm
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.images import read_images
+from nnunet_skd.tools.images import read_images, written_whole
 from nnunet_skd.tools.speed.cases import CaseImages
 
 
@@ -114,16 +115,34 @@ def _predictor(folder: Path, folds: tuple[str, ...], checkpoint: str, device: to
                 perform_everything_on_device=device.type == "cuda", device=device, allow_tqdm=False
             )
             predictor.initialize_from_trained_model_folder(str(folder), folds, checkpoint)
+            predictor.plans_manager.image_reader_writer_class  # noqa: B018 - looked for here, where it has a message
     except Exception as error:  # damaged in as many ways as a file can be, or a trainer that is not installed
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise BadInput(
-            f"{folder}, fold {', '.join(folds)}: {checkpoint} cannot be loaded ({reason}). It is damaged, or its "
-            "trainer is not known here ('nnunet-skd doctor')"
+            f"{folder}, fold {', '.join(folds)}: {checkpoint} cannot be loaded ({in_one_line(error)}). It is damaged, "
+            "its plans.json was changed since the training, or its trainer is not known here ('nnunet-skd doctor')"
         ) from error
     if predictor.configuration_manager.previous_stage_name is not None:
         raise BadInput(f"{folder} is the second stage of a cascade, which cannot be measured alone. Leave it out")
     predictor.count()
     return predictor
+
+
+@contextmanager
+def _at_fault(arm: LoadedArm, case: CaseImages) -> Iterator[None]:
+    """Around a prediction: plans that name what is not there, or an image of impossible geometry.
+
+    Raises:
+        BadInput: instead of whatever nnU-Net raises then.
+    """
+    try:
+        yield
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise BadInput(
+            f"{arm.name} cannot predict {case.files[0]} ({in_one_line(error)}). Its plans.json was changed since the "
+            f"training, or the image is not one of its dataset"
+        ) from error
 
 
 def measure(
@@ -159,13 +178,15 @@ def measure(
         image, properties = read_images(reader, case.files)
         for arm in arms:
             start = perf_counter()
-            segmentation, p, passes = arm.predict(image, properties, probabilities=probabilities)
+            with _at_fault(arm, case):
+                segmentation, p, passes = arm.predict(image, properties, probabilities=probabilities)
             seconds = perf_counter() - start
             if number < len(warm_up):
                 continue
             rows.append({"arm": arm.name, "case": case.name, "forward_passes": passes, "seconds": seconds})
             path = output / arm.file_name / case.name
-            reader().write_seg(segmentation, f"{path}{file_ending}", properties)
+            with written_whole(Path(f"{path}{file_ending}")):
+                reader().write_seg(segmentation, f"{path}{file_ending}", properties)
             if probabilities:
                 np.savez_compressed(f"{path}.npz", probabilities=p)
     return pd.DataFrame(rows)
