@@ -15,6 +15,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import Tensor, nn
 
 from nnunet_skd.acw.method import AdversarialClassWise
+from nnunet_skd.losses.channel_wise import ChannelWise
 from nnunet_skd.losses.deep_distribution import DeepDistribution
 from nnunet_skd.losses.pixelwise import Pixelwise, soft_minus_hard_cross_entropy
 from nnunet_skd.losses.unlabelled import Unlabelled
@@ -124,8 +125,20 @@ class nnUNetTrainerACWSKD_cw01(nnUNetTrainerACWSKD):
     terms = (AdversarialClassWise(class_wise=0.1, class_wise_feature=0.1),)
 
 
-class nnUNetTrainerDistill_hard(nnUNetTrainerDistill):
-    terms = (*nnUNetTrainerDistill.terms[:-1], Unlabelled(rise=0.05, target="hard"))
+class nnUNetTrainerDistill_cwd(nnUNetTrainerDistill):
+    """Channel-wise distillation too, at its authors' weight: half of the loss, on images without labels."""
+
+    terms = (*nnUNetTrainerDistill.terms, ChannelWise())
+
+
+class nnUNetTrainerDistill_alone(nnUNetTrainerDistill):
+    """The images without labels alone: on labelled voxels the loss stays nnU-Net's."""
+
+    terms = nnUNetTrainerDistill.terms[-1:]
+
+
+class nnUNetTrainerDistill_alone_hard(nnUNetTrainerDistill):
+    terms = (Unlabelled(rise=0.05, target="hard"),)
 
 
 class Gradients:

@@ -17,6 +17,7 @@ from cases import HEAD_WEIGHTS, IGNORE, REGIONS, random_step
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from toy import assert_equal, everything, initialized, run_epoch, save_as_of_this_epoch
 
+from nnunet_skd.losses.channel_wise import ChannelWise
 from nnunet_skd.losses.deep_distribution import DeepDistribution, deep_distribution_loss
 from nnunet_skd.losses.probabilities import class_probabilities
 from nnunet_skd.tools.compact.presets import load_preset
@@ -50,10 +51,18 @@ def test_a_variant_trains_with_a_teacher_and_continues(nnunet_env, name):
     assert_equal(everything(again), everything(trainer))
 
 
-def test_hard_targets_change_one_setting_of_distill():
-    hard, soft = variants.nnUNetTrainerDistill_hard.terms, nnUNetTrainerDistill.terms
-    assert [repr(term) for term in hard[:-1]] == [repr(term) for term in soft[:-1]]
-    assert repr(hard[-1]) == repr(soft[-1]).replace("target=soft", "target=hard")
+def test_variants_of_distill_differ_in_one_thing():
+    ours, cwd, alone, hard = (
+        [repr(term) for term in trainer.terms]
+        for trainer in (
+            nnUNetTrainerDistill,
+            variants.nnUNetTrainerDistill_cwd,
+            variants.nnUNetTrainerDistill_alone,
+            variants.nnUNetTrainerDistill_alone_hard,
+        )
+    )
+    assert cwd == [*ours, repr(ChannelWise())] and alone == ours[-1:]
+    assert hard == [alone[0].replace("target=soft", "target=hard")] != alone
 
 
 def test_the_full_resolution_weighs_one_more(nnunet_env):

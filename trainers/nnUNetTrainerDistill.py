@@ -2,7 +2,6 @@
 
 from nnunet_skd.catalogue import epoch_variants
 from nnunet_skd.finished_models import FinishedModels
-from nnunet_skd.losses.channel_wise import ChannelWise
 from nnunet_skd.losses.deep_distribution import DeepDistribution
 from nnunet_skd.losses.pixelwise import Pixelwise
 from nnunet_skd.losses.unlabelled import Unlabelled
@@ -13,7 +12,7 @@ class nnUNetTrainerDistill(SelfDistillationTrainer):
     """Finished models, mirrored, teach the labelled voxels, and images without labels where there are any."""
 
     teacher = FinishedModels()
-    terms = (DeepDistribution(), Pixelwise(rising=False), ChannelWise(), Unlabelled(rise=0.05))
+    terms = (DeepDistribution(), Pixelwise(rising=False), Unlabelled(rise=0.05))
     unlabelled_per_labelled = 1.0
 
 

@@ -1,9 +1,7 @@
-"""Choices for learning from images without labels, on draws and cases that no reported study uses."""
+"""Which terms, and which targets: on draws and cases that no reported study uses."""
 
-from driver.definition import Arm, Model, Study
-
-THREE = tuple(Model("labelled only", seed) for seed in (0, 1, 2))
-TAUGHT = {"nnUNet_skd_teacher": "{models}"}
+from arms.few_labels import TAUGHT, THREE
+from driver.definition import Arm, Study
 
 
 def taught(trainer: str) -> Arm:
@@ -11,10 +9,10 @@ def taught(trainer: str) -> Arm:
 
 
 STUDY = Study(
-    question="Soft or hard targets of finished teachers, with 5 labelled angiograms?",
+    question="Which terms shall finished models teach with, beside 5 labelled angiograms?",
     dataset="Dataset080_CoronaryXA",
     labelled=5,
-    draws=(10, 11),
+    draws=(10,),
     seeds=(0,),
     test="rest",
     metrics=("Dice", "clDice"),
@@ -24,7 +22,9 @@ STUDY = Study(
         "labelled only": Arm(seeds=(0, 1, 2)),
         "labelled only, three models": Arm(models=THREE, ensemble=True),
         "pseudo-labels of three models": Arm(models=THREE, prepare="pseudo_labels"),
-        "Distill: soft": taught("nnUNetTrainerDistill"),
-        "Distill: hard": taught("variants:nnUNetTrainerDistill_hard"),
+        "DDL, PSDL, CWD, L_u": taught("variants:nnUNetTrainerDistill_cwd"),
+        "DDL, PSDL, L_u": taught("nnUNetTrainerDistill"),
+        "L_u": taught("variants:nnUNetTrainerDistill_alone"),
+        "L_u with hard targets": taught("variants:nnUNetTrainerDistill_alone_hard"),
     },
 )
