@@ -1,5 +1,6 @@
 """`nnunet-skd convert` on small look-alikes of the published layouts, made here with random pixels."""
 
+import errno
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from PIL import Image
 
 from nnunet_skd.tools import cli
+from nnunet_skd.tools.convert import conversion
 from nnunet_skd.tools.convert.archives import unpack
 from nnunet_skd.tools.convert.common import BadCase, natural
 from nnunet_skd.tools.convert.conversion import convert
@@ -586,6 +588,16 @@ def test_damaged_and_foreign_archives_are_refused(nnunet_env, tmp_path):
     with pytest.raises(BadInput, match="cannot be unpacked"):
         convert("dca1", [tmp_path / "a.tar.gz"], 82)
     assert left_behind(nnunet_env) == []
+
+
+def test_a_split_that_cannot_be_copied_leaves_nothing_of_itself(nnunet_env, tmp_path, monkeypatch, capsys):
+    def full(file, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+
+    monkeypatch.setattr(conversion, "write_file", full)
+    target = convert("dca1", [dca1(tmp_path / "a")], 82)
+    assert (target / "splits_final.json").is_file() and left_behind(nnunet_env) == ["Dataset082_DCA1"]
+    assert "cp " in capsys.readouterr().out
 
 
 def test_an_archive_larger_than_the_disk_is_refused(nnunet_env, tmp_path, monkeypatch):

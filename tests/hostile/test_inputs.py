@@ -88,20 +88,18 @@ def test_every_damaged_file_is_refused_in_a_sentence(nnunet_env, monkeypatch, ca
         remove(file)
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(whole)
-        restore(nnunet_env, before, scene)
+        restore(nnunet_env, before, copy_of(nnunet_env))
     with capsys.disabled():
         print(f"\n{name}: {len(inputs)} inputs, {dict(ends)}")
     assert not wrong, "\n".join([f"{len(wrong)} of {len(inputs)}", *wrong])
 
 
-_COPY = "scene_as_it_was"
+def copy_of(env: Path) -> Path:
+    return env.with_name(f"{env.name}_scene_as_it_was")
 
 
-def restore(env: Path, before: dict[str, str], scene) -> None:
+def restore(env: Path, before: dict[str, str], copy: Path) -> None:
     """Remove what a command that took its input has made, and put back what it changed."""
-    copy = env.with_name(f"{env.name}_{_COPY}")
-    if not copy.exists():
-        return
     now = tree(env)
     for name in sorted(set(now) - set(before), reverse=True):
         remove(env / name)
@@ -118,13 +116,13 @@ def _a_copy_of_the_scene(nnunet_env, monkeypatch):
 
     def and_copied(name, env, patch):
         made = real(name, env, patch)
-        shutil.copytree(env, env.with_name(f"{env.name}_{_COPY}"), symlinks=True)
+        shutil.copytree(env, copy_of(env), symlinks=True)
         return made
 
     real = prepared
     monkeypatch.setattr(test_inputs, "prepared", and_copied)
     yield
-    shutil.rmtree(nnunet_env.with_name(f"{nnunet_env.name}_{_COPY}"), ignore_errors=True)
+    shutil.rmtree(copy_of(nnunet_env), ignore_errors=True)
 
 
 @contextmanager
@@ -152,7 +150,7 @@ def test_an_output_place_that_cannot_be_used(nnunet_env, monkeypatch, capsys, na
         ends[end] += 1
         if problem:
             wrong.append(f"{what}: {problem}")
-        restore(nnunet_env, before, scene)
+        restore(nnunet_env, before, copy_of(nnunet_env))
 
     check("nothing is wrong", scene.arguments)
     assert ends == {TAKEN: 1} or name == "doctor", wrong  # which says that no training could start here

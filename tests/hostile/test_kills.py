@@ -21,6 +21,7 @@ from nnunet_skd.tools.install.discovery import trainers_folder
 FAMILIES = ("DSKD", "ACWSKD", "DSKD_ACW", "DSKD_unlabelled", "Distill")
 KILLS = int(os.environ.get("HOSTILE_KILLS", 100))
 EPOCHS = 4
+VALIDATES = "predicting "  # what nnU-Net prints first in its final validation
 BRIEF = """
 from nnunet_skd.trainers.nnUNetTrainer{0} import nnUNetTrainer{0}
 
@@ -60,20 +61,27 @@ def test_no_kill_loses_what_was_saved(dataset, nnunet_env, monkeypatch, capsys, 
         monkeypatch.setenv("nnUNet_skd_teacher", str(folder(dataset, "DSKD").parent))
     fold, chance = folder(dataset, family), random.Random(family)
     log = nnunet_env / "log.txt"
-    started = time.monotonic()
-    assert train(family, log).wait() == 0, log.read_text()[-3000:]
+    started, process = time.monotonic(), train(family, log)
+    validates = when_it_validates(process, log) - started
+    assert process.wait() == 0, log.read_text()[-3000:]
     span = time.monotonic() - started
     fold.rename(fold.with_name("uninterrupted"))
 
-    kills = finished = epochs = 0
+    kills = in_validation = finished = epochs = 0
     while kills < -(-KILLS // len(FAMILIES)):
         process = train(family, log, "--c")
+        if (kills + FAMILIES.index(family)) % 2:  # a training is long and its final validation is short: half for each
+            when_it_validates(process, log)
+            moment = chance.uniform(0, span - validates)
+        else:
+            moment = chance.uniform(0.3, 1.1) * span
         try:
-            process.wait(timeout=chance.uniform(0.3, 1.1) * span)
+            process.wait(timeout=moment)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             kills += 1
+            in_validation += VALIDATES in log.read_text()
         else:
             assert process.returncode == 0, log.read_text()[-3000:]
             assert_finished(fold)
@@ -86,7 +94,10 @@ def test_no_kill_loses_what_was_saved(dataset, nnunet_env, monkeypatch, capsys, 
     assert train(family, log, "--c").wait() == 0, log.read_text()[-3000:]
     assert_finished(fold)
     with capsys.disabled():
-        print(f"\n{family}: {kills} kills within {span:.0f} s, {finished} trainings finished between them, none lost")
+        print(
+            f"\n{family}: {kills} kills within {span:.0f} s, {in_validation} of them in the final validation; "
+            f"{finished} trainings finished between them, none lost"
+        )
 
 
 def folder(dataset: Path, family: str) -> Path:
@@ -98,11 +109,18 @@ def train(family: str, log: Path, *options: str) -> subprocess.Popen:
     with log.open("w") as printed:
         return subprocess.Popen(
             [BIN / command[0], *command[1:]],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
             stdout=printed,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+def when_it_validates(process: subprocess.Popen, log: Path) -> float:
+    """Wait until a training validates, or has ended. Returns the time."""
+    while VALIDATES not in log.read_text() and process.poll() is None:
+        time.sleep(0.02)
+    return time.monotonic()
 
 
 def saved_epochs(fold: Path) -> int:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_skd.messages import listed
+from nnunet_skd.messages import first_line, listed
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.json_file import ANYTHING, FOLDER_NAME, INTEGER, TEXT, check_shape, or_null
 from nnunet_skd.tools.unlabelled.checks import Cases, cases_of_folder, check_contents
@@ -71,7 +71,8 @@ def run(args: argparse.Namespace) -> None:
         else:
             preprocess_unlabelled(dataset, args.i, args.c, args.np)
     except OSError as error:
-        raise BadInput(f"{error}. What is complete is kept; mend that and run the command again") from error
+        said = f"{error.strerror or first_line(error)}; what is complete is kept"
+        raise OSError(error.errno, said, error.filename) from error
 
 
 def preprocess_unlabelled(

@@ -4,6 +4,7 @@ Each case is written into a folder of the run's own, moved into place, and then 
 not marked is made anew.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -19,6 +20,8 @@ from nnunet_skd.tools.unlabelled.dataset import Dataset
 from nnunet_skd.tools.unlabelled.images import stamps
 from nnunet_skd.tools.unlabelled.parallel import for_each_case
 from nnunet_skd.unlabelled_data import case_files, is_complete, preprocessing, record_file, unlabelled_folder
+
+_ROOM = 64 * 2**20  # bytes; one case takes as much
 
 
 def new_record(plans: PlansManager, configuration: str) -> dict:
@@ -44,6 +47,7 @@ def preprocess(dataset: Dataset, configuration: str, record: dict, processes: in
 
     Raises:
         BadInput: a process was killed.
+        OSError: a case failed, and hardly anything is left of the disk.
     """
     plans = dataset.plans
     folder = unlabelled_folder(plans, configuration)
@@ -75,6 +79,7 @@ def preprocess(dataset: Dataset, configuration: str, record: dict, processes: in
         }
         for case, problem in for_each_case(_preprocess_case, jobs, processes, f"preprocessing {configuration}"):
             if problem:
+                _require_room(folder, f"{case} failed ({problem})")
                 failed.append(f"{case} ({problem})")
                 continue
             for made, final in zip(case_files(unfinished, case), case_files(folder, case), strict=True):
@@ -82,6 +87,13 @@ def preprocess(dataset: Dataset, configuration: str, record: dict, processes: in
             record["cases"][case]["made"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
             write_record(folder, record)
     return sorted(failed)
+
+
+def _require_room(folder: Path, otherwise: str) -> None:
+    """The library that writes the voxels does not say that the disk is full."""
+    free = shutil.disk_usage(folder).free
+    if free < _ROOM:
+        raise OSError(errno.ENOSPC, f"the disk has {free / 2**20:.0f} MiB left, and {otherwise}", str(folder))
 
 
 def _is_as_it_was_read(entry: dict) -> bool:
