@@ -69,10 +69,31 @@ def read_record(folder: Path) -> dict | None:
     file = record_file(folder)
     if not file.is_file():
         return None
+    way_out = f"Remove it and {folder}, then preprocess again"
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        record = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is damaged ({error}). Remove it and {folder}, then preprocess again") from error
+        raise ValueError(f"{file} is damaged ({error}). {way_out}") from error
+    if not _is_record(record):
+        raise ValueError(f"{file} is damaged (it has not the form of a record). {way_out}")
+    return record
+
+
+def _is_record(content: object) -> bool:
+    """Whether it holds what a training reads."""
+    return (
+        isinstance(content, dict)
+        and isinstance(content.get("preprocessing"), dict)
+        and isinstance(content.get("cases"), dict)
+        and all(
+            isinstance(case, dict)
+            and "made" in case
+            and isinstance(images := case.get("images"), list)
+            and images
+            and all(isinstance(image, str) for image in images)
+            for case in content["cases"].values()
+        )
+    )
 
 
 def preprocessing(plans: PlansManager, configuration: str) -> dict:

@@ -557,6 +557,25 @@ def test_a_damaged_record_is_named(toy):
         toy.run()
 
 
+@pytest.mark.parametrize("key", [None, "preprocessing", "cases", "images", "made"])
+@pytest.mark.parametrize("wrong", [[], "text", 1, None])
+def test_a_record_of_another_form_is_damaged_for_a_training_too(toy, key, wrong):
+    toy.add("a")
+    toy.run()
+    record = json.loads(record_file(toy.made).read_text())
+    if key == "made":
+        del record["cases"]["a"][key]
+    elif key == "images":
+        record["cases"]["a"][key] = wrong
+    elif key is None:
+        record = wrong
+    else:
+        record[key] = wrong
+    record_file(toy.made).write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="nnUNetPlans_2d.json is damaged"):
+        read_record(toy.made)
+
+
 def test_the_command_in_the_message_names_plans_and_quotes_folders(toy, tmp_path):
     toy.plans["plans_name"] = "Mine"
     toy.write_plans()
