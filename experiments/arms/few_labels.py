@@ -10,7 +10,7 @@ TAUGHT = {"nnUNet_skd_teacher": "{models}"}
 def arms_with_images() -> dict[str, Arm]:
     """A draw is labelled, the other images are not."""
     return {
-        "labelled only": Arm(),
+        "labelled only": Arm(seeds=(0, 1, 2)),  # the three teachers
         "labelled only, twice the steps": Arm(steps=2),
         "pseudo-labels (maintainers' advice)": Arm(models=ONE, prepare="pseudo_labels"),
         "pseudo-labels of three models": Arm(models=THREE, prepare="pseudo_labels"),

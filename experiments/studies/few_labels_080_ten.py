@@ -11,7 +11,7 @@ STUDY = Study(
     seeds=(0, 1),
     metrics=("Dice", "clDice"),
     mirroring=(False, True),
-    steps=1000,
+    steps=2000,
     iterations=50,
     arms=arms_with_images(),
 )
