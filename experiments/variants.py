@@ -99,15 +99,13 @@ class nnUNetTrainerDSKD_ema(nnUNetTrainerDSKD):
 
 
 class nnUNetTrainerACWSKD_head(nnUNetTrainerACWSKD):
-    """ACW-SKD without class-wise part and FRM: a second head, and the temperature."""
+    """A second head at full resolution, trained by nnU-Net's loss, and nothing that distils from it."""
 
-    terms = (AdversarialClassWise(token=0.0, class_wise=0.0, class_wise_feature=0.0, feature_reconstruction=False),)
-
-
-class nnUNetTrainerACWSKD_frm(nnUNetTrainerACWSKD):
-    """ACW-SKD without its class-wise part: a second head, FRM at the penultimate features, and the temperature."""
-
-    terms = (AdversarialClassWise(token=0.0, class_wise=0.0, class_wise_feature=0.0),)
+    terms = (
+        AdversarialClassWise(
+            adversarial=0.0, token=0.0, class_wise=0.0, class_wise_feature=0.0, feature_reconstruction=False
+        ),
+    )
 
 
 class nnUNetTrainer_full_resolution(nnUNetTrainer):

@@ -380,7 +380,7 @@ def test_other_code_is_refused_until_the_arm_is_restarted(tmp_path, code):
 
     with pytest.raises(BadInput, match="other settings"):
         fake_run(tmp_path, small_study(arms=arms, seeds=(0,), steps=40))
-    with pytest.raises(BadInput, match="arms that the study does not have: ours"):
+    with pytest.raises(BadInput, match="rows that the study does not have: ours, draw 0"):
         fake_run(tmp_path, small_study(arms={"stock": Arm()}, seeds=(0,)))
 
 
@@ -495,6 +495,12 @@ def rows_of_arms(arms: dict[str, np.ndarray], metric: str = "Dice", draws: int =
     return pd.DataFrame(rows).assign(fingerprint=CODE, recipe="r", step_seconds=0.2, case_seconds=0.1)
 
 
+def of_study(rows: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """The rows with the recipes of the study's trainings."""
+    keys = {(cell.arm, cell.draw, cell.seed): training.key for cell, training in plan(study).items()}
+    return rows.assign(recipe=[keys[cell] for cell in zip(rows["arm"], rows["draw"], rows["seed"], strict=True)])
+
+
 def test_a_table_by_hand():
     """Six cases, two seeds: differences +0.01 ... +0.06 in the mean of the seeds; the other arm alternates."""
     base = np.full((1, 2, 6), 0.5)
@@ -530,8 +536,35 @@ def test_an_ensemble_is_compared_with_the_mean_over_seeds():
         rows_of_arms({"stock": np.array([[[0.4, 0.6], [0.6, 0.6]]])}),
         rows_of_arms({"both": np.array([[[0.7, 0.7]]])}),
     ])  # fmt: skip
-    (frame,) = differences(values(rows, "stock", "Dice"), values(rows, "both", "Dice"))
+    (frame,) = differences(values(rows, "stock", "Dice"), values(rows, "both", "Dice"), by_seed=False)
     assert frame.to_numpy().tolist() == [pytest.approx([0.2, 0.1])]
+
+
+def test_trainings_are_paired_by_the_seeds_that_both_arms_have():
+    """The seed that only one arm has is left out: it may have been a lucky one."""
+    rows = rows_of_arms({"stock": np.array([[[0.4], [0.5], [0.9]]]), "ours": np.array([[[0.41], [0.51]]])})
+    (frame,) = differences(values(rows, "stock", "Dice"), values(rows, "ours", "Dice"))
+    assert frame["c0"].tolist() == pytest.approx([0.01, 0.01])
+    rows = rows[(rows["arm"] == "stock") | (rows["seed"] == 1)].replace({"seed": {2: 1, 1: 2}})
+    (frame,) = differences(values(rows, "stock", "Dice"), values(rows, "ours", "Dice"))
+    assert frame["c0"].tolist() == pytest.approx([0.01])
+    alone = rows[(rows["arm"] == "stock") & (rows["seed"] < 2) | (rows["arm"] == "ours")]
+    (frame,) = differences(values(alone, "stock", "Dice"), values(alone, "ours", "Dice"))
+    assert frame["c0"].tolist() == pytest.approx([0.51 - 0.65])  # no seed in common: the means
+
+
+def test_an_arm_is_compared_with_those_that_it_names():
+    study = small_study(
+        arms={"stock": Arm(), "small": Arm(), "taught": Arm(against=("stock", "small")), "fold": Arm(against=())}
+    )
+    arms = {name: np.full((1, 2, 6), mean) for name, mean in zip(study.arms, (0.5, 0.4, 0.45, 0.1), strict=True)}
+    table = compare(rows_of_arms(arms), study, "Dice", False, noise=0.01)
+    assert table.index.tolist() == ["stock", "small", "taught", "taught minus small", "fold"]
+    assert table["difference"].tolist()[1:4] == pytest.approx([-0.1, -0.05, 0.05])
+    assert table["difference"].isna().tolist() == [True, False, False, False, True]
+    assert table["p_holm"].dropna().tolist() == pytest.approx([3 * 2 / 64] * 3)  # a family of three
+    with pytest.raises(BadInput, match="needs 'other'"):
+        small_study(arms={"stock": Arm(), "taught": Arm(against=("other",))})
 
 
 def frame(array) -> pd.DataFrame:
@@ -580,16 +613,17 @@ def test_the_noise_floor_is_the_spread_of_seeds_within_draws():
     ],
 )
 def test_verdicts(difference, low, high, p, higher, expected):
-    row = pd.Series({"difference": difference, "low": low, "high": high, "p_holm": p})
+    row = pd.Series({"difference": difference, "low": low, "high": high, "p_holm": p, "trainings": 2})
     assert verdict(row, 0.01, higher) == expected
     assert verdict(row, np.nan, higher) == (expected and "noise unknown")
+    assert verdict(row.replace(2, 1), 0.01, higher) == (expected and "one training")
 
 
 def written_study(tmp_path: Path, monkeypatch) -> Path:
     """A study ``toy`` with its rows; returns the folder of the rows."""
     arms = {"stock": np.full((1, 2, 3), 0.5), "ours": np.full((1, 2, 3), 0.75)}
     arms["stock"][0, 1] = 0.52
-    rows_of_arms(arms).to_csv(tmp_path / "toy.csv", index=False)
+    of_study(rows_of_arms(arms), small_study()).to_csv(tmp_path / "toy.csv", index=False)
     for module in ("driver.page", "driver.tables"):
         monkeypatch.setattr(f"{module}.load_study", lambda name: (name, small_study()))
     return tmp_path
@@ -615,14 +649,34 @@ def test_a_page_is_filled_between_its_markers(tmp_path, monkeypatch):
 def test_several_classes_and_millimetres(metric, tmp_path):
     study = small_study(metrics=(metric, "Dice"), seeds=(0,))
     arms = {"stock": np.full((1, 1, 3), 10.04), "ours": np.full((1, 1, 3), 8.0)}
-    rows = rows_of_arms(arms, metric).assign(Dice=0.5)
+    rows = of_study(rows_of_arms(arms, metric), study).assign(Dice=0.5)
     pd.concat([rows, rows.assign(label="organ", **{metric: rows[metric] + 2})]).to_csv(
         tmp_path / "toy.csv", index=False
     )
     tables = study_tables("toy", study, tmp_path)
-    assert "| ours | 1 | 9.0 | -2.0 [-2.0, -2.0] | 0.250 | noise unknown | 0.500 | +0.000 [+0.000, +0.000] |" in tables
+    assert "| ours | 1 | 9.0 | -2.0 [-2.0, -2.0] | 0.250 | one training | 0.500 | +0.000 [+0.000, +0.000] |" in tables
     assert "misses a class" not in tables
     assert f"| {metric} without mirroring | vessel | organ |" in tables and "| stock | 10.0 | 12.0 |" in tables
+
+
+def test_calibration_has_a_row_of_its_own(tmp_path):
+    study = small_study(metrics=("Dice", "ECE"))
+    rows = of_study(rows_of_arms({"stock": np.full((1, 2, 3), 0.5), "ours": np.full((1, 2, 3), 0.7)}), study)
+    whole = rows.assign(label="all classes", Dice=np.nan, ECE=np.where(rows["arm"] == "ours", 0.01, 0.02))
+    pd.concat([rows, whole]).to_csv(tmp_path / "toy.csv", index=False)
+    tables = study_tables("toy", study, tmp_path)
+    assert "| ours | 2 | 0.700 | +0.200 [+0.200, +0.200] |" in tables and "-0.0100 [-0.0100, -0.0100] |" in tables
+    assert "misses a class" not in tables and "all classes" not in tables
+
+
+def test_a_table_takes_no_rows_of_another_study(tmp_path):
+    study = small_study()
+    rows = of_study(rows_of_arms({"stock": np.zeros((1, 2, 2))}), study)
+    rows.to_csv(tmp_path / "toy.csv", index=False)
+    with pytest.raises(BadInput, match="other settings"):
+        study_tables("toy", small_study(steps=40), tmp_path)
+    with pytest.raises(BadInput, match="does not have: stock, draw 0, seed 1"):
+        study_tables("toy", small_study(seeds=(0,)), tmp_path)
 
 
 def test_tables_refuse_what_they_cannot_stand_on(tmp_path, monkeypatch):

@@ -8,16 +8,17 @@ HALF, QUARTER = (f"experiments/presets/cpu_small_w{width}.json" for width in ("0
 
 
 def arms() -> dict[str, Arm]:
-    def taught(preset: str | None = None) -> Arm:
-        return Arm("nnUNetTrainerDistill", preset=preset, models=FIVE, environment={"nnUNet_skd_teacher": "{models}"})
+    def taught(*against: str, preset: str | None = None) -> Arm:
+        environment = {"nnUNet_skd_teacher": "{models}"}
+        return Arm("nnUNetTrainerDistill", preset=preset, models=FIVE, environment=environment, against=against)
 
     return {
         "all cases": Arm(),
-        **{fold: Arm(labelled=fold) for fold in FOLDS},
+        **{fold: Arm(labelled=fold, against=()) for fold in FOLDS},
         "five folds": Arm(models=FIVE, ensemble=True),
-        "distilled": taught(),
+        "distilled": taught("all cases", "five folds"),
         "half width": Arm(preset=HALF),
-        "half width, distilled": taught(HALF),
+        "half width, distilled": taught("half width", "five folds", preset=HALF),
         "quarter width": Arm(preset=QUARTER),
-        "quarter width, distilled": taught(QUARTER),
+        "quarter width, distilled": taught("quarter width", "five folds", preset=QUARTER),
     }

@@ -15,10 +15,9 @@ PAIR = ["draw", "seed", "case", "label"]
 
 
 def compare(rows: pd.DataFrame, study: Study, metric: str, mirroring: bool, noise: float) -> pd.DataFrame:
-    """Every arm against the reference, on the trainings and cases that both have.
+    """Every arm against the arms that it is compared with, on the trainings and cases that both have.
 
-    A case's difference is the mean over the classes for which both arms have a value. Trainings are paired by their
-    seed; where two arms have other seeds, as an ensemble of several has, the means over their seeds are paired.
+    A case's difference is the mean over the classes for which both arms have a value.
 
     Args:
         rows: of the study.
@@ -28,24 +27,33 @@ def compare(rows: pd.DataFrame, study: Study, metric: str, mirroring: bool, nois
         noise: a smaller difference is called level; nan where it is not known.
 
     Returns:
-        One row per arm that has rows: ``trainings``, ``mean`` (over trainings, and cases), ``difference`` with ``low``
-        and ``high`` (95 % interval), ``p`` (Wilcoxon over the cases' means over trainings), ``p_holm`` over the arms,
-        ``verdict``. The reference has nan in all but the first two.
+        A row for each arm that has rows, with its difference to the reference, and a row "ARM minus OTHER" for each
+        other arm that it is compared with: ``trainings``, ``mean`` (over trainings, and cases), ``difference`` with
+        ``low`` and ``high`` (95 % interval), ``p`` (Wilcoxon over the cases' means over trainings), ``p_holm`` over all
+        rows, ``verdict``. What an arm is not compared with has nan.
     """
     rows = rows[rows["mirroring"] == mirroring]
-    reference = values(rows, study.reference, metric)
     table = []
-    for arm in study.arms:
-        mine = values(rows, arm, metric)
+    for name, arm in study.arms.items():
+        mine = values(rows, name, metric)
         if mine.empty:
             continue
-        row = {"arm": arm, "trainings": len(mine.groupby(["draw", "seed"])), "mean": mean_of(mine)}
-        if arm != study.reference and not reference.empty:
-            draws = differences(reference, mine)
-            row["difference"] = float(np.mean([np.nanmean(draw.to_numpy()) for draw in draws]))
-            row["low"], row["high"] = nested_bootstrap(draws)
-            row["p"] = wilcoxon_p(pd.concat([draw.mean() for draw in draws], axis=1).mean(axis=1))
-        table.append(row)
+        trainings = len(mine.groupby(["draw", "seed"]))
+        others = study.compared_with(name)
+        table.append({"arm": name, "trainings": trainings, "mean": mean_of(mine)})
+        for other in sorted(
+            others, key=study.reference.__ne__
+        ):  # the reference first: its difference is in the arm's row
+            theirs = values(rows, other, metric)
+            if theirs.empty:
+                continue
+            if other != study.reference:
+                table.append({"arm": f"{name} minus {other}", "trainings": trainings})
+            by_seed = not (arm.ensemble or study.arms[other].ensemble)
+            draws = differences(theirs, mine, by_seed=by_seed)
+            table[-1]["difference"] = float(np.mean([np.nanmean(draw.to_numpy()) for draw in draws]))
+            table[-1]["low"], table[-1]["high"] = nested_bootstrap(draws)
+            table[-1]["p"] = wilcoxon_p(pd.concat([draw.mean() for draw in draws], axis=1).mean(axis=1))
     columns = ["arm", "trainings", "mean", "difference", "low", "high", "p"]
     table = pd.DataFrame(table, columns=columns).set_index("arm")
     table["p_holm"] = holm(table["p"])
@@ -65,9 +73,17 @@ def mean_of(numbers: pd.Series) -> float:
     return float(by_case.groupby(["draw", "seed"]).mean().mean())
 
 
-def differences(reference: pd.Series, arm: pd.Series) -> list[pd.DataFrame]:
-    """Arm minus reference: for each draw that both have, a frame (seeds, cases)."""
-    if set(arm.index.unique("seed")) != set(reference.index.unique("seed")):
+def differences(reference: pd.Series, arm: pd.Series, *, by_seed: bool = True) -> list[pd.DataFrame]:
+    """Arm minus reference: for each draw that both have, a frame (seeds, cases).
+
+    Args:
+        reference: from :func:`values`.
+        arm: the same.
+        by_seed: trainings of equal seed are paired, and those whose seed the other arm has not are left out. Without a
+            seed in common, or where one of both is an ensemble of several seeds, the means over the seeds are paired.
+    """
+    common = set(arm.index.unique("seed")) & set(reference.index.unique("seed"))
+    if not (by_seed and common):
         reference, arm = (
             pd.concat({0: numbers.groupby(["draw", "case", "label"]).mean()}, names=["seed"]).reorder_levels(PAIR)
             for numbers in (reference, arm)
@@ -123,9 +139,14 @@ def noise_floor(rows: pd.DataFrame, arm: str, metric: str, mirroring: bool) -> f
 
 
 def verdict(row: tuple, noise: float, higher_is_better: bool) -> str:
-    """``level`` under the noise floor; ``better`` or ``worse`` where interval and corrected p agree; else not shown."""
+    """``level`` under the noise floor; ``better`` or ``worse`` where interval and corrected p agree; else not shown.
+
+    One training of an arm proves nothing, whatever its cases say.
+    """
     if np.isnan(row.difference):
         return ""
+    if row.trainings < 2:
+        return "one training"
     if np.isnan(noise):
         return "noise unknown"
     if abs(row.difference) < noise:

@@ -38,6 +38,7 @@ class Arm:
             images outside the draw are given to the training by ``nnunet-skd unlabelled``.
         ensemble: nothing is trained; the ``models`` predict together.
         seeds: other seeds than the study's.
+        against: the arms that it is compared with; None: the reference alone.
     """
 
     trainer: str = "nnUNetTrainer"
@@ -50,6 +51,7 @@ class Arm:
     prepare: str | None = None
     ensemble: bool = False
     seeds: tuple[int, ...] | None = None
+    against: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class Study:
             self._check(name, arm)
 
     def _check(self, name: str, arm: Arm) -> None:
-        for other in [model.arm for model in arm.models] + ([arm.start] if arm.start else []):
+        for other in (*(model.arm for model in arm.models), *([arm.start] if arm.start else []), *(arm.against or ())):
             if other not in self.arms:
                 raise BadInput(f"arm '{name}' needs '{other}', which the study does not have")
         if not re.fullmatch(r"draw|all|fold [0-4]", arm.labelled):
@@ -133,6 +135,11 @@ class Study:
     @property
     def reference(self) -> str:
         return next(iter(self.arms))
+
+    def compared_with(self, arm: str) -> tuple[str, ...]:
+        """The arms whose difference to this one a table shows."""
+        against = self.arms[arm].against
+        return tuple(other for other in ((self.reference,) if against is None else against) if other != arm)
 
 
 @dataclass(frozen=True)

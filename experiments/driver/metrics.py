@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from nnunet_skd.tools.compare.comparison import LOWER_IS_BETTER
-from nnunet_skd.tools.evaluate.calibration import CALIBRATION
+from nnunet_skd.tools.compare.comparison import DISTANCES, LOWER_IS_BETTER
+from nnunet_skd.tools.evaluate.calibration import CALIBRATION, labels_of
 from nnunet_skd.tools.evaluate.folders import evaluate_folders
 from nnunet_skd.tools.evaluate.statistics import holm, wilcoxon_p
 
-__all__ = ["CALIBRATION", "LOWER_IS_BETTER", "holm", "metrics_of", "wilcoxon_p"]
+__all__ = ["CALIBRATION", "DISTANCES", "LOWER_IS_BETTER", "holm", "labels_of", "metrics_of", "wilcoxon_p"]
 
 
 def metrics_of(references: Path, predictions: Path, dataset_json: Path, metrics: list[str]) -> pd.DataFrame:

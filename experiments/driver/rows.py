@@ -7,6 +7,7 @@ import pandas as pd
 from driver.definition import Cell, Study
 from driver.place import write_whole
 from driver.trainings import Training
+from nnunet_skd.messages import listed
 from nnunet_skd.tools.errors import BadInput
 
 CELL = ["arm", "draw", "seed"]
@@ -59,13 +60,14 @@ def complete(rows: pd.DataFrame, study: Study) -> bool:
     return len(rows) > 0 and set(study.metrics) <= set(rows.columns) and set(study.mirroring) <= ways
 
 
-def refuse_mixtures(rows: pd.DataFrame, plan: dict[Cell, Training], codes: dict[str, str | None]) -> None:
+def refuse_mixtures(rows: pd.DataFrame, plan: dict[Cell, Training], codes: dict[str, str | None] | None = None) -> None:
     """Rows of other code, or of another recipe, than the study has now are no part of it.
 
     Args:
         rows: of the study.
         plan: its cells.
-        codes: the fingerprint of each training's key now; None where its trainer does not exist.
+        codes: the fingerprint of each training's key now; None where its trainer does not exist. Without them, only
+            that the rows go together is asked for: old rows stay a table when the code goes on.
 
     Raises:
         BadInput: names the arm, the two versions, and how to fix it.
@@ -74,16 +76,16 @@ def refuse_mixtures(rows: pd.DataFrame, plan: dict[Cell, Training], codes: dict[
         mine = rows_of(rows, cell)
         fix = f"""Train the arm anew with --restart "{cell.arm}", or check out the code that made these rows"""
         for code in mine["fingerprint"].unique():
-            if codes[training.key] not in (None, code):
+            if codes is not None and codes[training.key] not in (None, code):
                 raise BadInput(f"rows of {cell} were made by other code: {code}; now {codes[training.key]}. {fix}")
         if set(mine["recipe"]) - {training.key}:
             raise BadInput(f"rows of {cell} were made with other settings than the study has now. {fix}")
     refuse_mixed_code(rows)
-    strangers = set(rows["arm"]) - {cell.arm for cell in plan}
-    if strangers:
+    found = rows[CELL].drop_duplicates().itertuples(index=False)
+    if strangers := [str(cell) for cell in (Cell(*row) for row in found) if cell not in plan]:
         raise BadInput(
-            f"there are rows of arms that the study does not have: {', '.join(sorted(strangers))}. "
-            "Put the arms back into the study, or take their rows out of its CSV"
+            f"there are rows that the study does not have: {listed(strangers, between='; ')}. "
+            "Put these arms, draws and seeds back into the study, or take their rows out of its CSV"
         )
 
 

@@ -21,6 +21,7 @@ from driver.fingerprint import fingerprint
 from driver.place import Place, write_whole
 from driver.rows import add_cell, complete, read_rows, refuse_mixtures, rows_of, without_arms, write_rows
 from driver.trainings import Training, plan, with_needs
+from nnunet_skd.compat import READS_EXT_TRAINER, nnunet_version
 from nnunet_skd.tools.errors import BadInput
 
 TAIL_LINES = 25
@@ -98,8 +99,13 @@ def run(name: str, study: Study, paths: Paths, *, jobs: int, restart: list[str])
         0, or 1 where a training has failed.
 
     Raises:
-        BadInput: rows of other code or settings, an unknown arm, a missing dataset, or another run in this folder.
+        BadInput: rows of other code or settings, an unknown arm, a missing dataset, another run in this folder, or a
+            release of nnU-Net that is too old.
     """
+    if not READS_EXT_TRAINER:
+        raise BadInput(
+            f"the studies need nnU-Net 2.8, which finds the trainers that they write; here is {nnunet_version()}"
+        )
     if not (paths.raw / study.dataset / "dataset.json").is_file():
         raise BadInput(f"{paths.raw} has no dataset {study.dataset}; name the folder of your raw datasets with --raw")
     raw = Raw(paths.raw / study.dataset)
@@ -123,6 +129,7 @@ class Run:
         self.rows = read_rows(self.file)
         self.codes = fingerprints(list(self.plan.values()))
         self.failed: dict[str, str] = {}
+        self.restarted: set[str] = set()
         for folder in ("raw", "preprocessed"):
             (paths.work / folder).mkdir(parents=True, exist_ok=True)
 
@@ -182,12 +189,16 @@ class Run:
         write_rows(self.rows, self.study, self.file)
         for key in keys:
             Place(self.paths.work, key).forget()
+        self.restarted = keys
 
     def adopt(self) -> None:
-        """Take rows of equal recipe and code from the work folder, and from the other studies' CSVs."""
+        """Take rows of equal recipe and code from the work folder, and from the other studies' CSVs.
+
+        What is to be trained anew is not taken.
+        """
         others = [read_rows(file) for file in sorted(self.paths.results.glob("*.csv")) if file != self.file]
         for cell, training in self.plan.items():
-            if not rows_of(self.rows, cell).empty:
+            if training.key in self.restarted or not rows_of(self.rows, cell).empty:
                 continue
             for rows in [read_rows(self.place(training).rows), *others]:
                 mine = rows[(rows["recipe"] == training.key) & (rows["fingerprint"] == self.codes[training.key])]

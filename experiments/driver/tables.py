@@ -7,8 +7,8 @@ import pandas as pd
 
 from driver.comparison import compare, each_training, noise_floor, values
 from driver.definition import Study, load_study
-from driver.metrics import CALIBRATION
-from driver.rows import read_rows, refuse_mixed_code
+from driver.metrics import CALIBRATION, DISTANCES, labels_of
+from driver.rows import read_rows, refuse_mixtures
 from driver.trainings import plan
 from nnunet_skd.tools.errors import BadInput
 
@@ -25,8 +25,8 @@ def study_tables(name: str, study: Study, results: Path) -> str:
     rows = read_rows(results / f"{name}.csv")
     if rows.empty:
         raise BadInput(f"the study {name} has no rows yet. Run: {command}")
-    refuse_mixed_code(rows)
     cells = plan(study)
+    refuse_mixtures(rows, cells)
     done = len(rows.groupby(["arm", "draw", "seed"]))
     parts = [
         f"**{study.question}** {study.dataset}, `{study.configuration}` with the network of {study.preset}, "
@@ -48,7 +48,11 @@ def _tested(study: Study) -> str:
     if study.folds:
         return f"{_count(len(study.draws), 'fold')} x {seeds}, validation cases"
     draws = "" if study.labelled is None else f"{study.labelled} labelled cases, {_count(len(study.draws), 'draw')} x "
-    return f"{draws}{seeds}, {'test cases' if study.test == 'imagesTs' else 'labelled cases outside the draw'}"
+    if study.test == "imagesTs":
+        return f"{draws}{seeds}, test cases"
+    unlabelled = any(arm.prepare for arm in study.arms.values())
+    also = ", which some arms have seen without their labels" if unlabelled else ""
+    return f"{draws}{seeds}, tested on the labelled cases outside the draw{also}"
 
 
 def _count(number: int, what: str) -> str:
@@ -71,11 +75,12 @@ def _arms(rows: pd.DataFrame, study: Study, mirroring: bool, noise_rows: pd.Data
         primary = metric == study.metrics[0]
         known = metric in noise_rows and not noise_rows.empty
         noise = noise_floor(noise_rows, noise_arm, metric, mirroring) if known else np.nan
-        floors.append(f"{metric} {_number(noise, metric) or 'unknown, as one seed has no spread'}")
+        unknown = "unknown, as one seed has no spread" if known else "unknown, as it was not measured there"
+        floors.append(f"{metric} {_number(noise, metric) or unknown}")
         table = compare(rows, study, metric, mirroring, noise)
         header += [metric, "difference [95 %]", *(["p (Holm)", "verdict"] if primary else [])]
         for row in table.itertuples():
-            line = lines.setdefault(row.Index, [f"{row.Index}", f"{row.trainings}"])
+            line = lines.setdefault(row.Index, [row.Index, f"{row.trainings}"])
             line += [_number(row.mean, metric), _difference(row, metric)]
             line += [_p(row.p_holm), row.verdict] if primary else []
     notes = [f"Noise floor, {WAYS[mirroring]}: {', '.join(floors)}."]
@@ -83,7 +88,7 @@ def _arms(rows: pd.DataFrame, study: Study, mirroring: bool, noise_rows: pd.Data
         f"{metric} has no value where an arm misses a class: its mean is over what the arm has, its difference over "
         "what both have, so read it beside the primary metric."
         for metric in study.metrics
-        if rows[metric].isna().any()
+        if rows[rows["label"].isin(labels_of(metric, rows["label"].unique()))][metric].isna().any()
     ]
     return f"{_markdown(header, list(lines.values()))}\n\n{' '.join(notes)}"
 
@@ -140,7 +145,7 @@ def _markdown(header: list[str], lines: list[list[str]]) -> str:
 def _digits(metric: str) -> int:
     if metric in CALIBRATION:
         return 4
-    return 1 if metric in ("HD95", "HD95_voxel", "b0_error") else 2 if metric == "ASD" else 3
+    return 2 if metric == "ASD" else 1 if metric in (*DISTANCES, "b0_error") else 3
 
 
 def _number(value: float, metric: str) -> str:

@@ -1,6 +1,6 @@
 """Five labelled angiograms, and 35 that nobody labelled."""
 
-from arms.few_labels import arms_with_images
+from arms.few_labels import arms
 from driver.definition import Study
 
 STUDY = Study(
@@ -13,5 +13,5 @@ STUDY = Study(
     mirroring=(False, True),
     steps=2000,
     iterations=50,
-    arms=arms_with_images(),
+    arms=arms(),
 )

@@ -1,6 +1,6 @@
 """The same in early training, one draw: too short a schedule, as twice the steps shows."""
 
-from arms.few_labels import arms_with_images
+from arms.few_labels import arms
 from driver.definition import Study
 
 STUDY = Study(
@@ -13,5 +13,5 @@ STUDY = Study(
     mirroring=(False, True),
     steps=1000,
     iterations=50,
-    arms=arms_with_images(),
+    arms=arms(),
 )

@@ -1,6 +1,6 @@
 """Four labelled head-and-neck CTs, and 36 that nobody labelled, slice by slice."""
 
-from arms.few_labels import arms_with_images
+from arms.few_labels import arms
 from driver.definition import Study
 
 STUDY = Study(
@@ -12,5 +12,5 @@ STUDY = Study(
     metrics=("Dice", "HD95"),
     mirroring=(False, True),
     steps=2000,
-    arms=arms_with_images(),
+    arms=arms(),
 )
