@@ -5,7 +5,7 @@
     class nnUNetTrainerDSKD_2000steps_seed0(Protocol, find_trainer("nnUNetTrainerDSKD")):
         seed, epochs, iterations = 0, 20, 100
 
-What changes the numbers stands here and in no other file of the driver: rows remember this file's hash.
+What changes the numbers of a training with given data stands here, and rows remember this file's hash.
 """
 
 import os

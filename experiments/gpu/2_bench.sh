@@ -10,8 +10,8 @@ for dataset in 80 81; do
     configuration=$([ $dataset = 80 ] && echo 2d || echo 3d_fullres)$SMALL
     for trainer in $TRAINERS; do
         result=$OUT/bench_${dataset}_$trainer
-        [ -d "$result" ] || timeout $((MINUTES * 60 - SECONDS)) nnunet-skd bench -d $dataset -c "$configuration" \
+        [ -d "$result" ] || timeout "$(left)" nnunet-skd bench -d $dataset -c "$configuration" \
             -tr nnUNetTrainer "$trainer" -device "$DEVICE" --steps "$STEPS" --cases "$CASES" -o "$result" || true
     done
 done
-[ -d "$OUT/bench_losses" ] || nnunet-skd bench --losses -device "$DEVICE" --steps "$STEPS" -o "$OUT/bench_losses"
+[ -d "$OUT/bench_losses" ] || timeout "$(left)" nnunet-skd bench --losses -device "$DEVICE" --steps "$STEPS" -o "$OUT/bench_losses"

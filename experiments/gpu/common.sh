@@ -15,10 +15,14 @@ if [ -n "$REHEARSE" ]; then
 fi
 export nnUNet_n_proc_DA=${nnUNet_n_proc_DA:-12} PYTHONUNBUFFERED=1
 export nnUNet_extTrainer="$(python3 -m nnunet_skd.tools.cli path)${nnUNet_extTrainer:+:$nnUNet_extTrainer}"
+left() { # seconds until this script's time is over, 1 at least: 0 would be no limit
+    local seconds=$((MINUTES * 60 - SECONDS))
+    echo $((seconds > 1 ? seconds : 1))
+}
 train() { # DATASET CONFIGURATION FOLD TRAINER: starts or continues, and stops in time for the next script
     local folder
     folder=$(ls -d "$nnUNet_results"/Dataset"$(printf %03d "$1")"_*/"$4"__nnUNetPlans__"$2"/fold_"$3" 2>/dev/null || true)
     [ -n "$folder" ] && [ -f "$folder/checkpoint_final.pth" ] && return 0
-    timeout --signal=INT $((MINUTES * 60 - SECONDS)) nnUNetv2_train "$1" "$2" "$3" -tr "$4" -device "$DEVICE" --c ||
+    timeout --signal=INT "$(left)" nnUNetv2_train "$1" "$2" "$3" -tr "$4" -device "$DEVICE" --c ||
         { echo "not finished: run this script again"; exit 75; }
 }

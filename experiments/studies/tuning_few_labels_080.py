@@ -1,4 +1,7 @@
-"""Which terms, and which targets: on draws and cases that no reported study uses."""
+"""Which terms, and which targets: on a draw that no reported study uses, without its test cases.
+
+It is tested on the labelled cases outside the draw, which are the images without labels of the students as well.
+"""
 
 from arms.few_labels import TAUGHT, THREE
 from driver.definition import Arm, Study

@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,19 +79,27 @@ def test_a_full_disk(disk, tmp_path_factory, monkeypatch, capsys, name):
         print(f"\n{name}: refused {refused} times, then {pages} pages were enough: {enough}")
     assert not wrong, "\n".join(wrong)
     assert enough and refused
-    assert voxels_in(disk) == voxels
+    assert contents_of(disk) == voxels
 
 
 def run_to_its_end(arguments: list, capsys, disk: Path) -> dict[str, bytes]:
     """What a command makes where the disk has room."""
     assert main([str(argument) for argument in arguments]) == 0 or "REACHED" in capsys.readouterr().err
-    return voxels_in(disk)
+    return contents_of(disk)
 
 
-def voxels_in(disk: Path) -> dict[str, bytes]:
-    """Of every image; the other bytes of a b2nd file differ from run to run."""
+def contents_of(disk: Path) -> dict[str, bytes]:
+    """Of every image and archive; the other bytes of b2nd files and archives differ from run to run."""
     import blosc2
 
-    images = {file: file.read_bytes() for file in disk.rglob("*.nii.gz")}
-    images |= {file: blosc2.open(str(file))[:].tobytes() for file in disk.rglob("unlabelled/*/*.b2nd")}
-    return {str(file): hashlib.sha1(content, usedforsecurity=False).digest() for file, content in images.items()}
+    found = {file: file.read_bytes() for ending in (".nii.gz", ".png", ".csv") for file in disk.rglob(f"*{ending}")}
+    found |= {file: blosc2.open(str(file))[:].tobytes() for file in disk.rglob("unlabelled/*/*.b2nd")}
+    found |= {file: repr(checked_names(file)).encode() for file in disk.rglob("*.zip")}
+    return {str(file): hashlib.sha1(content, usedforsecurity=False).digest() for file, content in found.items()}
+
+
+def checked_names(archive: Path) -> list[str]:
+    """What an archive holds, read to its end."""
+    with zipfile.ZipFile(archive) as file:
+        assert file.testzip() is None
+        return sorted(file.namelist())

@@ -26,7 +26,7 @@ class State:
         return bool(self.content.get(step))
 
     def give_up(self) -> None:
-        """Leave nothing behind, as long as there is nothing but this file. Without it nobody could go on with more."""
+        """Leave nothing behind, as long as there is nothing but this file: it is needed to go on."""
         if all(path == self.path for path in self.path.parent.iterdir()):
             self.path.unlink(missing_ok=True)
             remove_empty(list(self._made))

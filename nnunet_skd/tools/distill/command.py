@@ -92,11 +92,13 @@ def _student(args: argparse.Namespace) -> SimpleNamespace:
     splits = file.parent / "splits_final.json"
     remedy = "Restore it, or remove it, and nnU-Net makes a new one"
     folds = read_json(splits, [{"train": [TEXT], "val": [TEXT]}], remedy) if splits.is_file() else []
-    number = len(folds) if splits.is_file() else 5  # nnU-Net makes as many in the first training
+    number, there_are = len(folds), f"{splits} holds {len(folds)}"
+    if not splits.is_file():
+        number, there_are = 5, "nnU-Net will make 5 in the first training"
     if args.f != "all" and int(args.f) >= number:
         raise BadInput(
-            f"there is no fold {args.f}: {splits} holds {number}, counted from 0. nnU-Net would draw other validation "
-            f"cases, which the teacher may have seen. Choose one of them, or all"
+            f"there is no fold {args.f}: {there_are}, counted from 0. For any other number nnU-Net draws other "
+            "validation cases, which the teacher may have seen. Choose one of them, or all"
         )
     validation = folds[int(args.f)]["val"] if args.f != "all" and folds else []
     return SimpleNamespace(

@@ -136,7 +136,7 @@ def _at_fault(arm: LoadedArm, case: CaseImages) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, MemoryError):
+    except (OSError, MemoryError, torch.cuda.OutOfMemoryError):
         raise
     except Exception as error:
         raise BadInput(

@@ -5,7 +5,7 @@
 FOLDER holds images in nnU-Net's naming, one file for each channel: CASE_0000.png, CASE_0001.png. They are preprocessed
 with the dataset's plans as its labelled images were, for each configuration that is preprocessed, and written to
 $nnUNet_preprocessed/DatasetXXX_NAME/unlabelled. Plans, fingerprint, splits, dataset.json and labelled data stay as they
-are. The trainers whose names end in _unlabelled then learn from these images too.
+are. nnUNetTrainerDSKD_unlabelled and nnUNetTrainerDistill then learn from these images too.
 
 A run that was stopped goes on when it is started again. Another run adds new images and renews changed ones; images of
 another folder come on top. After plans were made anew, run it again.
