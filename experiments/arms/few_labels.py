@@ -30,6 +30,14 @@ def arms() -> dict[str, Arm]:
             prepare="unlabelled",
             against=(*TODAY, "pseudo-labels of three models"),
         ),
+        "Distill, three teachers, from the first": Arm(
+            "nnUNetTrainerDistill",
+            models=THREE,
+            environment=TAUGHT,
+            prepare="unlabelled",
+            start="labelled only",
+            against=(*TODAY, "Distill, three teachers"),
+        ),
         "Distill, second round": Arm(
             "nnUNetTrainerDistill",
             models=(Model("Distill, three teachers"),),
