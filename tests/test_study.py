@@ -30,6 +30,7 @@ from driver.run import Paths, Run, lock
 from driver.status import status
 from driver.tables import study_tables
 from driver.trainings import plan, training_of, with_needs
+from nnunet_skd.compat import READS_EXT_TRAINER
 from nnunet_skd.tools.demo.phantoms import write_phantom_dataset
 from nnunet_skd.tools.errors import BadInput
 from protocol import Protocol
@@ -413,7 +414,8 @@ def test_a_failed_training_is_told_and_the_others_go_on(tmp_path, code, capsys):
     assert fake_run(tmp_path, study)[0] == 0
 
 
-def test_a_run_that_cannot_work_is_refused(tmp_path):
+def test_a_run_that_cannot_work_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(driver_run, "READS_EXT_TRAINER", True)
     paths = Paths(tmp_path / "raw", tmp_path / "work", tmp_path / "results")
 
     def refused(study: Study) -> str:
@@ -425,6 +427,8 @@ def test_a_run_that_cannot_work_is_refused(tmp_path):
     raw_dataset(paths.raw / "Dataset900_Toy")
     assert "there is nothing to test on" in refused(small_study())
     assert "a draw of 4 is no draw" in refused(small_study(labelled=4, test="rest"))
+    monkeypatch.setattr(driver_run, "READS_EXT_TRAINER", False)
+    assert "studies need nnU-Net 2.8" in refused(small_study())
     assert not paths.work.exists()
 
 
@@ -720,6 +724,7 @@ PRESET = {
 }  # fmt: skip
 
 
+@pytest.mark.skipif(not READS_EXT_TRAINER, reason="studies need nnU-Net 2.8")
 @pytest.mark.slow
 def test_a_study_of_phantoms_killed_and_resumed(nnunet_env, monkeypatch):
     """Killed with -9 in the middle of a training, then continued; an uninterrupted training gives the same rows."""
