@@ -8,7 +8,8 @@ from nnunet_skd.trainer import SelfDistillationTrainer
 class nnUNetTrainerACWSKD(SelfDistillationTrainer):
     """Class-wise features, feature reconstruction and an adversarial temperature; re-created from the abstract.
 
-    What each term is: :class:`nnunet_skd.acw.method.AdversarialClassWise`; what it was worth: docs/results.md.
+    Ahead of nnUNetTrainer in early training in 3D, where it finds classes earlier; level in a longer schedule and in 2D
+    (docs/results.md). What each term is: :class:`nnunet_skd.acw.method.AdversarialClassWise`.
     """
 
     terms = (AdversarialClassWise(),)

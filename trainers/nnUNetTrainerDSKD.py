@@ -8,7 +8,10 @@ from nnunet_skd.trainer import SelfDistillationTrainer
 
 
 class nnUNetTrainerDSKD(SelfDistillationTrainer):
-    """Deep distribution loss and pixel-wise self-distillation from the network at the end of the previous epoch."""
+    """Deep distribution loss and pixel-wise self-distillation from the network at the end of the previous epoch.
+
+    Level with nnUNetTrainer where it was compared, and behind in early training on 3D CT (docs/results.md).
+    """
 
     teacher = PreviousEpoch()
     terms = (DeepDistribution(), Pixelwise())

@@ -7,7 +7,10 @@ from nnunet_skd.trainer import SelfDistillationTrainer
 
 
 class nnUNetTrainerDSKD_unlabelled(SelfDistillationTrainer):
-    """The moving average of the network, mirrored, teaches images without labels and ignored voxels."""
+    """The moving average of the network, mirrored, teaches images without labels and ignored voxels.
+
+    No gain over training on the labels alone has been seen, in early training (docs/results.md).
+    """
 
     teacher = MovingAverage(mirror=True)
     terms = (Unlabelled(weight=0.5, start=0.25, rise=0.2),)

@@ -9,7 +9,11 @@ from nnunet_skd.trainer import SelfDistillationTrainer
 
 
 class nnUNetTrainerDistill(SelfDistillationTrainer):
-    """Finished models, mirrored, teach the labelled voxels, and images without labels where there are any."""
+    """Finished models, mirrored, teach the labelled voxels, and images without labels where there are any.
+
+    With 5 labelled images it gained about 1 Dice point at equal steps, less than twice the steps without it
+    (docs/results.md).
+    """
 
     teacher = FinishedModels()
     terms = (DeepDistribution(), Pixelwise(rising=False), Unlabelled(rise=0.05))
