@@ -617,7 +617,7 @@ def test_the_noise_floor_is_the_spread_of_seeds_within_draws():
     ],
 )
 def test_verdicts(difference, low, high, p, higher, expected):
-    row = pd.Series({"difference": difference, "low": low, "high": high, "p_holm": p, "trainings": 2})
+    row = pd.Series({"difference": difference, "low": low, "high": high, "p_holm": p, "compared": 2})
     assert verdict(row, 0.01, higher) == expected
     assert verdict(row, np.nan, higher) == (expected and "noise unknown")
     assert verdict(row.replace(2, 1), 0.01, higher) == (expected and "one training")

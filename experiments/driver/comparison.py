@@ -28,9 +28,9 @@ def compare(rows: pd.DataFrame, study: Study, metric: str, mirroring: bool, nois
 
     Returns:
         A row for each arm that has rows, with its difference to the reference, and a row "ARM minus OTHER" for each
-        other arm that it is compared with: ``trainings``, ``mean`` (over trainings, and cases), ``difference`` with
-        ``low`` and ``high`` (95 % interval), ``p`` (Wilcoxon over the cases' means over trainings), ``p_holm`` over all
-        rows, ``verdict``. What an arm is not compared with has nan.
+        other arm that it is compared with: ``trainings``, ``mean`` (over trainings, and cases), ``compared`` (trainings
+        of the arm that has fewer), ``difference`` with ``low`` and ``high`` (95 % interval), ``p`` (Wilcoxon over the
+        cases' means over trainings), ``p_holm`` over all rows, ``verdict``. What an arm is not compared with has nan.
     """
     rows = rows[rows["mirroring"] == mirroring]
     table = []
@@ -38,23 +38,22 @@ def compare(rows: pd.DataFrame, study: Study, metric: str, mirroring: bool, nois
         mine = values(rows, name, metric)
         if mine.empty:
             continue
-        trainings = len(mine.groupby(["draw", "seed"]))
-        others = study.compared_with(name)
-        table.append({"arm": name, "trainings": trainings, "mean": mean_of(mine)})
-        for other in sorted(
-            others, key=study.reference.__ne__
-        ):  # the reference first: its difference is in the arm's row
+        table.append({"arm": name, "trainings": _trainings(mine), "mean": mean_of(mine)})
+        # the reference first: the difference to it stands in the arm's own row
+        for other in sorted(study.compared_with(name), key=study.reference.__ne__):
             theirs = values(rows, other, metric)
             if theirs.empty:
                 continue
             if other != study.reference:
-                table.append({"arm": f"{name} minus {other}", "trainings": trainings})
+                table.append({"arm": f"{name} minus {other}"})
+            table[-1]["compared"] = min(_trainings(mine), _trainings(theirs))
+            table[-1].setdefault("trainings", table[-1]["compared"])
             by_seed = not (arm.ensemble or study.arms[other].ensemble)
             draws = differences(theirs, mine, by_seed=by_seed)
             table[-1]["difference"] = float(np.mean([np.nanmean(draw.to_numpy()) for draw in draws]))
             table[-1]["low"], table[-1]["high"] = nested_bootstrap(draws)
             table[-1]["p"] = wilcoxon_p(pd.concat([draw.mean() for draw in draws], axis=1).mean(axis=1))
-    columns = ["arm", "trainings", "mean", "difference", "low", "high", "p"]
+    columns = ["arm", "trainings", "mean", "compared", "difference", "low", "high", "p"]
     table = pd.DataFrame(table, columns=columns).set_index("arm")
     table["p_holm"] = holm(table["p"])
     higher = metric not in LOWER_IS_BETTER
@@ -65,6 +64,10 @@ def compare(rows: pd.DataFrame, study: Study, metric: str, mirroring: bool, nois
 def values(rows: pd.DataFrame, arm: str, metric: str) -> pd.Series:
     """One number per draw, seed, case and class of an arm."""
     return rows[rows["arm"] == arm].set_index(PAIR)[metric].astype(float)
+
+
+def _trainings(numbers: pd.Series) -> int:
+    return len(numbers.groupby(["draw", "seed"]))
 
 
 def mean_of(numbers: pd.Series) -> float:
@@ -145,7 +148,7 @@ def verdict(row: tuple, noise: float, higher_is_better: bool) -> str:
     """
     if np.isnan(row.difference):
         return ""
-    if row.trainings < 2:
+    if row.compared < 2:
         return "one training"
     if np.isnan(noise):
         return "noise unknown"
