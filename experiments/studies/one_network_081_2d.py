@@ -1,13 +1,13 @@
 """The same on head-and-neck CT, slice by slice."""
 
-from arms.one_network import arms
-from driver.definition import Study
+from dataclasses import replace
 
-STUDY = Study(
+from studies import one_network_080
+
+STUDY = replace(
+    one_network_080.STUDY,
     question="How much of five folds fits into one network, and into a small one, slice by slice?",
     dataset="Dataset081_HeadNeckCT",
-    seeds=(0, 1),
     metrics=("Dice", "HD95", "ECE"),
-    mirroring=(False, True),
-    arms=arms(),
+    noise=None,
 )

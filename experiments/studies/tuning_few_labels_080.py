@@ -3,13 +3,8 @@
 It is tested on the labelled cases outside the draw, which are the images without labels of the students as well.
 """
 
-from arms.few_labels import TAUGHT, THREE
+from arms.few_labels import THREE, taught
 from driver.definition import Arm, Study
-
-
-def taught(trainer: str) -> Arm:
-    return Arm(trainer, models=THREE, environment=TAUGHT, prepare="unlabelled")
-
 
 STUDY = Study(
     question="Which terms shall finished models teach with, beside 5 labelled angiograms?",
@@ -25,9 +20,9 @@ STUDY = Study(
         "labelled only": Arm(seeds=(0, 1, 2)),
         "labelled only, three models": Arm(models=THREE, ensemble=True),
         "pseudo-labels of three models": Arm(models=THREE, prepare="pseudo_labels"),
-        "DDL, PSDL, CWD, L_u": taught("variants:nnUNetTrainerDistill_cwd"),
-        "DDL, PSDL, L_u": taught("nnUNetTrainerDistill"),
-        "L_u": taught("variants:nnUNetTrainerDistill_alone"),
-        "L_u with hard targets": taught("variants:nnUNetTrainerDistill_alone_hard"),
+        "DDL, PSDL, CWD, L_u": taught(*THREE, trainer="variants:nnUNetTrainerDistill_cwd"),
+        "DDL, PSDL, L_u": taught(*THREE, trainer="nnUNetTrainerDistill"),
+        "L_u": taught(*THREE, trainer="variants:nnUNetTrainerDistill_alone"),
+        "L_u with hard targets": taught(*THREE, trainer="variants:nnUNetTrainerDistill_alone_hard"),
     },
 )

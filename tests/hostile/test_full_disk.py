@@ -54,7 +54,7 @@ def test_a_full_disk(disk, tmp_path_factory, monkeypatch, capsys, name):
     monkeypatch.setattr(to_onnx, "write_onnx", write_onnx)
     before, copy = tree(disk), tmp_path_factory.mktemp("copy") / "copy"
     shutil.copytree(disk, copy, symlinks=True)
-    voxels = run_to_its_end(scene.arguments, capsys, disk)
+    whole = run_to_its_end(scene.arguments, capsys, disk)
     restore(disk, before, copy)
     wrong, refused = [], 0
     for pages in FREE:
@@ -80,7 +80,7 @@ def test_a_full_disk(disk, tmp_path_factory, monkeypatch, capsys, name):
         print(f"\n{name}: refused {refused} times, then {pages} pages were enough: {enough}")
     assert not wrong, "\n".join(wrong)
     assert enough and refused
-    assert contents_of(disk) == voxels
+    assert contents_of(disk) == whole
 
 
 def run_to_its_end(arguments: list, capsys, disk: Path) -> dict[str, bytes]:
