@@ -11,6 +11,23 @@ from pathlib import Path
 from nnunet_skd.messages import first_line
 from nnunet_skd.tools.errors import BadInput
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def naming_what_is_full(place: str | Path) -> Iterator[None]:
+    """Where writing ends at a full disk, the error names the place: Python's names none, or the file copied from.
+
+    Raises:
+        OSError: the same, with ``place`` as its file name.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise OSError(error.errno, error.strerror, str(place)) from error
+        raise
+
 
 def write_file(path: Path, content: str | bytes | Callable[[Path], object]) -> None:
     """Write aside, then move into place: nobody ever sees half a file, and a failure leaves the old one as it was.
@@ -22,12 +39,13 @@ def write_file(path: Path, content: str | bytes | Callable[[Path], object]) -> N
     path = Path(path).resolve()
     unfinished = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        if isinstance(content, str):
-            unfinished.write_text(content, encoding="utf-8")
-        elif isinstance(content, bytes):
-            unfinished.write_bytes(content)
-        else:
-            content(unfinished)
+        with naming_what_is_full(path):
+            if isinstance(content, str):
+                unfinished.write_text(content, encoding="utf-8")
+            elif isinstance(content, bytes):
+                unfinished.write_bytes(content)
+            else:
+                content(unfinished)
         if path.exists():
             shutil.copymode(path, unfinished)
         os.replace(unfinished, path)
@@ -53,7 +71,7 @@ def scratch_folder(parent: Path, prefix: str = ".nnunet_skd_") -> Iterator[Path]
         remove_empty(made)
         raise BadInput(f"cannot write to {parent}: {error.strerror}. Choose a folder that you may write to") from error
     try:
-        with folder as name:
+        with folder as name, naming_what_is_full(parent):
             yield Path(name)
     finally:
         remove_empty(made)

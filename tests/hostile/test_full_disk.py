@@ -71,6 +71,8 @@ def test_a_full_disk(disk, tmp_path_factory, monkeypatch, capsys, name):
         refused += 1
         if (status != 1 and "Make room" not in str(said)) or len(said) != 1 or "bug of nnunet-skd" in said[0]:
             wrong.append(f"{pages} pages: exit status {status}: {said}")
+        elif str(disk) not in said[0]:
+            wrong.append(f"{pages} pages: does not name the disk: {said[0]}")
         if name in GO_ON:
             continue
         if left:

@@ -141,10 +141,10 @@ def test_an_output_place_that_cannot_be_used(nnunet_env, monkeypatch, capsys, na
     scene, before = prepared(name, nnunet_env, monkeypatch)
     wrong, ends = [], Counter()
 
-    def check(what: str, arguments: list, limit: Callable = nullcontext) -> None:
+    def check(what: str, arguments: list, culprit: list[str], limit: Callable = nullcontext) -> None:
         now = tree(nnunet_env)
         with limit():
-            end, problem = outcome(capsys, arguments, [""])
+            end, problem = outcome(capsys, arguments, culprit)
         if not problem and end not in (TAKEN, KEPT) and tree(nnunet_env) != now:
             problem = f"left behind: {sorted(set(tree(nnunet_env).items()) ^ set(now.items()))[:4]}"
         ends[end] += 1
@@ -152,7 +152,7 @@ def test_an_output_place_that_cannot_be_used(nnunet_env, monkeypatch, capsys, na
             wrong.append(f"{what}: {problem}")
         restore(nnunet_env, before, copy_of(nnunet_env))
 
-    check("nothing is wrong", scene.arguments)
+    check("nothing is wrong", scene.arguments, [""])
     assert ends == {TAKEN: 1} or name == "doctor", wrong  # which says that no training could start here
     if scene.output:
         arguments = list(scene.arguments)
@@ -167,11 +167,12 @@ def test_an_output_place_that_cannot_be_used(nnunet_env, monkeypatch, capsys, na
             (places / "closed").mkdir(mode=0o555)
             targets.append("closed/out.zip")
         for target in targets:
-            check(target, [*arguments, scene.output, f"{places}/{target}"])
+            check(target, [*arguments, scene.output, f"{places}/{target}"], [str(places)])
         assert (places / "file").read_text() == "the user's"
         shutil.rmtree(places)
     for size in (0, 1, 100, 3000) if ALL else (0, 100):
-        check(f"files of at most {size} bytes", scene.arguments, partial(files_of_at_most, size))
+        limit = partial(files_of_at_most, size)
+        check(f"files of at most {size} bytes", scene.arguments, [str(nnunet_env), "nnunet_skd_bench_"], limit)
     with capsys.disabled():
         print(f"\n{name}: {sum(ends.values())} output places, {dict(ends)}")
     assert not wrong, "\n".join(wrong)

@@ -10,6 +10,7 @@ from pathlib import Path
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_skd.compat import set_variables
+from nnunet_skd.tools.files import naming_what_is_full
 from nnunet_skd.tools.install.discovery import trainers_folder
 
 
@@ -20,7 +21,7 @@ def borrowed_plans(plans_file: Path, configuration: str) -> Iterator[Path]:
     Yields:
         The temporary folder; results go to `nnUNet_results` in it.
     """
-    with tempfile.TemporaryDirectory(prefix="nnunet_skd_bench_") as folder:
+    with tempfile.TemporaryDirectory(prefix="nnunet_skd_bench_") as folder, naming_what_is_full(folder):
         folder = Path(folder)
         dataset = folder / "nnUNet_preprocessed" / plans_file.parent.name
         # nnU-Net infers the file format from the names in this folder; the file is never read.

@@ -13,13 +13,12 @@ nnU-Net before 2.8 does not read that variable: there, this command is the only 
 """
 
 import argparse
-import errno
 import shutil
 from pathlib import Path
 
 from nnunet_skd.compat import READS_EXT_TRAINER
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.files import write_file
+from nnunet_skd.tools.files import FULL, write_file
 from nnunet_skd.tools.install.discovery import (
     export_line,
     is_registered,
@@ -60,7 +59,7 @@ def register() -> bool:
         for path, text in shim_files().items():
             write_file(path, text)  # half a module would break every -tr
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # a full disk is nothing to go around
+        if error.errno in FULL:  # a full disk is nothing to go around
             raise
         instead = f"Use the environment variable instead:\n{export_line()}"
         if not READS_EXT_TRAINER:
