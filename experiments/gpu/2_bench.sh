@@ -14,4 +14,7 @@ for dataset in 80 81; do
             -tr nnUNetTrainer "$trainer" -device "$DEVICE" --steps "$STEPS" --cases "$CASES" -o "$result" || true
     done
 done
-[ -d "$OUT/bench_losses" ] || timeout "$(left)" nnunet-skd bench --losses -device "$DEVICE" --steps "$STEPS" -o "$OUT/bench_losses"
+[ -d "$OUT/bench_losses" ] ||
+    timeout "$(left)" nnunet-skd bench --losses -device "$DEVICE" --steps "$STEPS" -o "$OUT/bench_losses" || true
+[ "$(find "$OUT" -maxdepth 1 -name 'bench_*' | wc -l)" = 9 ] || not_finished
+echo done

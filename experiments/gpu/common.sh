@@ -22,7 +22,10 @@ left() { # seconds until this script's time is over, 1 at least: 0 would be no l
 train() { # DATASET CONFIGURATION FOLD TRAINER: starts or continues, and stops in time for the next script
     local folder
     folder=$(ls -d "$nnUNet_results"/Dataset"$(printf %03d "$1")"_*/"$4"__nnUNetPlans__"$2"/fold_"$3" 2>/dev/null || true)
-    [ -n "$folder" ] && [ -f "$folder/checkpoint_final.pth" ] && return 0
-    timeout --signal=INT "$(left)" nnUNetv2_train "$1" "$2" "$3" -tr "$4" -device "$DEVICE" --c ||
-        { echo "not finished: run this script again"; exit 75; }
+    [ -n "$folder" ] && [ -f "$folder/validation/summary.json" ] && return 0
+    timeout --signal=INT "$(left)" nnUNetv2_train "$1" "$2" "$3" -tr "$4" -device "$DEVICE" --c || not_finished
+}
+not_finished() {
+    echo "not finished: run this script again"
+    exit 75
 }
