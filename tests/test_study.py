@@ -28,7 +28,7 @@ from driver.place import Place, locked, write_whole
 from driver.rows import read_rows, refuse_mixed_code
 from driver.run import Paths, Run, lock
 from driver.status import status
-from driver.tables import study_tables
+from driver.tables import _trainings, study_tables
 from driver.trainings import plan, training_of, with_needs
 from nnunet_skd.compat import READS_EXT_TRAINER
 from nnunet_skd.tools.demo.phantoms import write_phantom_dataset
@@ -493,10 +493,11 @@ def rows_of_arms(arms: dict[str, np.ndarray], metric: str = "Dice", draws: int =
     """Rows of one class from an array (draws, seeds, cases) per arm."""
     rows = [
         {"arm": arm, "draw": d, "seed": s, "mirroring": False, "case": f"c{c}", "label": "vessel", metric: value}
+        | {"recipe": f"{arm} {d} {s}"}
         for arm, array in arms.items()
         for (d, s, c), value in np.ndenumerate(array)
     ]
-    return pd.DataFrame(rows).assign(fingerprint=CODE, recipe="r", step_seconds=0.2, case_seconds=0.1)
+    return pd.DataFrame(rows).assign(fingerprint=CODE, step_seconds=0.2, case_seconds=0.1)
 
 
 def of_study(rows: pd.DataFrame, study: Study) -> pd.DataFrame:
@@ -555,6 +556,32 @@ def test_trainings_are_paired_by_the_seeds_that_both_arms_have():
     alone = rows[(rows["arm"] == "stock") & (rows["seed"] < 2) | (rows["arm"] == "ours")]
     (frame,) = differences(values(alone, "stock", "Dice"), values(alone, "ours", "Dice"))
     assert frame["c0"].tolist() == pytest.approx([0.51 - 0.65])  # no seed in common: the means
+
+
+def test_what_stands_behind_a_difference_is_counted():
+    """Two trainings of each arm are one comparison if they have one seed in common, and none without a draw."""
+    study = small_study(arms={"stock": Arm(), "ours": Arm()}, labelled=3, draws=(0, 1))
+    rows = rows_of_arms({"stock": np.full((2, 3, 6), 0.5), "ours": np.full((2, 3, 6), 0.7)})
+    stock, ours = (rows[rows["arm"] == arm] for arm in study.arms)
+
+    def compared(*parts: pd.DataFrame) -> pd.Series:
+        return compare(pd.concat(parts), study, "Dice", False, noise=0.01).loc["ours"]
+
+    assert compared(stock, ours)["compared"] == 6
+    one_draw = [arm[arm["draw"] == 0] for arm in (stock, ours)]
+    one_seed = compared(one_draw[0][one_draw[0]["seed"] != 1], one_draw[1][one_draw[1]["seed"] != 2])
+    assert (one_seed["trainings"], one_seed["compared"], one_seed["verdict"]) == (2, 1, "one training")
+    apart = compared(stock[stock["draw"] == 0], ours[ours["draw"] == 1])
+    assert apart["trainings"] == 3 and np.isnan(apart["difference"]) and apart["verdict"] == ""
+    shared = ours.assign(recipe=[f"seed {seed}" for seed in ours["seed"]])  # as of all labels in each draw
+    assert compared(stock, shared)[["trainings", "compared"]].tolist() == [3, 3]
+
+
+def test_a_training_that_is_missing_leaves_its_place_empty():
+    rows = rows_of_arms({"stock": np.full((2, 2, 3), 0.5), "ours": np.full((2, 2, 3), 0.7)})
+    rows = rows[(rows["arm"] == "stock") | (rows["draw"] == 1) & (rows["seed"] == 1)]
+    table = _trainings(rows, small_study(labelled=3, draws=(0, 1), arms={"stock": Arm(), "ours": Arm()}))
+    assert "| 0.500 0.500 / 0.500 0.500 |" in table and "| - - / - 0.700 |" in table
 
 
 def test_an_arm_is_compared_with_those_that_it_names():

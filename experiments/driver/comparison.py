@@ -28,9 +28,10 @@ def compare(rows: pd.DataFrame, study: Study, metric: str, mirroring: bool, nois
 
     Returns:
         A row for each arm that has rows, with its difference to the reference, and a row "ARM minus OTHER" for each
-        other arm that it is compared with: ``trainings``, ``mean`` (over trainings, and cases), ``compared`` (trainings
-        of the arm that has fewer), ``difference`` with ``low`` and ``high`` (95 % interval), ``p`` (Wilcoxon over the
-        cases' means over trainings), ``p_holm`` over all rows, ``verdict``. What an arm is not compared with has nan.
+        other arm that it is compared with: ``trainings``, ``mean`` (over trainings, and cases), ``compared`` (the
+        trainings that stand behind the difference, of the arm that has fewer), ``difference`` with ``low`` and ``high``
+        (95 % interval), ``p`` (Wilcoxon over the cases' means over trainings), ``p_holm`` over all rows, ``verdict``.
+        What an arm is not compared with, or has no draw in common with, has nan.
     """
     rows = rows[rows["mirroring"] == mirroring]
     table = []
@@ -38,18 +39,19 @@ def compare(rows: pd.DataFrame, study: Study, metric: str, mirroring: bool, nois
         mine = values(rows, name, metric)
         if mine.empty:
             continue
-        table.append({"arm": name, "trainings": _trainings(mine), "mean": mean_of(mine)})
+        table.append({"arm": name, "trainings": trainings_of(rows, name), "mean": mean_of(mine)})
         # the reference first: the difference to it stands in the arm's own row
         for other in sorted(study.compared_with(name), key=study.reference.__ne__):
             theirs = values(rows, other, metric)
-            if theirs.empty:
+            by_seed = not (arm.ensemble or study.arms[other].ensemble)
+            draws = differences(theirs, mine, by_seed=by_seed)
+            if not draws:  # none in common yet
                 continue
             if other != study.reference:
                 table.append({"arm": f"{name} minus {other}"})
-            table[-1]["compared"] = min(_trainings(mine), _trainings(theirs))
+            pairs = [sum(map(len, draws))] if by_seed else []
+            table[-1]["compared"] = min(trainings_of(rows, name), trainings_of(rows, other), *pairs)
             table[-1].setdefault("trainings", table[-1]["compared"])
-            by_seed = not (arm.ensemble or study.arms[other].ensemble)
-            draws = differences(theirs, mine, by_seed=by_seed)
             table[-1]["difference"] = float(np.mean([np.nanmean(draw.to_numpy()) for draw in draws]))
             table[-1]["low"], table[-1]["high"] = nested_bootstrap(draws)
             table[-1]["p"] = wilcoxon_p(pd.concat([draw.mean() for draw in draws], axis=1).mean(axis=1))
@@ -66,8 +68,9 @@ def values(rows: pd.DataFrame, arm: str, metric: str) -> pd.Series:
     return rows[rows["arm"] == arm].set_index(PAIR)[metric].astype(float)
 
 
-def _trainings(numbers: pd.Series) -> int:
-    return len(numbers.groupby(["draw", "seed"]))
+def trainings_of(rows: pd.DataFrame, arm: str) -> int:
+    """How often an arm was trained: draws that share a training, as with all labels, count it once."""
+    return rows[rows["arm"] == arm]["recipe"].nunique()
 
 
 def mean_of(numbers: pd.Series) -> float:

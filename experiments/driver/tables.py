@@ -27,10 +27,10 @@ def study_tables(name: str, study: Study, results: Path) -> str:
         raise BadInput(f"the study {name} has no rows yet. Run: {command}")
     cells = plan(study)
     refuse_mixtures(rows, cells)
-    done = len(rows.groupby(["arm", "draw", "seed"]))
+    done, asked = rows["recipe"].nunique(), len({training.key for training in cells.values()})
     parts = [
         f"**{study.question}** {study.dataset}, `{study.configuration}` with the network of {study.preset}, "
-        f"{study.steps} steps, {_tested(study)}. {done} of {len(cells)} trainings done. `{command}`"
+        f"{study.steps} steps, {_tested(study)}. {done} of {asked} trainings done. `{command}`"
     ]
     noise_rows, noise_arm = _noise(name, study, rows, results)
     for mirroring in study.mirroring:
@@ -96,7 +96,7 @@ def _arms(rows: pd.DataFrame, study: Study, mirroring: bool, noise_rows: pd.Data
 def _trainings(rows: pd.DataFrame, study: Study) -> str:
     """The primary metric of each training, as the range of luck must be seen, and the seconds."""
     metric = study.metrics[0]
-    several = rows["draw"].nunique() > 1
+    draws = sorted(rows["draw"].unique())
     ways = [(mirroring, WAYS[mirroring]) for mirroring in study.mirroring]
     header = [
         "each training",
@@ -110,14 +110,15 @@ def _trainings(rows: pd.DataFrame, study: Study) -> str:
         if mine.empty:
             continue
         line = [arm]
+        seeds = [seed for seed in study.arms[arm].seeds or study.seeds if seed in rows["seed"].values]
         for mirroring, _ in ways:
-            frame = each_training(mine, arm, metric, mirroring)
-            texts = [" ".join(_number(value, metric) for value in draw.dropna()) for _, draw in frame.iterrows()]
-            line.append((" / " if several else " ").join(texts))
+            frame = each_training(mine, arm, metric, mirroring).reindex(index=draws, columns=seeds)
+            texts = [" ".join(_number(value, metric) or "-" for value in draw) for _, draw in frame.iterrows()]
+            line.append(" / ".join(texts))
         line.append(_seconds(mine["step_seconds"]))
         line += [_seconds(mine[mine["mirroring"] == mirroring]["case_seconds"]) for mirroring, _ in ways]
         lines.append(line)
-    note = "Seeds side by side" + (", draws between slashes" if several else "")
+    note = "Seeds side by side" + (", draws between slashes" if len(draws) > 1 else "")
     return f"{_markdown(header, lines)}\n\n{note}. Seconds are medians on one core, other work beside it."
 
 
