@@ -565,6 +565,13 @@ def test_links_and_devices_in_a_tar_are_refused(tmp_path, kind):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_member_that_an_archive_holds_twice_is_refused(tmp_path):
+    """As ``tar -r`` makes it: which one is meant?"""
+    with pytest.raises(BadInput, match="holds twice: 1.pgm"):
+        unpack(evil_tar(tmp_path / "a.tar", "1.pgm"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_links_in_a_zip_are_refused(tmp_path):
     with pytest.raises(BadInput, match="link or a device"):
         unpack(evil_zip(tmp_path / "a.zip", "2.pgm", 0o120777, b"/etc"), tmp_path / "out")

@@ -245,6 +245,9 @@ def test_refused_arms(models, arms, words, capsys):
         (["--curves"], "-d, -tr, -c missing"),
         (["--curves", "--models", "a=b", "-tr", "T"], "-tr does not go with --models"),
         (["--curves", "-d", "1", "--pred", "p"], "--pred does not go with --curves"),
+        (["--curves", "-d", "1", "--metrics", "Dice"], "--metrics does not go with --curves"),
+        (["--curves", "--models", "a=b", "-f", "0"], "-f does not go with --models"),
+        (["--pred", "a", "b", "--ref", "c", "-djfile", "d", "-p", "e"], "-p does not go with --pred"),
     ],
 )
 def test_refused_options(tmp_path, options, words, capsys):

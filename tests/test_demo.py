@@ -201,6 +201,10 @@ def test_unusable_datasets_are_refused(tmp_path):
     (source / "labelsTr" / "train_003.png").unlink()
     with pytest.raises(BadInput, match=r"missing: .*train_003.png"):
         link_dataset(source, tmp_path / "raw")
+    for file in (source / "imagesTr").iterdir():
+        file.unlink()
+    with pytest.raises(BadInput, match=r"imagesTr has no image named CASE_0000.png"):
+        link_dataset(source, tmp_path / "raw")
     (source / "dataset.json").write_text("{}")
     with pytest.raises(BadInput, match="lacks labels, file_ending"):
         link_dataset(source, tmp_path / "raw")

@@ -91,6 +91,13 @@ def test_doctor_is_content_when_a_training_can_start(ready, capsys):
     assert "A training can start." in out
 
 
+def test_doctor_takes_a_relative_path_for_this_environment(ready, monkeypatch):
+    here = Path(doctor.sys.executable).parent
+    monkeypatch.chdir(here.parent)
+    monkeypatch.setenv("PATH", f"{here.name}{os.pathsep}{os.environ['PATH']}")
+    assert problems() == []
+
+
 @pytest.mark.parametrize("name", ["nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"])
 def test_doctor_names_a_missing_folder(ready, monkeypatch, name):
     monkeypatch.setenv(name, "/does/not/exist")

@@ -88,7 +88,9 @@ def test_an_ensemble_of_folders(toy):
     assert table["ECE"].nunique() == 1 and table["ECE"].between(0, 1).all()
 
 
-def test_without_reference_there_is_no_picture(toy):
+def test_without_reference_there_is_no_picture(toy, capsys):
+    assert speed(toy, "one={}@0@nomirror", ref=None, more=["--metrics", "HD95"]) == 2
+    assert "--metrics needs --ref" in capsys.readouterr().err
     assert speed(toy, "one={}@0@nomirror", ref=None) == 0
     assert {path.name for path in (toy / "out").iterdir()} == {"speed.csv", "cases.csv", "predicted"}
 

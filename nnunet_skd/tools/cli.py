@@ -103,9 +103,11 @@ def _explained(error: BaseException) -> tuple[int, str]:
             return 1, "stopped, because what read its output has ended"
         case MemoryError():
             return 1, "error: there is too little memory. Close other programs, or use fewer processes (-np)"
+        case RuntimeError() if type(error).__name__ == "OutOfMemoryError":  # torch's, of a GPU
+            return 1, "error: the GPU has too little memory. Close other programs on it, or use -device cpu"
         case OSError():
             where = f" ({error.filename})" if error.filename else ""
-            return 1, f"error: {error.strerror or first_line(error)}{where}. Mend that, then run the command again"
+            return 1, f"error: {error.strerror or first_line(error)}{where}. Fix that, then run the command again"
         case ModuleNotFoundError() if (error.name or "").split(".")[0] != "nnunet_skd":
             name = (error.name or "a package").split(".")[0]
             return 1, f"error: {name} is not installed in {sys.executable}: {sys.executable} -m pip install {name}"

@@ -12,10 +12,12 @@ def find_device(name: str) -> torch.device:
     """The device of ``-device``.
 
     Raises:
-        BadInput: CUDA is asked for and absent.
+        BadInput: there is no such device.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise BadInput("PyTorch finds no CUDA device. Use -device cpu, or fix the driver (nvidia-smi shows its state)")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise BadInput("PyTorch finds no MPS device. Use -device cpu")
     return torch.device(name)
 
 

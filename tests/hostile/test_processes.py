@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from commands import BIN
 
 from nnunet_skd.tools.cli import COMMANDS, main
@@ -83,6 +84,7 @@ def test_ctrl_c():
     ("error", "status", "said"),
     [
         (MemoryError(), 1, "too little memory"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), 1, "the GPU has too little memory"),
         (OSError(28, "No space left on device", "/a/file"), 1, "No space left on device (/a/file)"),
         (KeyboardInterrupt(), 130, "stopped"),
         (ZeroDivisionError("division"), 1, "bug of nnunet-skd"),

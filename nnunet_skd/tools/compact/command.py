@@ -23,6 +23,7 @@ keys of a preset (all optional except "name"; a "2d" or "3d" section overrides t
   max_convs_per_stage  convolutions per stage to keep (in residual encoders: blocks)
   patch_size           in voxels, reduced where the images are smaller; it must fit the strides
   batch_size           patches per training step
+  description          a remark for readers, not used
 
 examples:
   nnunet-skd compact -d 80 -c 2d --preset cpu_demo                        adds 2d_cpu_demo

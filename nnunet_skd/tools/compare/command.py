@@ -61,13 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     trained.add_argument(
         "-p",
         nargs="+",
-        default=["nnUNetPlans"],
         metavar="PLANS",
         help="plans: one, or one per arm (default: nnUNetPlans)",
     )
-    trained.add_argument(
-        "-f", nargs="+", default=["0", "1", "2", "3", "4"], metavar="FOLD", help="folds (default: 0 1 2 3 4)"
-    )
+    trained.add_argument("-f", nargs="+", metavar="FOLD", help="folds (default: 0 1 2 3 4)")
     predicted = parser.add_argument_group("predictions of a test set")
     predicted.add_argument(
         "--pred", nargs="+", metavar="DIR", help="prediction folders; the first one is the reference arm"
@@ -81,32 +78,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     curves.add_argument(
         "--models", nargs="+", metavar="ARM", help=f"model folders instead of -d -c -tr: {SYNTAX}; default: all folds"
     )
-    both = parser.add_argument_group("both")
-    both.add_argument("-o", required=True, metavar="DIR", help="folder for the results; it must be new or empty")
-    both.add_argument(
+    parser.add_argument("-o", required=True, metavar="DIR", help="folder for the results; it must be new or empty")
+    cases = parser.add_argument_group("every comparison of cases")
+    cases.add_argument(
         "--metrics",
         nargs="+",
-        default=["Dice"],
         metavar="NAME",
         help=f"one or more of {', '.join(ALL_METRICS)} (default: Dice)",
     )
-    accept_old_name(both, "--metric", dest="metrics", nargs="+")
-    both.add_argument(
+    accept_old_name(cases, "--metric", dest="metrics", nargs="+")
+    cases.add_argument(
         "--test",
         choices=list(TESTS),
-        default="wilcoxon",
         help="wilcoxon: signed ranks, usual in the field (default); permutation: sign flips of the mean difference",
     )
-    both.add_argument(
-        "--pictures", type=int, default=4, metavar="N", help="draw the N cases that changed most (default: 4; 0: none)"
+    cases.add_argument(
+        "--pictures", type=int, metavar="N", help="draw the N cases that changed most (default: 4; 0: none)"
     )
-    accept_old_name(both, "-k", dest="pictures", type=int)
-    both.add_argument(
+    accept_old_name(cases, "-k", dest="pictures", type=int)
+    cases.add_argument(
         "--images",
         metavar="DIR",
         help="images of the cases, for the pictures (default with -d: the raw dataset's)",
     )
-    both.add_argument(
+    cases.add_argument(
         "-np", type=int, default=default_num_processes, metavar="N", help="processes (default: %(default)s, nnU-Net's)"
     )
 
@@ -114,8 +109,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
     trained = {"-d": args.d, "-tr": args.tr, "-c": args.c}
+    plans, folds = args.p or ["nnUNetPlans"], args.f or ["0", "1", "2", "3", "4"]
     if args.curves or args.models:
-        return _curves(args)
+        return _curves(args, plans, folds)
     predicted = {"--pred": args.pred, "--ref": args.ref, "-djfile": args.djfile}
     if any(predicted.values()) == any(trained.values()):
         raise BadInput("name the arms either by -d -c -tr (trained folds) or by --pred --ref -djfile (a test set)")
@@ -125,23 +121,31 @@ def run(args: argparse.Namespace) -> None:
     output = Path(args.o)
     require_free(output)
     require_writable(output)
-    common = {"metrics": args.metrics, "images_dir": args.images, "num_processes": args.np}
+    common = {"metrics": args.metrics or ["Dice"], "images_dir": args.images, "num_processes": args.np}
     if args.pred:
+        _refuse({"-p": args.p, "-f": args.f}, "--pred")
         comparison = predicted_comparison(args.pred, args.ref, args.djfile, **common)
     else:
-        comparison = trained_comparison(args.d, args.tr, configurations=args.c, plans=args.p, folds=args.f, **common)
-    write_comparison(comparison, output, test=args.test, changed=args.pictures)
+        comparison = trained_comparison(args.d, args.tr, configurations=args.c, plans=plans, folds=folds, **common)
+    pictures = 4 if args.pictures is None else args.pictures
+    write_comparison(comparison, output, test=args.test or "wilcoxon", changed=pictures)
     print((output / "report.md").read_text(encoding="utf-8"))
     print(f"Written to {output}")
 
 
-def _curves(args: argparse.Namespace) -> None:
+def _refuse(given: dict[str, object], other: str) -> None:
+    """Options that would have no effect beside another one."""
+    if flag := next((flag for flag, value in given.items() if value is not None), None):
+        raise BadInput(f"{flag} does not go with {other}. Leave it out")
+
+
+def _curves(args: argparse.Namespace, plans: list[str], folds: list[str]) -> None:
     """``--curves``."""
     given = {"-d": args.d, "-tr": args.tr, "-c": args.c}
-    others = {"--pred": args.pred, "--ref": args.ref, "-djfile": args.djfile, "--images": args.images}
-    for flag, value in (others | (given if args.models else {})).items():
-        if value:
-            raise BadInput(f"{flag} does not go with {'--models' if flag in given else '--curves'}. Leave it out")
+    predicted = {"--pred": args.pred, "--ref": args.ref, "-djfile": args.djfile, "--images": args.images}
+    _refuse(predicted | {"--metrics": args.metrics, "--test": args.test, "--pictures": args.pictures}, "--curves")
+    if args.models:
+        _refuse(given | {"-p": args.p, "-f": args.f}, "--models")
     if not args.curves:
         raise BadInput("--models names the arms of --curves. Add --curves, or name the arms by -d -c -tr or --pred")
     missing = [flag for flag, value in given.items() if not value]
@@ -153,6 +157,6 @@ def _curves(args: argparse.Namespace) -> None:
     if args.models:
         arms = model_curves(parse_model_arms(args.models))
     else:
-        arms = trained_curves(args.d, args.tr, args.c, args.p, list(dict.fromkeys(args.f)))
+        arms = trained_curves(args.d, args.tr, args.c, plans, list(dict.fromkeys(folds)))
     print(write_curves(arms, output))
     print(f"Written to {output}")

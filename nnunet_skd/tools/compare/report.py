@@ -161,6 +161,8 @@ def _draw_changed(
         title = f"{case}: {metric} {first[case]:.{d}f} to {second[case]:.{d}f} ({change[case]:+.{d}f})"
         files.append(CaseFiles(title, images, *segmentations))
     name = f"changed_{_file_name(arm.name)}.png"
+    if (folder / name).exists():  # of an arm whose name differs in signs alone
+        name = f"changed_{_file_name(arm.name)}_{comparison.arms.index(arm) + 1}.png"
     remarks += draw_differences(
         files, folder / name, dataset_json=comparison.dataset_json, first_name=reference.name, second_name=arm.name
     )

@@ -59,6 +59,8 @@ def link_dataset(data: str | Path, raw_folder: str | Path) -> Path:
         train = {case: ([Path(f) for f in files["images"]], Path(files["label"])) for case, files in found.items()}
     else:
         train = _cases(data / "imagesTr", data / "labelsTr", ending)
+    if not train:
+        raise BadInput(f"{data / 'imagesTr'} has no image named CASE_0000{ending}. Training needs some")
     _refuse_missing(train)
     test = _labelled_test_cases(data, ending)
     if not test:

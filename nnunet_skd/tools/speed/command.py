@@ -49,7 +49,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metrics",
         nargs="+",
-        default=["Dice"],
         metavar="NAME",
         help=f"one or more of {', '.join(ALL_METRICS)}, a panel each (default: Dice)",
     )
@@ -68,7 +67,9 @@ def run(args: argparse.Namespace) -> None:
     output, device = Path(args.o), find_device(args.device)
     require_free(output)
     require_writable(output)
-    metrics = known_metrics(args.metrics)
+    if args.metrics and not args.ref:
+        raise BadInput("--metrics needs --ref, the folder of the reference segmentations")
+    metrics = known_metrics(args.metrics or ["Dice"])
     reference = args.ref and require_folder(args.ref)
     named = parse_model_arms(args.arms)
     dataset_json = same_dataset([folder for arm in named for folder in arm.folders])
