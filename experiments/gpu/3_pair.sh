@@ -10,5 +10,5 @@ for trainer in nnUNetTrainer_$LENGTH nnUNetTrainerDSKD_$LENGTH; do
     cp "$folder"/training_log*.txt "$folder"/progress.png "$folder"/validation/summary.json "$OUT/$trainer/"
     cp "$folder"/distillation.* "$OUT/$trainer/" 2>/dev/null || true
 done
-timeout "$(left)" nnunet-skd compare -d 80 -c 2d$SMALL -tr nnUNetTrainer_$LENGTH nnUNetTrainerDSKD_$LENGTH -f 0 -o "$OUT/compare"
+in_time nnunet-skd compare -d 80 -c 2d$SMALL -tr nnUNetTrainer_$LENGTH nnUNetTrainerDSKD_$LENGTH -f 0 -o "$OUT/compare"
 echo done

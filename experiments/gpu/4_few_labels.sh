@@ -13,9 +13,9 @@ train "$FEW" 2d$SMALL all nnUNetTrainerDSKD_unlabelled_$LENGTH
 raw=$(ls -d "$nnUNet_raw"/Dataset"$(printf %03d "$FEW")"_*)
 arms=()
 for trainer in nnUNetTrainer nnUNetTrainerDistill nnUNetTrainerDSKD_unlabelled; do
-    timeout "$(left)" nnUNetv2_predict -i "$raw/imagesTs" -o "$OUT/$trainer" -d "$FEW" -c 2d$SMALL -f all -tr "${trainer}_$LENGTH" \
+    in_time nnUNetv2_predict -i "$raw/imagesTs" -o "$OUT/$trainer" -d "$FEW" -c 2d$SMALL -f all -tr "${trainer}_$LENGTH" \
         -device "$DEVICE" -npp 1 -nps 1
     arms+=("$OUT/$trainer")
 done
-timeout "$(left)" nnunet-skd compare --pred "${arms[@]}" --ref "$raw/labelsTs" -djfile "$raw/dataset.json" -o "$OUT/compare"
+in_time nnunet-skd compare --pred "${arms[@]}" --ref "$raw/labelsTs" -djfile "$raw/dataset.json" -o "$OUT/compare"
 echo done

@@ -23,7 +23,13 @@ train() { # DATASET CONFIGURATION FOLD TRAINER: starts or continues, and stops i
     local folder
     folder=$(ls -d "$nnUNet_results"/Dataset"$(printf %03d "$1")"_*/"$4"__nnUNetPlans__"$2"/fold_"$3" 2>/dev/null || true)
     [ -n "$folder" ] && [ -f "$folder/validation/summary.json" ] && return 0
-    timeout --signal=INT "$(left)" nnUNetv2_train "$1" "$2" "$3" -tr "$4" -device "$DEVICE" --c || not_finished
+    in_time nnUNetv2_train "$1" "$2" "$3" -tr "$4" -device "$DEVICE" --c
+}
+in_time() { # COMMAND: stops it and this script when the time is over; a failure ends this script too
+    local status=0
+    timeout --signal=INT "$(left)" "$@" || status=$?
+    [ $status = 124 ] && not_finished
+    [ $status = 0 ] || exit $status
 }
 not_finished() {
     echo "not finished: run this script again"
