@@ -20,8 +20,9 @@ from nnunet_skd.tools.install.discovery import trainers_folder
 
 FAMILIES = ("DSKD", "ACWSKD", "DSKD_ACW", "DSKD_unlabelled", "Distill")
 KILLS = int(os.environ.get("HOSTILE_KILLS", 100))
-EPOCHS = 4
-VALIDATES = "predicting "  # what nnU-Net prints first in its final validation
+EPOCHS = 8
+BEGINS = "Using device"  # what nnU-Net prints first, before it makes the fold's folder
+VALIDATES = "predicting "  # what it prints first in its final validation
 BRIEF = """
 from nnunet_skd.trainers.nnUNetTrainer{0} import nnUNetTrainer{0}
 
@@ -61,20 +62,21 @@ def test_no_kill_loses_what_was_saved(dataset, nnunet_env, monkeypatch, capsys, 
         monkeypatch.setenv("nnUNet_skd_teacher", str(folder(dataset, "DSKD").parent))
     fold, chance = folder(dataset, family), random.Random(family)
     log = nnunet_env / "log.txt"
-    started, process = time.monotonic(), train(family, log)
-    validates = when_it_validates(process, log) - started
+    process = train(family, log)
+    begins, validates = when_it_says(BEGINS, process, log), when_it_says(VALIDATES, process, log)
     assert process.wait() == 0, log.read_text()[-3000:]
-    span = time.monotonic() - started
+    spans = {BEGINS: validates - begins, VALIDATES: time.monotonic() - validates}
     fold.rename(fold.with_name("uninterrupted"))
 
     kills = in_validation = finished = epochs = 0
     while kills < -(-KILLS // len(FAMILIES)):
+        from_here = (BEGINS, VALIDATES)[(kills + FAMILIES.index(family)) % 2]
+        if from_here == BEGINS and epochs == EPOCHS:  # trained already: begin another one
+            fold.rename(fold.with_name(f"trained_{kills}"))
+            epochs = 0
         process = train(family, log, "--c")
-        if (kills + FAMILIES.index(family)) % 2:  # a training is long and its final validation is short: half for each
-            when_it_validates(process, log)
-            moment = chance.uniform(0, span - validates)
-        else:
-            moment = chance.uniform(0.3, 1.1) * span
+        when_it_says(from_here, process, log)
+        moment = chance.uniform(0, spans[from_here])
         try:
             process.wait(timeout=moment)
         except subprocess.TimeoutExpired:
@@ -95,8 +97,8 @@ def test_no_kill_loses_what_was_saved(dataset, nnunet_env, monkeypatch, capsys, 
     assert_finished(fold)
     with capsys.disabled():
         print(
-            f"\n{family}: {kills} kills within {span:.0f} s, {in_validation} of them in the final validation; "
-            f"{finished} trainings finished between them, none lost"
+            f"\n{family}: {kills} kills within {spans[BEGINS]:.1f} s of training and {spans[VALIDATES]:.1f} s of final "
+            f"validation, {in_validation} of them there; {finished} trainings finished between them, none lost"
         )
 
 
@@ -116,9 +118,9 @@ def train(family: str, log: Path, *options: str) -> subprocess.Popen:
         )
 
 
-def when_it_validates(process: subprocess.Popen, log: Path) -> float:
-    """Wait until a training validates, or has ended. Returns the time."""
-    while VALIDATES not in log.read_text() and process.poll() is None:
+def when_it_says(text: str, process: subprocess.Popen, log: Path) -> float:
+    """Wait until a training prints this, or has ended. Returns the time."""
+    while text not in log.read_text() and process.poll() is None:
         time.sleep(0.02)
     return time.monotonic()
 
