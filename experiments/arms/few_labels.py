@@ -11,11 +11,20 @@ def taught(
     *models: Model,
     trainer: str = "nnUNetTrainerDistill",
     start: str | None = None,
+    steps: float = 1,
     against: tuple[str, ...] | None = None,
 ) -> Arm:
     """An arm whose teachers are finished models of other arms, and which gets the images without labels."""
     environment = {"nnUNet_skd_teacher": "{models}"}
-    return Arm(trainer, models=models, environment=environment, prepare="unlabelled", start=start, against=against)
+    return Arm(
+        trainer,
+        models=models,
+        environment=environment,
+        prepare="unlabelled",
+        start=start,
+        steps=steps,
+        against=against,
+    )
 
 
 def arms() -> dict[str, Arm]:
