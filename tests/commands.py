@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nnunetv2
@@ -14,6 +16,7 @@ from nnunet_skd.compat import READS_EXT_TRAINER
 from nnunet_skd.tools.install.discovery import SHIM, SHIM_PACKAGE, trainers_folder
 
 BIN = Path(sys.executable).parent
+HAS_PROC = Path("/proc/self/stat").exists()
 
 
 def clone_nnunet(parent: Path, patch: pytest.MonkeyPatch) -> Path:
@@ -55,6 +58,30 @@ def run(*command, **env: str) -> str:
     )
     assert done.returncode == 0, f"{' '.join(map(str, command))} -> {done.returncode}\n{done.stdout[-6000:]}"
     return done.stdout
+
+
+def workers_after_kill_9(process: subprocess.Popen) -> list[int]:
+    """Kill a command while it works in several processes. Returns those of them that have not ended a minute later."""
+    workers = [
+        int(stat.parent.name) for stat in Path("/proc").glob("[0-9]*/stat") if _state(stat)[1:] == [str(process.pid)]
+    ]
+    assert process.poll() is None and workers
+    process.kill()
+    process.wait()
+    end = time.monotonic() + 60
+    while (left := [pid for pid in workers if _state(Path(f"/proc/{pid}/stat"))[0] != "Z"]) and time.monotonic() < end:
+        time.sleep(0.1)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    return left
+
+
+def _state(stat: Path) -> list[str]:
+    """The state of a process ("Z": it has ended) and its parent."""
+    try:
+        return stat.read_text().rsplit(")", 1)[1].split()[:2]
+    except OSError:
+        return ["Z"]
 
 
 def shrink_plans(dataset: Path, plans_name: str = "nnUNetPlans", *, stages: int = 4, patch: int = 32) -> None:

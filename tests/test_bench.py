@@ -305,7 +305,7 @@ def test_unusable_input_is_refused_before_anything_is_measured(nnunet_env, monke
         bench(DATASET, "2d", ["nnUNetTrainer"])
     with pytest.raises(BadInput, match="no configuration '3d_fullres'. It has: 2d"):
         bench(DATASET, "3d_fullres", ["nnUNetTrainer"], device="cpu")
-    with pytest.raises(BadInput, match="does not find the trainer 'nnUNetTrainerDKSD'"):
+    with pytest.raises(BadInput, match="does not find the trainer nnUNetTrainerDKSD"):
         bench(DATASET, "2d", ["nnUNetTrainerDKSD"], device="cpu")
     with pytest.raises(BadInput, match="at least 1 step"):
         bench(DATASET, "2d", ["nnUNetTrainer"], device="cpu", steps=0)

@@ -14,6 +14,7 @@ from nnunet_skd.compat import READS_EXT_TRAINER, TESTED, nnunet_version
 from nnunet_skd.tools.cli import main
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.install import discovery, doctor, register
+from nnunet_skd.tools.trainers import look_up
 
 by_variable = pytest.mark.skipif(not READS_EXT_TRAINER, reason="nnU-Net reads nnUNet_extTrainer since 2.8")
 
@@ -132,6 +133,23 @@ def test_doctor_sees_a_trainer_of_the_same_name_elsewhere(ready, monkeypatch, tm
     assert "is not the trainer of this package" in finding.text and "mine.py" in finding.remedy
 
 
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("import a_module_that_nobody_has", "ModuleNotFoundError: No module named 'a_module_that_nobody_has'"),
+        ("class nnUNetTrainerMine: pass", "must inherit"),
+        ("class nnUNetTrainerOther: pass", "nnU-Net does not find the trainer nnUNetTrainerMine"),
+    ],
+)
+@by_variable
+def test_looking_for_a_trainer_prints_nothing_and_says_what_is_wrong(monkeypatch, tmp_path, capsys, line, reason):
+    (tmp_path / "mine.py").write_text(line)
+    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path))
+    with pytest.raises(BadInput, match=reason):
+        look_up("nnUNetTrainerMine")
+    assert capsys.readouterr().out == ""
+
+
 @pytest.fixture
 def a_gpu(ready, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -230,7 +248,7 @@ def test_doctor_says_what_must_be_fixed_before_a_running_project_can_go_on(begun
     ("change", "reason"),
     [
         ({"distillation": {"alpha": 0.1}}, "begun with an earlier version of nnunet_skd"),
-        ({"trainer_name": "nnUNetTrainerMine"}, "its trainer nnUNetTrainerMine is not found"),
+        ({"trainer_name": "nnUNetTrainerMine"}, "does not find the trainer nnUNetTrainerMine"),
         ("damage", "is not a complete checkpoint"),
     ],
 )

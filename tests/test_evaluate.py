@@ -2,11 +2,15 @@
 
 import json
 import os
+import re
+import subprocess
+import time
 
 import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
+from commands import BIN, HAS_PROC, workers_after_kill_9
 from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
@@ -15,7 +19,7 @@ from skimage import io
 from nnunet_skd.tools import cli
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.command import CASES_CSV, JSON, SUMMARY_CSV
-from nnunet_skd.tools.evaluate.folders import evaluate_folders, map_processes
+from nnunet_skd.tools.evaluate.folders import evaluate_folders
 from nnunet_skd.tools.evaluate.metrics import METRICS
 from nnunet_skd.tools.evaluate.statistics import bootstrap_interval
 from nnunet_skd.tools.evaluate.summary import FOREGROUND, format_summary, summarize
@@ -79,9 +83,27 @@ def test_processes_change_nothing(folders):
     assert alone.attrs["distance_unit"] == "mm"
 
 
-def test_a_killed_worker_is_no_endless_wait():
-    with pytest.raises(BadInput, match="smaller -np"):
-        list(map_processes(os._exit, [1, 1], 2))
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_PROC, reason="finds the processes in /proc")
+def test_kill_9_leaves_no_worker(tmp_path):
+    boxes = np.zeros((70, 70, 70))
+    boxes[10:40, 10:60, 10:60] = 1
+    boxes[45:60, 10:60, 10:60] = 2
+    for folder in ("reference", "prediction"):
+        (tmp_path / folder).mkdir()
+        for number in range(60):
+            _write(tmp_path / folder / f"{number}.nii.gz", np.roll(boxes, number, axis=2))
+    content = {"labels": {"background": 0, "one": 1, "two": 2}, "file_ending": ".nii.gz"}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    command = [BIN / "nnunet-skd", "evaluate", "reference", "prediction", "-djfile", "dataset.json", "-np", "2"]
+    log = tmp_path / "log.txt"
+    with log.open("w") as printed:
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=printed, stderr=printed
+        )
+    while not re.search(r" [1-9]\d*/60 ", log.read_text()) and process.poll() is None:
+        time.sleep(0.02)
+    assert not workers_after_kill_9(process), log.read_text()
 
 
 def test_spacing_comes_from_the_files(tmp_path):

@@ -4,7 +4,6 @@ import gzip
 import hashlib
 import json
 import os
-import signal
 import subprocess
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from commands import BIN
+from commands import BIN, HAS_PROC, workers_after_kill_9
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
@@ -22,7 +21,7 @@ from toy import DATASET, toy_dataset_json, toy_plans
 
 from nnunet_skd.tools import cli
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.unlabelled import parallel
+from nnunet_skd.tools.parallel import for_each_case
 from nnunet_skd.tools.unlabelled import preprocess as preprocess_module
 from nnunet_skd.tools.unlabelled.command import preprocess_unlabelled
 from nnunet_skd.tools.unlabelled.dataset import open_dataset
@@ -589,37 +588,14 @@ def test_the_command_in_the_message_names_plans_and_quotes_folders(toy, tmp_path
 # --- processes -------------------------------------------------------------------------------------------------------
 
 
-def killed(job: int) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 @pytest.mark.slow
 def test_a_process_that_the_system_killed_is_an_error_with_a_way_out():
     with pytest.raises(BadInput, match="a process was killed.*-np"):
-        list(parallel.for_each_case(killed, {"a": (0,), "b": (1,)}, 2, "preprocessing"))
-
-
-def descendants(pid: int) -> list[int]:
-    children = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(stat.read_text().rsplit(")", 1)[1].split()[1])
-        except OSError:
-            continue
-        if parent == pid:
-            children.append(int(stat.parent.name))
-    return children
-
-
-def runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
+        list(for_each_case(os._exit, {"a": (1,), "b": (1,)}, 2, "preprocessing"))
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the processes in /proc")
+@pytest.mark.skipif(not HAS_PROC, reason="finds the processes in /proc")
 def test_kill_9_in_the_middle_loses_nothing_that_was_complete(nnunet_env):
     toy = Toy(nnunet_env, dim=3)
     before = toy.hashes()
@@ -631,14 +607,7 @@ def test_kill_9_in_the_middle_loses_nothing_that_was_complete(nnunet_env):
     end = time.monotonic() + 300
     while time.monotonic() < end and process.poll() is None and len(list(toy.folder.glob("unlabelled/*/c*.pkl"))) < 3:
         time.sleep(0.01)
-    workers = descendants(process.pid)
-    assert process.poll() is None and workers
-    process.kill()
-    process.wait()
-    end = time.monotonic() + 60
-    while any(map(runs, workers)) and time.monotonic() < end:
-        time.sleep(0.1)
-    assert not any(map(runs, workers))
+    assert not workers_after_kill_9(process)
 
     complete = toy.cases()
     assert 2 <= len(complete) < 12

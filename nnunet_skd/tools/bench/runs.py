@@ -1,16 +1,11 @@
 """Run the measurements of ``nnunet-skd bench``, and note where they ran."""
 
-import io
-from contextlib import redirect_stdout
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_skd import __version__
-from nnunet_skd.compat import find_trainer
-from nnunet_skd.messages import first_line
 from nnunet_skd.tools.bench.borrowed_plans import borrowed_plans
 from nnunet_skd.tools.bench.losses import BATCH_SIZE, bench_losses
 from nnunet_skd.tools.bench.trainers import bench_trainers
@@ -19,6 +14,7 @@ from nnunet_skd.tools.compiling import nnunet_compiles
 from nnunet_skd.tools.devices import device_name, find_device
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.nnunet_json import read_dataset_json
+from nnunet_skd.tools.trainers import look_up
 
 
 def bench(
@@ -61,7 +57,9 @@ def bench(
     config = plans.get_configuration(configuration)
     if "data_identifier" not in config.configuration:
         raise BadInput(f"{path}: configurations.{configuration} lacks data_identifier. Plan it again")
-    _check_trainers(trainers, path, configuration)
+    with borrowed_plans(path, configuration):
+        for name in trainers:
+            look_up(name)
     try:
         results = bench_trainers(trainers, path, configuration, torch_device, steps, cases)
     except torch.cuda.OutOfMemoryError as error:
@@ -111,21 +109,3 @@ def _environment(device: torch.device) -> dict:
         "nnunetv2": version("nnunetv2"),
         "nnunet_skd": __version__,
     }
-
-
-def _check_trainers(names: list[str], path: Path, configuration: str) -> None:
-    with borrowed_plans(path, configuration):
-        for name in names:
-            try:
-                with redirect_stdout(io.StringIO()):
-                    find_trainer(name)
-            except (RuntimeError, AssertionError, TypeError) as error:
-                raise BadInput(
-                    f"nnU-Net does not find the trainer '{name}'. Check the spelling; the folder of your own trainer"
-                    " must be in nnUNet_extTrainer ('nnunet-skd doctor' shows what is found)"
-                ) from error
-            except Exception as error:  # whatever a module on the search path raises
-                raise BadInput(
-                    f"looking for the trainer '{name}' ended with {type(error).__name__}: {first_line(error)}."
-                    " 'nnunet-skd doctor' shows where"
-                ) from error

@@ -66,13 +66,11 @@ def check_trainer(trainer: str, environment: dict[str, str]) -> None:
         BadInput: nnU-Net does not find it, or cannot import it.
     """
     print(f"Looking for {trainer} ...", flush=True)
-    look_up = "import sys; from nnunet_skd.compat import find_trainer; find_trainer(sys.argv[1])"
-    done = subprocess.run([sys.executable, "-c", look_up, trainer], env=environment, capture_output=True, text=True)  # noqa: S603 - no shell
+    code = "import sys; from nnunet_skd.tools.trainers import look_up; look_up(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", code, trainer], env=environment, capture_output=True, text=True)  # noqa: S603 - no shell
     if done.returncode:
-        cause = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit status {done.returncode}"
-        raise BadInput(
-            f"nnU-Net does not find or cannot load the trainer {trainer}: {cause}\n'nnunet-skd doctor' shows more."
-        )
+        cause = done.stderr.strip().rpartition("\n")[2].partition(": ")[2]  # a traceback ends with KIND: MESSAGE
+        raise BadInput(cause or f"looking for the trainer {trainer} ended with exit status {done.returncode}")
 
 
 class Steps:

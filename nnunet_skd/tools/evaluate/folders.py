@@ -1,19 +1,13 @@
 """Evaluate two folders: which files belong together, which classes they hold, and the table of all cases."""
 
-import multiprocessing
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from nnunetv2.configuration import default_num_processes
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
-from tqdm import tqdm
 
 from nnunet_skd.messages import listed
 from nnunet_skd.tools.cases import load_dataset_json, reader_class
@@ -22,6 +16,7 @@ from nnunet_skd.tools.evaluate.calibration import CALIBRATION, probabilities_fil
 from nnunet_skd.tools.evaluate.case import Case, evaluate_case
 from nnunet_skd.tools.evaluate.metrics import METRICS, VOXEL_HD95
 from nnunet_skd.tools.files import require_folder
+from nnunet_skd.tools.parallel import for_each_case
 
 TOLERANCE = 1.0
 ALL_METRICS = (*METRICS, VOXEL_HD95, *CALIBRATION)
@@ -71,7 +66,7 @@ def evaluate_folders(
     ending = dataset_json["file_ending"]
     if set(chosen) & set(CALIBRATION):
         _check_probabilities([prediction for _, prediction in pairs], ending)
-    tasks = [
+    cases = [
         Case(
             reference.name.removesuffix(ending),
             reference,
@@ -85,10 +80,8 @@ def evaluate_folders(
         for reference, prediction in pairs
     ]
     evaluate = partial(evaluate_case, tolerance=tolerance, metrics=chosen)
-    rows = []
-    results = map_processes(evaluate, tasks, num_processes)
-    for case_rows in tqdm(results, total=len(tasks), desc="evaluate", unit="case"):
-        rows += case_rows
+    found = dict(for_each_case(evaluate, {case.name: (case,) for case in cases}, num_processes, "evaluate"))
+    rows = [row for case in cases for row in found[case.name]]
     frame = pd.DataFrame(rows, columns=["case", "label", *chosen])
     frame.attrs = {"distance_unit": "pixel" if reader is NaturalImage2DIO else "mm", "nsd_tolerance": tolerance}
     return frame
@@ -158,19 +151,3 @@ def _pairs(reference_dir: Path, prediction_dir: Path, file_ending: str, chill: b
             "Predict them, or evaluate only the others with --chill"
         )
     return [(reference_dir / name, prediction_dir / name) for name in sorted(predictions)]
-
-
-def map_processes(function: Callable[[Any], Any], tasks: Sequence[Any], num_processes: int) -> Iterator[Any]:
-    """``map`` over processes, in order; holds nothing but the results."""
-    if num_processes == 1:
-        yield from map(function, tasks)
-        return
-    context = multiprocessing.get_context("spawn")
-    # Not multiprocessing.Pool: that waits forever for a worker which the system killed.
-    # Ctrl-C reaches every process; the parent's answer is enough.
-    ignore = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
-    with ProcessPoolExecutor(min(num_processes, len(tasks)), mp_context=context, **ignore) as pool:
-        try:
-            yield from pool.map(function, tasks)
-        except BrokenProcessPool as error:
-            raise BadInput("a worker process was killed, probably because memory ran out. Use a smaller -np") from error

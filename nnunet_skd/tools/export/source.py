@@ -1,7 +1,5 @@
 """What every export starts from: a trained model, read without executing it, whose network is proven to be stock."""
 
-import contextlib
-import io
 import math
 import re
 from collections.abc import Iterable
@@ -16,12 +14,13 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from nnunet_skd.catalogue import trainer_classes
-from nnunet_skd.compat import build_network, find_trainer
+from nnunet_skd.compat import build_network
 from nnunet_skd.messages import first_line
 from nnunet_skd.tools.errors import BadInput, naming
 from nnunet_skd.tools.export.checkpoint import read_checkpoint
 from nnunet_skd.tools.networks import require_stock_network
 from nnunet_skd.tools.nnunet_json import label_manager, read_dataset_json, read_plans
+from nnunet_skd.tools.trainers import TrainerNotFound, look_up
 
 
 class SelfCheckFailed(RuntimeError):
@@ -203,13 +202,7 @@ _NOT_STOCK = (
 
 def _find_trainer(name: str) -> type[nnUNetTrainer] | None:
     """The trainer's class as nnU-Net finds it, or from this package's catalogue. None if it is not installed here."""
-    with contextlib.redirect_stdout(io.StringIO()):  # nnU-Net prints every module that it looks into
-        try:
-            return find_trainer(name)
-        except RuntimeError:
-            return trainer_classes().get(name)
-        except Exception as error:  # no trainer, or whatever a module on the search path raises
-            raise BadInput(
-                f"looking for the trainer {name} ended with {type(error).__name__}: {first_line(error)}. "
-                "'nnunet-skd doctor -tr TRAINER' shows what is found"
-            ) from error
+    try:
+        return look_up(name)
+    except TrainerNotFound:
+        return trainer_classes().get(name)

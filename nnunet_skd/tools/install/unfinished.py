@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_skd.checkpoint import KEY, PARTS
-from nnunet_skd.compat import find_trainer
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.export.checkpoint import NeedsCode, read_checkpoint
+from nnunet_skd.tools.trainers import look_up
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,7 @@ def _obstacle(extra: dict, trainer: str) -> str:
     if not set(extra) <= PARTS:
         return "it was begun with an earlier version of nnunet_skd, continue it with that one"
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            find_trainer(trainer)
-    except Exception as error:  # whatever a module on the search path raises
-        return f"its trainer {trainer} is not found ({type(error).__name__})"
+        look_up(trainer)
+    except BadInput as error:
+        return str(error)
     return ""

@@ -26,10 +26,10 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_skd.messages import first_line, listed
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.json_file import ANYTHING, FOLDER_NAME, INTEGER, TEXT, check_shape, or_null
+from nnunet_skd.tools.parallel import for_each_case
 from nnunet_skd.tools.unlabelled.checks import Cases, cases_of_folder, check_contents
 from nnunet_skd.tools.unlabelled.dataset import Dataset, choose_configurations, labelled_names, open_dataset
 from nnunet_skd.tools.unlabelled.images import Content, read_content, stamps
-from nnunet_skd.tools.unlabelled.parallel import for_each_case
 from nnunet_skd.tools.unlabelled.preprocess import new_record, preprocess, remove
 from nnunet_skd.unlabelled_data import (
     checked_cases,

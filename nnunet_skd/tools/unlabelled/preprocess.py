@@ -16,9 +16,9 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunet_skd import __version__
 from nnunet_skd.tools.files import missing_folders, remove_empty, scratch_folder, write_file
+from nnunet_skd.tools.parallel import for_each_case
 from nnunet_skd.tools.unlabelled.dataset import Dataset
 from nnunet_skd.tools.unlabelled.images import stamps
-from nnunet_skd.tools.unlabelled.parallel import for_each_case
 from nnunet_skd.unlabelled_data import case_files, is_complete, preprocessing, record_file, unlabelled_folder
 
 _ROOM = 64 * 2**20  # bytes; one case takes as much

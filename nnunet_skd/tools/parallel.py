@@ -24,6 +24,7 @@ def for_each_case(function: Callable, jobs: dict[str, tuple], processes: int, ti
             yield case, function(*arguments)
         return
     spawn = multiprocessing.get_context("spawn")  # as nnU-Net's preprocessing; forking after torch was used may hang
+    # Not multiprocessing.Pool: that waits forever for a process which the system killed.
     pool = ProcessPoolExecutor(min(processes, len(jobs)), mp_context=spawn, initializer=_end_with_parent)
     try:
         cases = {pool.submit(function, *arguments): case for case, arguments in jobs.items()}
@@ -31,8 +32,8 @@ def for_each_case(function: Callable, jobs: dict[str, tuple], processes: int, ti
             yield cases[done], done.result()
     except BrokenProcessPool as error:
         raise BadInput(
-            f"{title}: a process was killed, probably because memory ran out. What is complete is kept:"
-            " run the same command again, with fewer processes (-np)"
+            f"{title}: a process was killed, probably because memory ran out. Run the same command again, with fewer"
+            " processes (-np)"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
