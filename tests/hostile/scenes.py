@@ -18,6 +18,7 @@ from toy import DATASET, toy_dataset_json, toy_plans
 from nnunet_skd.tools.convert.datasets import btcv, dca1, flare22, synapse, xcad
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.install.discovery import SHIM_PACKAGE, shim_files, trainers_folder
+from nnunet_skd.trainers.nnUNetTrainerDistill import nnUNetTrainerDistill
 
 LABELS = {"labels": {"background": 0, "a": 1, "b": 2}, "channel_names": {"0": "CT"}, "file_ending": ".nii.gz"}
 
@@ -102,6 +103,7 @@ def export(env: Path, _) -> Scene:
 
 def distill(env: Path, patch) -> Scene:
     patch.setattr("nnunet_skd.tools.distill.command.subprocess.run", _reached)
+    patch.setattr("nnunet_skd.tools.distill.command.look_up", lambda _: nnUNetTrainerDistill)
     files = _planned(env)
     splits = [{"train": [f"t{i}" for i in range(4)], "val": ["v"]}]
     files.append(_json(files[0].with_name("splits_final.json"), splits))

@@ -13,11 +13,13 @@ from toy_data import LABELLED
 from nnunet_skd.model_checks import VARIABLE
 from nnunet_skd.tools.cli import main
 from nnunet_skd.tools.distill import command
+from nnunet_skd.tools.install.discovery import trainers_folder
 
 
 @pytest.fixture
-def started(nnunet_env, monkeypatch) -> list:
+def started(nnunet_env, monkeypatch, make_known) -> list:
     """The commands that are started, each with its teachers."""
+    make_known(trainers_folder())
     commands = []
 
     def note(arguments, env):
@@ -28,13 +30,14 @@ def started(nnunet_env, monkeypatch) -> list:
     return commands
 
 
-def distill(fold, model: Path, *, folds=5) -> int:
+def distill(fold, model: Path, *options: str, folds=5) -> int:
     folder = Path(os.environ["nnUNet_preprocessed"], DATASET)
     splits = [{"train": [c for c in LABELLED if c != case], "val": [case]} for case in LABELLED[:folds]]
     contents = {"nnUNetPlans.json": toy_plans(), "dataset.json": toy_dataset_json()}
     for name, content in (contents | ({"splits_final.json": splits} if folds else {})).items():
         (folder / name).write_text(json.dumps(content))
-    return main(["distill", "-d", "900", "-c", "2d", "--teacher", str(model), "-f", str(fold), "-device", "cpu"])
+    arguments = ["distill", "-d", "900", "-c", "2d", "--teacher", str(model), "-f", str(fold), "-device", "cpu"]
+    return main([*arguments, *options])
 
 
 @pytest.mark.parametrize("fold", [0, "all"])
@@ -54,3 +57,21 @@ def test_refuses_a_fold_beyond_the_split(started, capsys, folds, there_are):
     said = capsys.readouterr().err
     where = "splits_final.json holds 3" if folds else "nnU-Net will make 5 in the first training"
     assert f"there is no fold {there_are}: " in said and f"{where}, counted from 0" in said
+
+
+def test_refuses_a_trainer_that_the_models_would_not_teach(started, capsys):
+    assert distill("all", finish(), "-tr", "nnUNetTrainerDSKD") == 2 and not started
+    assert "-tr nnUNetTrainerDSKD is not taught by finished models" in capsys.readouterr().err
+    assert distill("all", finish(), "-tr", "nnUNetTrainerDistil") == 2 and not started
+    assert "does not find the trainer nnUNetTrainerDistil." in capsys.readouterr().err
+
+
+def test_starts_from_weights(started, capsys):
+    weights = str(finish() / "fold_0" / "checkpoint_final.pth")
+    options = ["-tr", "nnUNetTrainerDistill_250epochs", "-pretrained_weights", weights]
+    assert distill("all", finish(), *options) == 0
+    assert started[0][0][3:5] == options[:2] and started[0][0][-2:] == options[2:]
+    assert distill("all", finish(), "-pretrained_weights", weights, "--c") == 2
+    assert "does not go with --c" in capsys.readouterr().err
+    assert distill("all", finish(), "-pretrained_weights", f"{weights}.old") == 2
+    assert f"{weights}.old is not a file" in capsys.readouterr().err and len(started) == 1

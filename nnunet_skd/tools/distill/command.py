@@ -26,12 +26,14 @@ from nnunetv2.utilities.file_path_utilities import get_output_folder
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_skd.compat import nnunet_folder
+from nnunet_skd.finished_models import FinishedModels
 from nnunet_skd.model_checks import VARIABLE, check_model, teaching_folds
 from nnunet_skd.tools.compact.plans import read_dataset_plans
 from nnunet_skd.tools.demo.processes import program
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.json_file import TEXT, read_json
 from nnunet_skd.tools.nnunet_json import read_dataset_json, read_plans
+from nnunet_skd.tools.trainers import look_up
 from nnunet_skd.unlabelled_data import checked_cases, read_record, unlabelled_folder
 
 
@@ -45,6 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="of the student (default: %(default)s)")
     parser.add_argument("-tr", default="nnUNetTrainerDistill", metavar="TRAINER", help="default: %(default)s")
     parser.add_argument("-device", choices=("cuda", "cpu", "mps"), default="cuda", help="default: %(default)s")
+    parser.add_argument(
+        "-pretrained_weights", metavar="FILE", help="checkpoint to start from, as nnUNetv2_train -pretrained_weights"
+    )
     parser.add_argument("--c", dest="continued", action="store_true", help="continue a training, as nnUNetv2_train --c")
     parser.add_argument("--npz", action="store_true", help="save probabilities, as nnUNetv2_train --npz")
 
@@ -52,6 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if nnunet_folder("nnUNet_results") is None:
         raise BadInput("nnUNet_results is not set. Export it as for the training")
+    if not isinstance(getattr(look_up(args.tr), "teacher", None), FinishedModels):
+        raise BadInput(f"-tr {args.tr} is not taught by finished models. Use nnUNetTrainerDistill or a variant of it")
+    if args.pretrained_weights and args.continued:
+        raise BadInput("-pretrained_weights does not go with --c, which continues from its own checkpoint")
+    if args.pretrained_weights and not Path(args.pretrained_weights).is_file():
+        raise BadInput(f"-pretrained_weights {args.pretrained_weights} is not a file. Name a checkpoint_final.pth")
     student = _student(args)
     folders = [_model_folder(model, student.plans_manager.dataset_name) for model in args.teacher]
     if not folders and not args.continued:
@@ -67,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
         raise BadInput(str(error)) from error
     train = ["nnUNetv2_train", args.d, args.configuration, args.f, "-tr", args.tr, "-p", args.p]
     train += ["-device", args.device] * (args.device != "cuda") + ["--c"] * args.continued + ["--npz"] * args.npz
+    train += ["-pretrained_weights", args.pretrained_weights] * (args.pretrained_weights is not None)
     teachers = {VARIABLE: os.pathsep.join(map(str, folders))} if folders else {}
     print("$", *(f"{name}={shlex.quote(value)}" for name, value in teachers.items()), shlex.join(train), flush=True)
     return subprocess.run([program(train[0]), *train[1:]], env=os.environ | teachers).returncode  # noqa: S603 - no shell, nnU-Net's command
