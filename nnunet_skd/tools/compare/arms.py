@@ -63,7 +63,7 @@ def trained_arms(
             "no validation result here; make it with the command below it, or leave the fold out with -f:\n"
             + "\n".join(missing)
         )
-    return dataset, arms, _common_dataset_json(arms, models)
+    return dataset, arms, same_labels(models)
 
 
 def model_folders(
@@ -125,6 +125,22 @@ def epoch_seconds(fold_folder: Path) -> list[float]:
     ]
 
 
+def same_labels(models: Sequence[Path], *, channels: bool = False) -> dict:
+    """The dataset.json of the models, whose labels they agree on. ``channels``: see ``read_dataset_json``.
+
+    Raises:
+        BadInput: different labels, or a dataset.json that cannot be read.
+    """
+    contents = [read_dataset_json(model / "dataset.json", channels=channels) for model in models]
+    for model, content in zip(models, contents, strict=True):
+        if content["labels"] != contents[0]["labels"]:
+            raise BadInput(
+                f"{models[0]} and {model} were trained on different labels: {contents[0]['labels']} and "
+                f"{content['labels']}. Compare models of the same labels, or train one of them again"
+            )
+    return contents[0]
+
+
 def _one_or_each(fewest: int, **names: Sequence[str]) -> list[tuple[str, ...]]:
     """The arms' parts; a single name stands for every arm."""
     count = max(len(n) for n in names.values())
@@ -145,14 +161,3 @@ def short_names(parts: list[tuple[str, ...]]) -> list[str]:
         return [parts[0][0]]
     varying = [i for i in range(len(parts[0])) if len({arm[i] for arm in parts}) > 1]
     return [" ".join(arm[i] for i in varying) for arm in parts]
-
-
-def _common_dataset_json(arms: list[Arm], models: list[Path]) -> dict:
-    contents = [read_dataset_json(model / "dataset.json") for model in models]
-    for arm, content in zip(arms, contents, strict=True):
-        if content["labels"] != contents[0]["labels"]:
-            raise BadInput(
-                f"{arms[0].name} and {arm.name} were trained on different labels: {contents[0]['labels']} and "
-                f"{content['labels']}. Train one of them again"
-            )
-    return contents[0]
