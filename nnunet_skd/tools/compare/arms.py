@@ -1,6 +1,5 @@
 """The arms of a comparison: nnU-Net's results folders, or folders with predictions."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +8,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from nnunetv2.utilities.file_path_utilities import convert_trainer_plans_config_to_identifier
 
 from nnunet_skd.compat import nnunet_folder
+from nnunet_skd.tools.compare.training_logs import epoch_seconds
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.nnunet_json import read_dataset_json
 
@@ -46,7 +46,7 @@ def trained_arms(
         The dataset's name, the arms and the dataset.json that their labels agree on.
 
     Raises:
-        BadInput: no such dataset or result, an arm twice, different numbers of names, different labels.
+        BadInput: no such dataset or result, an arm twice, different numbers of names, different labels, damaged logs.
     """
     dataset, parts, models = model_folders(dataset_name_or_id, trainers, configurations, plans)
     arms, missing = [], []
@@ -114,15 +114,6 @@ def predicted_arms(folders: Sequence[str | Path]) -> list[Arm]:
     if len(set(names)) < len(names):
         names = [f.as_posix() for f in folders]
     return [Arm(name, {NO_FOLD: folder}) for name, folder in zip(names, folders, strict=True)]
-
-
-def epoch_seconds(fold_folder: Path) -> list[float]:
-    """Seconds of every epoch in nnU-Net's training logs of one fold (several logs if the training was continued)."""
-    return [
-        float(seconds)
-        for log in sorted(fold_folder.glob("training_log_*.txt"))
-        for seconds in re.findall(r"Epoch time: ([\d.]+) s", log.read_text(encoding="utf-8", errors="replace"))
-    ]
 
 
 def same_labels(models: Sequence[Path], *, channels: bool = False) -> dict:
