@@ -16,7 +16,6 @@ from skimage import io
 
 from nnunet_skd.tools.cli import main
 from nnunet_skd.tools.compare import report
-from nnunet_skd.tools.compare.arms import epoch_seconds
 from nnunet_skd.tools.compare.case_pictures import CaseFiles, draw_differences, read_slice
 from nnunet_skd.tools.compare.comparison import image_files, predicted_comparison, trained_comparison
 from nnunet_skd.tools.compare.paired_table import paired_table, paired_values
@@ -67,9 +66,14 @@ def write_fold(model, fold, cases, references, lost, regions=(1, 2)):
     return validation
 
 
-def write_log(validation, seconds):
-    lines = [f"2026-05-04 10:00:00.000000: Epoch time: {s} s \n" for s in seconds]
-    (validation.parent / "training_log_2026_5_4_10_00_00.txt").write_text("Epoch 0\n" + "".join(lines))
+def write_log(fold, seconds, *, first=0, day=4):
+    """The log of a training that began with epoch `first`."""
+    lines = [
+        f"2026-05-04 10:00:00.000000: {line} \n"
+        for epoch, s in enumerate(seconds, first)
+        for line in (f"Epoch {epoch}", "Pseudo dice [np.float32(0.5)]", f"Epoch time: {s} s")
+    ]
+    (fold / f"training_log_2026_5_{day}_10_00_00.txt").write_text("".join(lines))
 
 
 @pytest.fixture
@@ -90,7 +94,7 @@ def results(nnunet_env):
     ):
         for fold, cases in enumerate((CASES[:4], CASES[4:])):
             model = nnunet_env / "nnUNet_results" / DATASET / f"{trainer}__nnUNetPlans__2d"
-            write_log(write_fold(model, fold, cases, references, lost), seconds)
+            write_log(write_fold(model, fold, cases, references, lost).parent, seconds)
     return nnunet_env
 
 
@@ -268,12 +272,11 @@ def test_regions_and_a_missing_class(results):
     assert (table.loc["right", "cases"], table.loc["right", "only_arm"]) == (1, 1)
 
 
-def test_epoch_times_come_from_every_log(results):
+def test_epoch_times_come_from_every_log_and_a_repeated_epoch_counts_once(results):
     comparison = read()
     assert comparison.arms[0].epoch_seconds == [12, 10, 11] * 2
-    fold = validation_of(results).parent
-    (fold / "training_log_2026_5_5_10_00_00.txt").write_text("x\n2026-05-05: Epoch time: 13.25 s\n")
-    assert epoch_seconds(fold) == [15, 14, 90, 13.25]
+    write_log(validation_of(results).parent, [13.25, 16], first=2, day=10)  # killed in epoch 3, and continued from 2
+    assert read().arms[1].epoch_seconds == [15, 14, 13.25, 16] + [15, 14, 90]
 
 
 def test_refuses_other_cases_and_names_them(results):

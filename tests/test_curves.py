@@ -218,7 +218,7 @@ def test_command_with_trainers(nnunet_env, capsys):
         (["a={0}/better@0@1"], "says twice"),
         (["a={0}/better@0", "b={0}/worse@1"], "b has fold 1, but a has 0"),
         (["a={0}/better@0,7"], "fold_7 holds no training log"),
-        (["a={0}/better", "b={0}/other"], "different dataset: Dataset900_Toy and Dataset901_Other"),
+        (["a={0}/better", "b={0}/other"], "different datasets: Dataset900_Toy and Dataset901_Other"),
         (["a={0}/better", "b={0}/labels"], "different labels"),
         (["a={0}/better", "b={0}/broken"], "plans.json"),
         (["a={0}/better:{0}/worse"], "different numbers of iterations"),

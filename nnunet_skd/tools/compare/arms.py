@@ -1,6 +1,5 @@
 """The arms of a comparison: nnU-Net's results folders, or folders with predictions."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +8,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from nnunetv2.utilities.file_path_utilities import convert_trainer_plans_config_to_identifier
 
 from nnunet_skd.compat import nnunet_folder
+from nnunet_skd.tools.compare.training_logs import epoch_seconds
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.nnunet_json import read_dataset_json
 
@@ -46,7 +46,7 @@ def trained_arms(
         The dataset's name, the arms and the dataset.json that their labels agree on.
 
     Raises:
-        BadInput: no such dataset or result, an arm twice, different numbers of names, different labels.
+        BadInput: no such dataset or result, an arm twice, different numbers of names, different labels, damaged logs.
     """
     dataset, parts, models = model_folders(dataset_name_or_id, trainers, configurations, plans)
     arms, missing = [], []
@@ -63,7 +63,7 @@ def trained_arms(
             "no validation result here; make it with the command below it, or leave the fold out with -f:\n"
             + "\n".join(missing)
         )
-    return dataset, arms, _common_dataset_json(arms, models)
+    return dataset, arms, same_labels(models)
 
 
 def model_folders(
@@ -116,13 +116,20 @@ def predicted_arms(folders: Sequence[str | Path]) -> list[Arm]:
     return [Arm(name, {NO_FOLD: folder}) for name, folder in zip(names, folders, strict=True)]
 
 
-def epoch_seconds(fold_folder: Path) -> list[float]:
-    """Seconds of every epoch in nnU-Net's training logs of one fold (several logs if the training was continued)."""
-    return [
-        float(seconds)
-        for log in sorted(fold_folder.glob("training_log_*.txt"))
-        for seconds in re.findall(r"Epoch time: ([\d.]+) s", log.read_text(encoding="utf-8", errors="replace"))
-    ]
+def same_labels(models: Sequence[Path], *, channels: bool = False) -> dict:
+    """The dataset.json of the models, whose labels they agree on. ``channels``: see ``read_dataset_json``.
+
+    Raises:
+        BadInput: different labels, or a dataset.json that cannot be read.
+    """
+    contents = [read_dataset_json(model / "dataset.json", channels=channels) for model in models]
+    for model, content in zip(models, contents, strict=True):
+        if content["labels"] != contents[0]["labels"]:
+            raise BadInput(
+                f"{models[0]} and {model} were trained on different labels: {contents[0]['labels']} and "
+                f"{content['labels']}. Compare models of the same labels, or train one of them again"
+            )
+    return contents[0]
 
 
 def _one_or_each(fewest: int, **names: Sequence[str]) -> list[tuple[str, ...]]:
@@ -145,14 +152,3 @@ def short_names(parts: list[tuple[str, ...]]) -> list[str]:
         return [parts[0][0]]
     varying = [i for i in range(len(parts[0])) if len({arm[i] for arm in parts}) > 1]
     return [" ".join(arm[i] for i in varying) for arm in parts]
-
-
-def _common_dataset_json(arms: list[Arm], models: list[Path]) -> dict:
-    contents = [read_dataset_json(model / "dataset.json") for model in models]
-    for arm, content in zip(arms, contents, strict=True):
-        if content["labels"] != contents[0]["labels"]:
-            raise BadInput(
-                f"{arms[0].name} and {arm.name} were trained on different labels: {contents[0]['labels']} and "
-                f"{content['labels']}. Train one of them again"
-            )
-    return contents[0]

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunet_skd.tools.compare.arms import same_labels
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.nnunet_json import read_dataset_json, read_plans
+from nnunet_skd.tools.nnunet_json import read_plans
 
 SYNTAX = f"NAME=FOLDER[{os.pathsep}FOLDER...][@FOLD,FOLD...]"
 _FOLDS = r"(?:all|\d+)(?:,(?:all|\d+))*"
@@ -46,19 +47,14 @@ def same_dataset(models: Sequence[Path]) -> dict:
     Raises:
         BadInput: models of different datasets or labels, or without readable plans.json and dataset.json.
     """
-    contents = [read_dataset_json(model / "dataset.json", channels=True) for model in models]
-    datasets = [
-        (read_plans(model / "plans.json")["dataset_name"], content["labels"])
-        for model, content in zip(models, contents, strict=True)
-    ]
-    for what, position in (("dataset", 0), ("labels", 1)):
-        for model, dataset in zip(models, datasets, strict=True):
-            if dataset[position] != datasets[0][position]:
-                raise BadInput(
-                    f"{models[0]} and {model} were trained on different {what}: {datasets[0][position]} and "
-                    f"{dataset[position]}. Compare models of one dataset"
-                )
-    return contents[0]
+    names = [read_plans(model / "plans.json")["dataset_name"] for model in models]
+    for model, name in zip(models, names, strict=True):
+        if name != names[0]:
+            raise BadInput(
+                f"{models[0]} and {model} were trained on different datasets: {names[0]} and {name}. "
+                "Compare models of one dataset"
+            )
+    return same_labels(models, channels=True)
 
 
 def _parse(text: str) -> ModelArm:

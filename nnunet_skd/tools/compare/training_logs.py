@@ -40,7 +40,7 @@ def read_training(folder: Path) -> Training:
     Raises:
         BadInput: nothing is there, no epoch has ended, a log or checkpoint is damaged, or epochs are missing.
     """
-    logs = sorted(folder.glob("training_log_*.txt"), key=_started)
+    logs = _logs(folder)
     rows = _read_logs(logs)
     if not rows or len(rows) <= max(rows):  # the logs are gone, or only some of them are here
         rows = _read_checkpoints(folder) or rows
@@ -56,6 +56,20 @@ def read_training(folder: Path) -> Training:
     epochs["ema"] = epochs["pseudo_dice"].ewm(alpha=EMA_WEIGHT, adjust=False, ignore_na=True).mean()
     epochs["minutes"] = values[:, 1].cumsum() / 60
     return Training(epochs, _iterations(folder), (folder / "checkpoint_final.pth").is_file())
+
+
+def epoch_seconds(folder: Path) -> list[float]:
+    """Seconds of each epoch in the logs of a fold folder; of all that are there, also if some of the logs are not.
+
+    Raises:
+        BadInput: a log is damaged.
+    """
+    return [seconds for _, seconds in _read_logs(_logs(folder)).values()]
+
+
+def _logs(folder: Path) -> list[Path]:
+    """In the order in which they were begun."""
+    return sorted(folder.glob("training_log_*.txt"), key=_started)
 
 
 def _started(log: Path) -> list[int]:
