@@ -413,7 +413,7 @@ def test_names_and_file_endings(toy):
     refusal(toy, r"no channel number in the name \(rename CASE.png to CASE_0000.png\): b.png")
     refusal(toy, r"names of labelled cases .*: train_1$")
     refusal(toy, r"end in _seg.*: c_seg\n")
-    refusal(toy, r"no .png files.*: 10_0000.jpg, .* and 3 more")
+    refusal(toy, r"files that do not end in .png.*: 10_0000.jpg, .* and 3 more")
 
 
 def test_a_name_of_a_case_that_only_the_preprocessed_data_knows(toy):
@@ -455,7 +455,7 @@ def test_damaged_and_not_finite_images(nnunet_env):
         voxels[0, 0, 0] = value
         save(toy.source / f"{name}_0000.nii.gz", voxels)
     for name in ("short", "checksum", "data"):
-        refusal(toy, rf"cannot be read \(mend them or take them out\): .*{name}_0000.nii.gz \(")
+        refusal(toy, rf"cannot be read \(fix them or take them out\): .*{name}_0000.nii.gz \(")
     refusal(toy, r"NaN or infinite .*: inf, nan$")
 
 

@@ -16,8 +16,8 @@ The table, in multiples of the first trainer's median step where no unit is give
   s/case     prediction of a case of the plans' median shape with nnUNetv2_predict's sliding window and mirroring.
              A 3D case takes minutes on the CPU; --cases 0 leaves it out
 
-Trainers that learn from images without labels get random patches for these. Finished models as teachers are real ones:
-name their folders with --teacher.
+Trainers that learn from images without labels get random patches for these. Finished models cannot be replaced by
+random numbers: name real ones with --teacher.
 
 The same trainer twice (-tr nnUNetTrainer nnUNetTrainer) shows how exact the ratios are. If only one trainer is named,
 it is compared with nnUNetTrainer. With --losses, what the loss terms add to nnU-Net's Dice and cross-entropy is

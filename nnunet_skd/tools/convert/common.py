@@ -77,6 +77,11 @@ def natural(key: str | Iterable[str]) -> list:
     return [[int(piece) if piece.isdigit() else piece for piece in re.split(r"(\d+)", str(part))] for part in parts]
 
 
+def numbered(names: Iterable[str]) -> dict[str, int]:
+    """The labels of a data set: the background is 0, and the names follow from 1 on."""
+    return {name: label for label, name in enumerate(["background", *names])}
+
+
 def paired(images: dict, references: dict, problems: list[str]) -> list:
     """Keys that have both an image and a reference; every other file is a problem, by name."""
     for key, path in (images | references).items():

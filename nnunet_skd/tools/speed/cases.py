@@ -44,6 +44,6 @@ def find_cases(images: Path, dataset_json: dict, reference: Path | None) -> list
     missing = [case.name for case in cases if reference and not (reference / f"{case.name}{ending}").is_file()]
     if missing:
         raise BadInput(
-            f"{reference} has no reference for {listed(missing)}. Move these images elsewhere, or leave --ref"
+            f"{reference} has no reference for {listed(missing)}. Move these images elsewhere, or leave out --ref"
         )
     return cases

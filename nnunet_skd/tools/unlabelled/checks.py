@@ -95,10 +95,10 @@ def _unusable(contents: dict[str, Content], cases: Cases, dataset: Dataset) -> P
         elif not content.finite:
             infinite.append(case)
     return {
-        "files that cannot be read (mend them or take them out)": unreadable,
+        "files that cannot be read (fix them or take them out)": unreadable,
         "missing channels (add them, or take the case out)": missing,
         f"other channels than the dataset's {channels} ({', '.join(dataset.channel_names)})": other,
-        "values that are NaN or infinite (mend the images or take them out)": infinite,
+        "values that are NaN or infinite (fix the images or take them out)": infinite,
     }
 
 

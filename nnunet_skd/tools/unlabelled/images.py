@@ -26,7 +26,7 @@ def find_cases(folder: Path, file_ending: str) -> tuple[dict[str, list[Path]], P
         if not path.is_file() or path.name.startswith(".") or path.name.lower() in ("thumbs.db", "desktop.ini"):
             continue
         if not path.name.endswith(file_ending):
-            what = f"no {file_ending} files, which is the dataset's file ending (convert them or take them out)"
+            what = f"files that do not end in {file_ending}, the dataset's file ending (convert them or take them out)"
             problems.setdefault(what, []).append(path.name)
         elif match := re.fullmatch(r"(.+)_(\d{4})", path.name.removesuffix(file_ending)):
             channels.setdefault(match[1], {})[int(match[2])] = path

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from nnunet_skd.tools.convert.common import BadCase, Case, Files, Found, Written, index, require_any
+from nnunet_skd.tools.convert.common import BadCase, Case, Files, Found, Written, index, numbered, require_any
 from nnunet_skd.tools.convert.pixels import read_grey, write_png
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.json_file import ANYTHING, INTEGER, NUMBER, TEXT, read_json
@@ -53,7 +53,7 @@ def find(files: Files, task: str = "syntax", segments: bool = False) -> Found:
         labels = {"background": 0, "stenosis": 1}
     elif segments:
         by_category = {name: label for label, name in enumerate(SEGMENTS, 1)}
-        labels = {"background": 0} | {f"segment {name}": label for name, label in by_category.items()}
+        labels = numbered(f"segment {name}" for name in SEGMENTS)
     else:
         by_category = dict.fromkeys(SEGMENTS, 1)
         labels = {"background": 0, "vessel": 1}

@@ -16,7 +16,7 @@ Licence: the terms of the Synapse project, which needs registration.
 
 from functools import partial
 
-from nnunet_skd.tools.convert.common import Case, Files, Found, index, paired, require_any
+from nnunet_skd.tools.convert.common import Case, Files, Found, index, numbered, paired, require_any
 from nnunet_skd.tools.convert.pixels import write_nifti
 from nnunet_skd.tools.convert.transunet_split import TEST, TRAIN
 
@@ -25,7 +25,7 @@ ORGANS = (
     "spleen right_kidney left_kidney gallbladder esophagus liver stomach aorta inferior_vena_cava "
     "portal_and_splenic_vein pancreas right_adrenal_gland left_adrenal_gland"
 ).split()
-LABELS = {"background": 0} | {name: label for label, name in enumerate(ORGANS, 1)}
+LABELS = numbered(ORGANS)
 
 
 def find(files: Files) -> Found:

@@ -11,7 +11,6 @@ Reference: Cervantes-Sanchez et al., Applied Sciences 9(24):5507, 2019, doi 10.3
 Licence: the authors' page asks for the citation; we found no licence text.
 """
 
-from argparse import ArgumentParser
 from functools import partial
 
 from nnunet_skd.tools.convert.common import Case, Files, Found, index, paired, require_any
@@ -20,10 +19,7 @@ from nnunet_skd.tools.convert.vessels import add_threshold, write_vessels
 NAME = "DCA1"
 PUBLISHED = 134
 TRAIN = 100
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    add_threshold(parser)
+add_arguments = add_threshold
 
 
 def find(files: Files, threshold: int | None = None) -> Found:

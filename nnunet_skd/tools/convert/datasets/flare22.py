@@ -14,7 +14,7 @@ Reference: Ma et al., the FLARE22 challenge, Lancet Digital Health 2024; scans o
 
 from functools import partial
 
-from nnunet_skd.tools.convert.common import Case, Files, Found, index, paired, require_any
+from nnunet_skd.tools.convert.common import Case, Files, Found, index, numbered, paired, require_any
 from nnunet_skd.tools.convert.pixels import write_nifti
 
 NAME = "FLARE22"
@@ -24,7 +24,7 @@ ORGANS = (
     "liver right_kidney spleen pancreas aorta inferior_vena_cava right_adrenal_gland left_adrenal_gland gallbladder "
     "esophagus stomach duodenum left_kidney"
 ).split()
-LABELS = {"background": 0} | {name: label for label, name in enumerate(ORGANS, 1)}
+LABELS = numbered(ORGANS)
 
 
 def find(files: Files) -> Found:

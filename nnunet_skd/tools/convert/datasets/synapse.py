@@ -23,14 +23,13 @@ from types import ModuleType
 
 import numpy as np
 
-from nnunet_skd.tools.convert.common import BadCase, Case, Files, Found, Written, index, require_any
+from nnunet_skd.tools.convert.common import BadCase, Case, Files, Found, Written, index, numbered, require_any
 from nnunet_skd.tools.convert.pixels import write_volume
 from nnunet_skd.tools.convert.transunet_split import TEST, TRAIN
 from nnunet_skd.tools.errors import BadInput
 
 NAME = "SynapseTransUNet"
-ORGANS = "aorta gallbladder left_kidney right_kidney liver pancreas spleen stomach".split()
-LABELS = {"background": 0} | {name: label for label, name in enumerate(ORGANS, 1)}
+LABELS = numbered("aorta gallbladder left_kidney right_kidney liver pancreas spleen stomach".split())
 
 
 def find(files: Files) -> Found:

@@ -11,7 +11,6 @@ Reference: Ma et al., Self-supervised vessel segmentation via adversarial learni
 Licence: the publishers' repository does not name one.
 """
 
-from argparse import ArgumentParser
 from functools import partial
 
 from nnunet_skd.tools.convert.common import Case, Files, Found, index, paired, require_any
@@ -19,10 +18,7 @@ from nnunet_skd.tools.convert.vessels import add_threshold, write_vessels
 
 NAME = "XCAD"
 PUBLISHED = 126
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    add_threshold(parser)
+add_arguments = add_threshold
 
 
 def find(files: Files, threshold: int | None = None) -> Found:
