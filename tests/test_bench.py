@@ -21,6 +21,7 @@ from nnunet_skd.tools.bench.random_data import random_batch, random_case
 from nnunet_skd.tools.bench.report import save
 from nnunet_skd.tools.bench.runs import bench
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.install.discovery import trainers_folder
 
 CPU = torch.device("cpu")
 MIB = 2**20
@@ -316,7 +317,8 @@ def test_unusable_input_is_refused_before_anything_is_measured(nnunet_env, monke
     assert "has bench.png already" in capsys.readouterr().err
 
 
-def test_what_a_trainer_refuses_is_the_users_message(nnunet_env):
+def test_what_a_trainer_refuses_is_the_users_message(nnunet_env, make_known):
+    make_known(trainers_folder())
     plan(nnunet_env, toy_plans(stages=2))
     with pytest.raises(BadInput, match="at least two deep-supervision outputs"):
         bench(DATASET, "2d", ["nnUNetTrainerDSKD"], device="cpu", steps=1, cases=0)
@@ -343,7 +345,8 @@ def known_result(name: str, step: float) -> dict:
     }
 
 
-def test_command_prints_the_table_and_writes_three_files(nnunet_env, monkeypatch, tmp_path, capsys):
+def test_command_prints_the_table_and_writes_three_files(nnunet_env, make_known, monkeypatch, tmp_path, capsys):
+    make_known(trainers_folder())
     plan(nnunet_env)
     monkeypatch.setattr(
         runs, "bench_trainers", lambda names, *_: [known_result(n, 100 + 31 * (len(n) > 13)) for n in names]
