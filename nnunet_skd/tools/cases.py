@@ -11,6 +11,8 @@ from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.nnunet_json import check_dataset_json, read_dataset_json
 
+Problems = dict[str, list[str]]  # what is wrong and the way out -> the files or cases concerned
+
 
 def load_dataset_json(content: dict | str | Path) -> dict:
     """The content of dataset.json, from its path or as it is, with labels and file ending in it.
@@ -41,3 +43,33 @@ def channel_files(folder: Path, case: str, file_ending: str) -> list[Path]:
     """The image files of a case, CASE_0000, CASE_0001, ..., in the order of the channels."""
     name = re.compile(re.escape(case) + r"_\d{4}" + re.escape(file_ending))
     return sorted(file for file in folder.iterdir() if name.fullmatch(file.name))
+
+
+def find_cases(folder: Path, file_ending: str) -> tuple[dict[str, list[Path]], Problems]:
+    """Group a folder's files into cases by their names: CASE_0000.png, CASE_0001.png, ... Folders in it are not read.
+
+    Returns:
+        The images of each case in the order of its channels, and what is wrong with other files. Hidden files and
+        what operating systems leave behind are neither.
+    """
+    channels: dict[str, dict[int, Path]] = {}
+    problems: Problems = {}
+    for path in sorted(folder.iterdir()):
+        if not path.is_file() or path.name.startswith(".") or path.name.lower() in ("thumbs.db", "desktop.ini"):
+            continue
+        if not path.name.endswith(file_ending):
+            what = f"files that do not end in {file_ending}, the dataset's file ending (convert them or take them out)"
+            problems.setdefault(what, []).append(path.name)
+        elif match := re.fullmatch(r"(.+)_(\d{4})", path.name.removesuffix(file_ending)):
+            channels.setdefault(match[1], {})[int(match[2])] = path
+        else:
+            what = f"no channel number in the name (rename CASE{file_ending} to CASE_0000{file_ending})"
+            problems.setdefault(what, []).append(path.name)
+    for case, files in channels.items():
+        missing = [f"{case}_{n:04d}{file_ending}" for n in range(max(files)) if n not in files]
+        if missing:
+            problems.setdefault("missing channels (add them, or take the case out)", []).extend(missing)
+        if case.endswith("_seg"):
+            what = "case names that end in _seg, as the files of nnU-Net's segmentations do (rename them)"
+            problems.setdefault(what, []).append(case)
+    return {case: [files[n] for n in sorted(files)] for case, files in channels.items()}, problems

@@ -3,10 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folder
-
 from nnunet_skd.messages import listed
-from nnunet_skd.tools.cases import channel_files
+from nnunet_skd.tools.cases import find_cases
 from nnunet_skd.tools.errors import BadInput
 
 
@@ -17,7 +15,7 @@ class CaseImages(NamedTuple):
     files: list[Path]
 
 
-def find_cases(images: Path, dataset_json: dict, reference: Path | None) -> list[CaseImages]:
+def case_images(images: Path, dataset_json: dict, reference: Path | None) -> list[CaseImages]:
     """All cases of a folder.
 
     Args:
@@ -30,9 +28,7 @@ def find_cases(images: Path, dataset_json: dict, reference: Path | None) -> list
     """
     ending = dataset_json["file_ending"]
     channels = len(dataset_json.get("channel_names", dataset_json.get("modality")))
-    names = map(str, get_identifiers_from_splitted_dataset_folder(str(images), ending))
-    cases = [CaseImages(name, channel_files(images, name, ending)) for name in names]
-    cases = [case for case in cases if case.files]
+    cases = [CaseImages(name, files) for name, files in sorted(find_cases(images, ending)[0].items())]
     if not cases:
         raise BadInput(f"{images} holds no image named CASE_0000{ending}, as nnU-Net names them")
     for case in cases:

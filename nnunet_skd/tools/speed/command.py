@@ -36,7 +36,7 @@ from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.calibration import CALIBRATION
 from nnunet_skd.tools.evaluate.folders import ALL_METRICS, known_metrics
 from nnunet_skd.tools.files import new_folder, require_folder, require_free, require_writable
-from nnunet_skd.tools.speed.cases import find_cases
+from nnunet_skd.tools.speed.cases import case_images
 from nnunet_skd.tools.speed.measure import load_arm, measure
 from nnunet_skd.tools.speed.report import quality_table, speed_table, speed_text, write_picture
 
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> None:
     reference = args.ref and require_folder(args.ref)
     named = parse_model_arms(args.arms)
     dataset_json = same_dataset([folder for arm in named for folder in arm.folders])
-    cases = find_cases(require_folder(args.images), dataset_json, reference)
+    cases = case_images(require_folder(args.images), dataset_json, reference)
     probabilities = bool(reference) and bool(set(metrics) & set(CALIBRATION))
     predictors = {}
     arms = [load_arm(arm, args.chk, device, predictors) for arm in named]

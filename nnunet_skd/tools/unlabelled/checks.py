@@ -4,9 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nnunet_skd.messages import listed
+from nnunet_skd.tools.cases import Problems, find_cases
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.unlabelled.dataset import Dataset, labelled_images, labelled_names, test_images
-from nnunet_skd.tools.unlabelled.images import Content, Problems, find_cases
+from nnunet_skd.tools.unlabelled.images import Content
 
 Cases = dict[str, list[Path]]  # case -> its images by channel
 Read = Callable[[Cases, str], dict[str, Content]]  # reads cases in parallel; the text is the progress bar's title
