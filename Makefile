@@ -27,7 +27,7 @@ test: install lint
 	$(BIN)/pytest -n 2 -m "not slow" $(if $(NNUNET),$(NEED_ONLY_TORCH:%=--ignore=%))
 	$(BIN)/pytest -n 2 -m slow
 
-# Everything that can be wrong with a file, for every command, and kills of real trainings: hours. HOSTILE_KILLS=6: fewer.
+# All that can be wrong with a file, for every command, and 100 kills of trainings: an hour or two. HOSTILE_KILLS=6: fewer.
 hostile: export OMP_NUM_THREADS = 1
 hostile: export HOSTILE = all
 hostile: install

@@ -144,7 +144,7 @@ def test_an_output_place_that_cannot_be_used(nnunet_env, monkeypatch, capsys, na
     def check(what: str, arguments: list, culprit: list[str], limit: Callable = nullcontext) -> None:
         now = tree(nnunet_env)
         with limit():
-            end, problem = outcome(capsys, arguments, culprit)
+            end, problem = outcome(capsys, arguments, culprit, scene.keeps)
         if not problem and end not in (TAKEN, KEPT) and tree(nnunet_env) != now:
             problem = f"left behind: {sorted(set(tree(nnunet_env).items()) ^ set(now.items()))[:4]}"
         ends[end] += 1
