@@ -18,7 +18,7 @@ EXAMPLES = {
     "nnUNetTrainerDSKD_NoMirroring",
     "nnUNetTrainerNAME",
 }  # made up, or nnU-Net's
-STOCK = {"nnUNetTrainer", "nnUNetTrainerDA5", "nnUNetTrainerNoMirroring"}
+STOCK = {"nnUNetTrainer", "nnUNetTrainer_250epochs", "nnUNetTrainerDA5", "nnUNetTrainerNoMirroring"}
 
 
 def name_of(page: Path) -> str:
