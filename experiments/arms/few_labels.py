@@ -1,5 +1,7 @@
 """Few labels: what users of nnU-Net do today, the trainers that learn from the rest, and the ceiling."""
 
+from typing import Any
+
 from driver.definition import Arm, Model
 
 ONE = (Model("labelled only"),)
@@ -7,24 +9,10 @@ THREE = tuple(Model("labelled only", seed) for seed in (0, 1, 2))
 TODAY = ("labelled only", "labelled only, twice the steps")
 
 
-def taught(
-    *models: Model,
-    trainer: str = "nnUNetTrainerDistill",
-    start: str | None = None,
-    steps: float = 1,
-    against: tuple[str, ...] | None = None,
-) -> Arm:
+def taught(*models: Model, trainer: str = "nnUNetTrainerDistill", **options: Any) -> Arm:
     """An arm whose teachers are finished models of other arms, and which gets the images without labels."""
     environment = {"nnUNet_skd_teacher": "{models}"}
-    return Arm(
-        trainer,
-        models=models,
-        environment=environment,
-        prepare="unlabelled",
-        start=start,
-        steps=steps,
-        against=against,
-    )
+    return Arm(trainer, models=models, environment=environment, prepare="unlabelled", **options)
 
 
 def arms() -> dict[str, Arm]:

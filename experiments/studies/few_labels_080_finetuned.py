@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from arms.few_labels import THREE, taught
+from arms.few_labels import THREE, TODAY, taught
 from driver.definition import Arm, Model
 from studies import few_labels_080
 
-LONG, LONGER = "labelled only", "labelled only, twice the steps"
+LONG, LONGER = TODAY
 AGAIN, LONGER_AGAIN = "the same images again", "twice the steps, the same images again"
 PSEUDO, LONGER_PSEUDO = "pseudo-labels of three models", "twice the steps, its pseudo-labels"
 ONE = (Model(LONGER),)
