@@ -13,13 +13,14 @@ import pandas as pd
 import pytest
 from skimage import io
 
+from nnunet_skd.tools.commands import program
 from nnunet_skd.tools.demo import processes
 from nnunet_skd.tools.demo.data import hold_out
 from nnunet_skd.tools.demo.linked_dataset import link_dataset
 from nnunet_skd.tools.demo.paired_folders import pair_folders
 from nnunet_skd.tools.demo.phantoms import write_partly_labelled_phantoms, write_phantom_dataset
 from nnunet_skd.tools.demo.picture import draw_predictions, read_slice
-from nnunet_skd.tools.demo.processes import CommandFailed, Steps, demo_environment, program, stream
+from nnunet_skd.tools.demo.processes import CommandFailed, Steps, demo_environment, stream
 from nnunet_skd.tools.demo.run import run_demo
 from nnunet_skd.tools.demo.state import NNUNET_FOLDERS, open_state
 from nnunet_skd.tools.demo.table import DEMO_METRICS, format_table

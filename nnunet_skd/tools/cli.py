@@ -29,6 +29,7 @@ COMMANDS = {
     "convert": ("convert.command", "convert a public data set to nnU-Net's raw format"),
     "compact": ("compact.command", "add a smaller configuration to a dataset's plans"),
     "unlabelled": ("unlabelled.command", "preprocess images without labels, beside a dataset that is preprocessed"),
+    "pseudo-labels": ("pseudo_labels.command", "let finished models label images, and make a dataset to train on"),
     "distill": ("distill.command", "train one network with finished models as its teacher"),
     "bench": ("bench.command", "step time, memory and inference time, as ratios to a reference trainer"),
 }
@@ -38,7 +39,7 @@ NNUNET_PROCESSES = "nnUNet_def_n_proc"
 
 def build_parser() -> argparse.ArgumentParser:
     """The top-level parser: it knows the commands' names and one line about each, and imports none of them."""
-    lines = "\n".join(f"  {name:10} {line}" for name, (_, line) in COMMANDS.items())
+    lines = "\n".join(f"  {name:14} {line}" for name, (_, line) in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="nnunet-skd",
         description="Tools around the self-knowledge distillation trainers for nnU-Net v2.",

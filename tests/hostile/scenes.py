@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import test_convert as published
+import test_pseudo_labels as labelled
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from test_export import trained_model
 from test_unlabelled_command import Toy, save_case
@@ -102,7 +103,7 @@ def export(env: Path, _) -> Scene:
 
 
 def distill(env: Path, patch) -> Scene:
-    patch.setattr("nnunet_skd.tools.distill.command.subprocess.run", _reached)
+    patch.setattr("nnunet_skd.tools.commands.subprocess.run", _reached)
     patch.setattr("nnunet_skd.tools.distill.command.look_up", lambda _: nnUNetTrainerDistill)
     files = _planned(env)
     splits = [{"train": [f"t{i}" for i in range(4)], "val": ["v"]}]
@@ -124,6 +125,16 @@ def unlabelled(env: Path, _) -> Scene:
     files = [toy.folder / "nnUNetPlans.json", toy.folder / "dataset.json", toy.source / "new_1_0000.nii.gz"]
     arguments = ["unlabelled", "-d", DATASET, "-i", toy.source, "-c", "3d_fullres", "-np", 1]
     return Scene(arguments, files, files[2:], keeps=SOME, instead=(SOME, "holds no cases", "have no configuration"))
+
+
+def pseudo_labels(env: Path, patch) -> Scene:
+    patch.setattr("nnunet_skd.tools.commands.subprocess.run", _reached)
+    toy = labelled.prepared(Toy(env, dim=3))
+    model = labelled.model(toy)
+    files = [toy.folder / name for name in ("nnUNetPlans.json", "dataset.json", "splits_final.json")]
+    files += [model / "plans.json", model / "dataset.json", toy.source / "new_1_0000.nii.gz"]
+    arguments = ["pseudo-labels", "-d", DATASET, "-i", toy.source, "--teacher", model, "-t", 181, "-f", 0, "-np", 1]
+    return Scene(arguments, files, files[-1:], instead=("They differ in", "has no configuration", "is not one of"))
 
 
 def unlabelled_list(env: Path, _) -> Scene:
@@ -324,7 +335,7 @@ SCENES: dict[str, Callable[[Path, object], Scene]] = {
     scene.__name__: scene
     for scene in (
         *(evaluate, compare_predictions, compare_trained, compact, bench, export, distill, unlabelled),
-        *(unlabelled_list, convert_arcade, demo_data, demo_folders, demo_continued, doctor),
+        *(pseudo_labels, unlabelled_list, convert_arcade, demo_data, demo_folders, demo_continued, doctor),
         *(export_onnx, speed, register, unregister, convert_arcade_segments, convert_dca1, convert_zip, convert_tar),
         *(convert_xcad, convert_synapse, convert_btcv, convert_flare22, convert_m2caiseg),
     )

@@ -11,8 +11,8 @@ from toy import DATASET, toy_dataset_json, toy_plans
 from toy_data import LABELLED
 
 from nnunet_skd.model_checks import VARIABLE
+from nnunet_skd.tools import commands
 from nnunet_skd.tools.cli import main
-from nnunet_skd.tools.distill import command
 from nnunet_skd.tools.install.discovery import trainers_folder
 
 
@@ -20,14 +20,14 @@ from nnunet_skd.tools.install.discovery import trainers_folder
 def started(nnunet_env, monkeypatch, make_known) -> list:
     """The commands that are started, each with its teachers."""
     make_known(trainers_folder())
-    commands = []
+    started = []
 
     def note(arguments, env):
-        commands.append((arguments[1:], env.get(VARIABLE)))
+        started.append((arguments[1:], env.get(VARIABLE)))
         return SimpleNamespace(returncode=0)
 
-    monkeypatch.setattr(command.subprocess, "run", note)
-    return commands
+    monkeypatch.setattr(commands.subprocess, "run", note)
+    return started
 
 
 def distill(fold, model: Path, *options: str, folds=5) -> int:

@@ -135,7 +135,7 @@ def test_the_refusal_without_unlabelled_images_names_the_command_that_helps(nnun
     run(*helps.split(), "-i", collected, "-np", 1)
 
 
-def test_finished_models_teach_with_and_without_unlabelled_images(nnunet_env, ways):
+def test_finished_models_teach_with_and_without_unlabelled_images_and_label_them(nnunet_env, ways):
     dataset, collected = prepared(nnunet_env, preprocess=False)
     run(*train("nnUNetTrainer_brief"), **ways)
     teacher = fold(dataset, "nnUNetTrainer_brief").parent
@@ -155,3 +155,12 @@ def test_finished_models_teach_with_and_without_unlabelled_images(nnunet_env, wa
     printed = run(*train(trainer, "--c"), **ways)  # finished: only the validation is left, and no variable is needed
     assert "WARNING: this training was begun" not in printed
     assert "Teachers: nnUNetTrainer_brief__nnUNetPlans__2d fold 0" in printed
+
+    printed = run("nnunet-skd", "pseudo-labels", "-d", 900, "-i", collected, "--teacher", teacher, "-t", 181,
+                  "-f", 0, "-device", "cpu", "-np", 1, **ways)  # fmt: skip
+    (line,) = re.findall(r"^  (nnUNetv2_train .*)$", printed, re.MULTILINE)
+    run(*line.replace("nnUNetTrainer_250epochs", "nnUNetTrainer_brief").split(), **ways)
+    new = Path(os.environ["nnUNet_results"], f"Dataset181_{dataset.name[11:]}_pseudo", teacher.name, "fold_0")
+    assert (new / "checkpoint_final.pth").is_file()
+    validated = [{file.name for file in (f / "validation").glob("*.png")} for f in (new, teacher / "fold_0")]
+    assert validated[0] == validated[1] != set()

@@ -3,14 +3,13 @@
 import codecs
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 import time
 from pathlib import Path
 
+from nnunet_skd.tools.commands import program
 from nnunet_skd.tools.demo.state import NNUNET_FOLDERS, State
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.install.discovery import trainers_folder
@@ -44,19 +43,6 @@ def demo_environment(out: Path, device: str, num_processes: int) -> dict[str, st
         environment["nnUNet_compile"] = "f"  # compiling takes longer than a few small epochs
     environment["PYTHONUNBUFFERED"] = "1"  # progress at once, not in blocks
     return environment
-
-
-def program(name: str) -> str:
-    """The path of a command of this Python's environment, whatever PATH holds."""
-    folders = [
-        Path(sys.executable).parent,
-        sysconfig.get_path("scripts"),
-        sysconfig.get_path("scripts", sysconfig.get_preferred_scheme("user")),
-    ]
-    found = shutil.which(name, path=os.pathsep.join(str(f) for f in folders))
-    if found is None:
-        raise BadInput(f"{name} is not in {folders[0]}. Install it there: {sys.executable} -m pip install nnunet_skd")
-    return found
 
 
 def check_trainer(trainer: str, environment: dict[str, str]) -> None:

@@ -3,14 +3,27 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+
 from nnunet_skd.messages import listed
 from nnunet_skd.tools.cases import Problems, find_cases
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.parallel import for_each_case
 from nnunet_skd.tools.unlabelled.dataset import Dataset, labelled_images, labelled_names, test_images
-from nnunet_skd.tools.unlabelled.images import Content
+from nnunet_skd.tools.unlabelled.images import Content, read_content
 
 Cases = dict[str, list[Path]]  # case -> its images by channel
 Read = Callable[[Cases, str], dict[str, Content]]  # reads cases in parallel; the text is the progress bar's title
+
+
+def parallel_reader(reader: type[BaseReaderWriter], processes: int) -> Read:
+    """Reads cases by nnU-Net's reader, in several processes, with a progress bar."""
+
+    def read(cases: Cases, title: str) -> dict[str, Content]:
+        jobs = {case: (images, reader) for case, images in cases.items()}
+        return dict(for_each_case(read_content, jobs, processes, title))
+
+    return read
 
 
 def cases_of_folder(folder: Path, dataset: Dataset) -> Cases:

@@ -26,10 +26,9 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_skd.messages import first_line, listed
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.json_file import ANYTHING, FOLDER_NAME, INTEGER, TEXT, check_shape, or_null
-from nnunet_skd.tools.parallel import for_each_case
-from nnunet_skd.tools.unlabelled.checks import Cases, cases_of_folder, check_contents
+from nnunet_skd.tools.unlabelled.checks import Cases, cases_of_folder, check_contents, parallel_reader
 from nnunet_skd.tools.unlabelled.dataset import Dataset, choose_configurations, labelled_names, open_dataset
-from nnunet_skd.tools.unlabelled.images import Content, read_content, stamps
+from nnunet_skd.tools.unlabelled.images import stamps
 from nnunet_skd.tools.unlabelled.preprocess import new_record, preprocess, remove
 from nnunet_skd.unlabelled_data import (
     checked_cases,
@@ -136,11 +135,6 @@ def _known_cases(plans: PlansManager, records: dict[str, dict | None]) -> dict[s
 
 def _entries(cases: Cases, known: dict[str, dict], folder: Path, dataset: Dataset, processes: int) -> dict[str, dict]:
     """The record's entry for each case, without `made`. Images that did not change are not read again."""
-
-    def read(some: Cases, title: str) -> dict[str, Content]:
-        reader = dataset.plans.image_reader_writer_class
-        return dict(for_each_case(read_content, {case: (some[case], reader) for case in some}, processes, title))
-
     entries = {
         case: {"images": [str(path.resolve()) for path in images], "stamps": stamps(images)}
         for case, images in cases.items()
@@ -152,6 +146,7 @@ def _entries(cases: Cases, known: dict[str, dict], folder: Path, dataset: Datase
     }
     contents = {case: known[case]["content"] for case in cases if case not in changed}
     if changed:
+        read = parallel_reader(dataset.plans.image_reader_writer_class, processes)
         contents |= check_contents(changed, known, folder, dataset, read)
     return {case: entry | {"content": contents[case]} for case, entry in entries.items()}
 

@@ -1,0 +1,31 @@
+"""nnU-Net's commands, started as a user would start them."""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from nnunet_skd.tools.errors import BadInput
+
+
+def program(name: str) -> str:
+    """The path of a command of this Python's environment, whatever PATH holds."""
+    folders = [
+        Path(sys.executable).parent,
+        sysconfig.get_path("scripts"),
+        sysconfig.get_path("scripts", sysconfig.get_preferred_scheme("user")),
+    ]
+    found = shutil.which(name, path=os.pathsep.join(str(f) for f in folders))
+    if found is None:
+        raise BadInput(f"{name} is not in {folders[0]}. Install it there: {sys.executable} -m pip install nnunet_skd")
+    return found
+
+
+def show_and_run(command: list[str], variables: dict[str, str] | None = None) -> int:
+    """Print a command line with the variables that it needs, run it, return its exit status."""
+    variables = variables or {}
+    print("$", *(f"{name}={shlex.quote(value)}" for name, value in variables.items()), shlex.join(command), flush=True)
+    return subprocess.run([program(command[0]), *command[1:]], env=os.environ | variables).returncode  # noqa: S603 - no shell, nnU-Net's command

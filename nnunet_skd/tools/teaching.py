@@ -1,0 +1,76 @@
+"""Finished models and the student that they may teach, as the commands name them."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+from nnunetv2.utilities.file_path_utilities import get_output_folder
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_skd.compat import nnunet_folder
+from nnunet_skd.tools.compact.plans import read_dataset_plans
+from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.json_file import TEXT, read_json
+from nnunet_skd.tools.nnunet_json import read_dataset_json
+
+
+def model_folder(model: str, dataset: str) -> Path:
+    """A path, or the name of a folder in nnUNet_results.
+
+    Raises:
+        BadInput: there is neither.
+    """
+    places = [Path(model).expanduser()]
+    results = nnunet_folder("nnUNet_results")
+    if results is not None:
+        places.append(results / dataset / model)
+    for place in places:
+        if place.is_dir():
+            return place.resolve()
+    known = sorted(path.name for path in places[-1].parent.glob("*__*__*"))
+    raise BadInput(
+        f"{' and '.join(map(str, places))} are not folders. "
+        f"Trained models of {dataset}: {', '.join(known) or 'none in nnUNet_results'}"
+    )
+
+
+def describe_student(
+    dataset: str, configuration: str, fold: str, trainer: str, plans_name: str = "nnUNetPlans"
+) -> SimpleNamespace:
+    """What :mod:`nnunet_skd.model_checks` asks of a trainer, without building one.
+
+    Raises:
+        BadInput: the dataset is not preprocessed, has no such configuration, or no such fold.
+    """
+    file, content = read_dataset_plans(dataset, plans_name)
+    plans = PlansManager(content)
+    if configuration not in plans.available_configurations:
+        raise BadInput(
+            f"{file} has no configuration {configuration!r}. It has: {', '.join(plans.available_configurations)}. "
+            f"'nnunet-skd compact' adds smaller ones."
+        )
+    if fold != "all" and not fold.isdigit():
+        raise BadInput(f"-f is {fold!r}, but has to be 'all' or a number")
+    if "data_identifier" not in plans.get_configuration(configuration).configuration:
+        raise BadInput(f"{file}: configurations.{configuration} lacks data_identifier. Plan it again")
+    splits = file.parent / "splits_final.json"
+    remedy = "Restore it, or remove it, and nnU-Net makes a new one"
+    folds = read_json(splits, [{"train": [TEXT], "val": [TEXT]}], remedy) if splits.is_file() else []
+    number, there_are = len(folds), f"{splits} holds {len(folds)}"
+    if not splits.is_file():
+        number, there_are = 5, "nnU-Net will make 5 in the first training"
+    if fold != "all" and int(fold) >= number:
+        raise BadInput(
+            f"there is no fold {fold}: {there_are}, counted from 0. For any other number nnU-Net draws other "
+            "validation cases, which the teacher may have seen. Choose one of them, or all"
+        )
+    validation = folds[int(fold)]["val"] if fold != "all" and folds else []
+    return SimpleNamespace(
+        plans_manager=plans,
+        configuration_manager=plans.get_configuration(configuration),
+        configuration_name=configuration,
+        dataset_json=read_dataset_json(file.parent / "dataset.json", channels=True),
+        fold=fold if fold == "all" else int(fold),
+        trainer_name=trainer,
+        output_folder_base=get_output_folder(plans.dataset_name, trainer, plans_name, configuration),
+        do_split=lambda: ([], validation),
+    )
