@@ -375,7 +375,7 @@ def test_partly_labelled_phantoms_are_the_fully_labelled_ones(tmp_path):
 
 
 def test_unlabelled_is_for_phantoms(tmp_path):
-    with pytest.raises(BadInput, match="on phantoms.*nnunet-skd unlabelled"):
+    with pytest.raises(BadInput, match="on phantoms.*nnunet-skd pseudo-labels"):
         run_demo(tmp_path / "out", data=tmp_path, unlabelled=True)
 
 

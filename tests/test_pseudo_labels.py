@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,32 +24,25 @@ class Played:
     """nnU-Net's commands: predictions are images of zeros. ``fails_after``: so many, and then an error."""
 
     def __init__(self, toy: Toy):
-        self.toy, self.started, self.fails_after = toy, [], None
+        self.toy, self.started, self.fails_after, self.failing = toy, [], None, ""
 
     def __call__(self, command, env):
         name, words = Path(command[0]).name, command[1:]
         self.started.append(name)
-        options = {word: words[i + 1 : i + 3] for i, word in enumerate(words) if word.startswith("-")}
+        options = {word: words[i + 1] for i, word in enumerate(words[:-1]) if word.startswith("-")}
         if name == "nnUNetv2_predict_from_modelfolder":
             assert "--continue_prediction" in words and "--disable_tta" not in words
-            return self.predict(Path(options["-i"][0]), Path(options["-o"][0]), "--save_probabilities" in words)
-        if name == "nnUNetv2_ensemble":
-            first, second = map(Path, options["-i"])
-            assert len(list(first.glob("*.npz"))) == len(list(second.glob("*.npz"))) == len(self.cases())
-            return self.predict(first, Path(options["-o"][0]), False, ending=self.toy.ending)
+            return self.predict(Path(options["-i"]), Path(options["-o"]))
         assert (self.toy.raw.parent / NEW / "dataset.json").is_file()
-        return SimpleNamespace(returncode=0)
+        return SimpleNamespace(returncode=int(name == self.failing))
 
-    def cases(self) -> list[str]:
-        return sorted(f.name.removesuffix(f"_0000{self.toy.ending}") for f in self.toy.source.glob("*_0000.*"))
-
-    def predict(self, images: Path, output: Path, probabilities: bool, ending: str = "") -> SimpleNamespace:
-        output.mkdir(exist_ok=True, parents=True)
-        todo = [case for case in self.cases() if not (output / f"{case}{self.toy.ending}").exists()]
+    def predict(self, images: Path, output: Path) -> SimpleNamespace:
+        output.mkdir(exist_ok=True)
+        cases = sorted(f.name.removesuffix(f"_0000{self.toy.ending}") for f in images.glob("*_0000.*"))
+        todo = [case for case in cases if not (output / f"{case}{self.toy.ending}").exists()]
         for case in todo[: self.fails_after]:
             save(output / f"{case}{self.toy.ending}", np.zeros((40,) * self.toy.dim, np.uint8))
-            if probabilities:
-                (output / f"{case}.npz").touch()
+        (output / "dataset.json").touch()
         return SimpleNamespace(returncode=0 if self.fails_after is None else 1)
 
 
@@ -76,7 +70,8 @@ def play(toy: Toy, monkeypatch) -> Played:
 
 def model(toy: Toy, trainer: str = "nnUNetTrainer", **changes) -> Path:
     """As nnUNetv2_train leaves it, with the folds 0 and all."""
-    folder = toy.raw.parents[1] / "nnUNet_results" / DATASET / f"{trainer}__nnUNetPlans__{toy.configuration}"
+    results = toy.raw.parents[1] / "nnUNet_results" / DATASET
+    folder = results / f"{trainer}__{toy.plans['plans_name']}__{toy.configuration}"
     for fold, case in (("0", "train_0"), ("all", "train_1")):
         (folder / f"fold_{fold}" / "validation").mkdir(parents=True)
         (folder / f"fold_{fold}" / "validation" / f"{case}{toy.ending}").touch()
@@ -86,8 +81,8 @@ def model(toy: Toy, trainer: str = "nnUNetTrainer", **changes) -> Path:
     return folder
 
 
-def label(toy: Toy, *teachers: Path, number: int = 181, fold: str = "all", options: tuple[str, ...] = ()) -> int:
-    arguments = ["pseudo-labels", "-d", "900", "-i", toy.source, "--teacher", *teachers, "-t", number, "-f", fold]
+def label(toy: Toy, teacher: Path, number: int = 181, fold: str = "all", options: tuple[str, ...] = ()) -> int:
+    arguments = ["pseudo-labels", "-d", "900", "-i", toy.source, "--teacher", teacher, "-t", number, "-f", fold]
     return main([*map(str, arguments), "-np", "1", *options])
 
 
@@ -104,7 +99,7 @@ def ages(toy: Toy) -> dict[str, int]:
 
 @pytest.mark.parametrize("fold", ["0", "all"])
 @pytest.mark.parametrize(("dim", "channels"), [(2, 1), (3, 2)])
-def test_the_new_dataset_names_all_files_and_the_old_one_stays(nnunet_env, monkeypatch, capsys, dim, channels, fold):
+def test_the_new_dataset_holds_all_files_and_the_old_one_stays(nnunet_env, monkeypatch, capsys, dim, channels, fold):
     toy = prepared(Toy(nnunet_env, dim, channels))
     played, teacher, before = play(toy, monkeypatch), model(toy), toy.hashes()
     assert label(toy, teacher, fold=fold, options=("-device", "cpu")) == 0
@@ -114,78 +109,150 @@ def test_the_new_dataset_names_all_files_and_the_old_one_stays(nnunet_env, monke
         "nnUNetv2_move_plans_between_datasets",
         "nnUNetv2_preprocess",
     ]
-    description = json.loads((new(toy) / "dataset.json").read_text())
-    found = get_filenames_of_train_images_and_targets(str(new(toy)), copy.deepcopy(description))
-    assert list(found) == ["train_0", "train_1", "new_0", "new_1"] and description["numTraining"] == 4
+    found = get_filenames_of_train_images_and_targets(str(new(toy)))
+    assert list(found) == ["new_0", "new_1", "train_0", "train_1"]
     for case, files in found.items():
-        labelled = case.startswith("train")
-        images = (toy.raw / "imagesTr") if labelled else toy.source
-        assert files["images"] == [str(images / f"{case}_{c:04d}{toy.ending}") for c in range(channels)]
-        assert files["label"] == str((toy.raw if labelled else new(toy)) / "labelsTr" / f"{case}{toy.ending}")
-        assert all(map(os.path.isfile, [*files["images"], files["label"]]))
-    assert not any(os.path.isabs(path) for entry in description["dataset"].values() for path in entry["images"])
+        images = toy.raw / "imagesTr" if case.startswith("train") else toy.source
+        sources = [images / f"{case}_{c:04d}{toy.ending}" for c in range(channels)]
+        assert [Path(file).resolve() for file in files["images"]] == [source.resolve() for source in sources]
+        assert Path(files["label"]).is_symlink() == case.startswith("train") and Path(files["label"]).is_file()
+    assert sorted(path.name for path in new(toy).iterdir()) == [
+        *("dataset.json", "imagesTr", "labelsTr", "pseudo_labels.json")
+    ]
 
     preprocessed = toy.folder.parent / NEW
+    description = json.loads((new(toy) / "dataset.json").read_text())
+    assert description == toy.description | {"numTraining": 4}
     assert json.loads((preprocessed / "dataset.json").read_text()) == description
-    assert (preprocessed / "dataset_fingerprint.json").read_bytes() == (
-        toy.folder / "dataset_fingerprint.json"
-    ).read_bytes()
-    training, validation = (["train_1"], ["train_0"]) if fold == "0" else (["train_0", "train_1"],) * 2
-    (split,) = {json.dumps(s) for s in json.loads((preprocessed / "splits_final.json").read_text())}
-    assert json.loads(split) == {"train": sorted([*training, "new_0", "new_1"]), "val": validation}
+    fingerprint = "dataset_fingerprint.json"
+    assert (preprocessed / fingerprint).read_bytes() == (toy.folder / fingerprint).read_bytes()
+    training, validation = (["train_1"], ["train_0"]) if fold == "0" else (["train_0", "train_1"], [])
+    split = {"train": sorted([*training, "new_0", "new_1"]), "val": validation}
+    assert json.loads((preprocessed / "splits_final.json").read_text()) == [split] * 5
 
     *_, line = capsys.readouterr().out.strip().splitlines()
     checkpoint = teacher.resolve() / f"fold_{fold}" / "checkpoint_final.pth"
-    expected = f"181 {toy.configuration} {fold} -tr nnUNetTrainer_250epochs -device cpu -pretrained_weights"
-    # fold all is taught by both
-    assert line.split("nnUNetv2_train ")[1] == f"{expected} {str(checkpoint).replace('fold_all', 'fold_0')}"
+    expected = f"181 {toy.configuration} {fold} -tr nnUNetTrainer_250epochs -pretrained_weights {checkpoint}"
+    assert line.strip() == f"nnUNetv2_train {expected} -device cpu"
 
 
-def test_each_fold_that_may_teach_joins(toy, played, capsys):
+def test_each_fold_that_may_label_joins(toy, played, capsys):
     assert label(toy, model(toy)) == 0
-    assert "-f 0 all --continue_prediction" in capsys.readouterr().out
+    assert "-f 0 all --continue_prediction -device cuda -npp 1 -nps 1" in capsys.readouterr().out
 
 
-def test_several_models_are_an_ensemble_of_their_probabilities(toy, played):
-    assert label(toy, model(toy), model(toy, "nnUNetTrainerDSKD")) == 0
-    assert played.started[:3] == ["nnUNetv2_predict_from_modelfolder"] * 2 + ["nnUNetv2_ensemble"]
-    assert sorted(ages(toy)) == ["new_0.png", "new_1.png"] and not (new(toy) / "predicted").exists()
+def test_a_split_of_more_folds_than_nnunets(toy, played):
+    (toy.folder / "splits_final.json").write_text(json.dumps(SPLITS[::-1] * 4 + SPLITS))
+    folder = model(toy)
+    for name in ("fold_0", "fold_all"):
+        (folder / name).rename(folder / name.replace("0", "8"))
+    assert label(toy, folder, fold="8") == 0
+    splits = json.loads((toy.folder.parent / NEW / "splits_final.json").read_text())
+    assert splits == [{"train": ["new_0", "new_1", "train_1"], "val": ["train_0"]}] * 9
 
 
-def test_another_configuration_starts_from_no_weights(toy, played, capsys):
-    assert label(toy, model(toy), options=("-c", "2d_w050")) == 0
+def test_another_network_starts_from_no_weights(toy, played, capsys):
+    folder = model(toy)
+    plans = copy.deepcopy(toy.plans)
+    plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["features_per_stage"][0] += 1
+    (folder / "plans.json").write_text(json.dumps(plans))
+    assert label(toy, folder) == 0
     line = capsys.readouterr().out.strip().splitlines()[-1]
-    assert "181 2d_w050 all" in line and "-pretrained_weights" not in line
+    assert line.endswith("nnUNetv2_train 181 2d all -tr nnUNetTrainer_250epochs")
+
+
+def test_the_second_training_is_of_the_models_plans_and_of_its_trainer_if_that_is_not_nnunets(toy, played, capsys):
+    toy.plans["plans_name"] = "nnUNetOtherPlans"
+    toy.write_plans("nnUNetOtherPlans")
+    assert label(toy, model(toy, "nnUNetTrainerNoMirroring")) == 0
+    printed = capsys.readouterr().out
+    assert "-sp nnUNetOtherPlans -tp nnUNetOtherPlans" in printed and "-plans_name nnUNetOtherPlans -c 2d" in printed
+    line = printed.strip().splitlines()[-1]
+    assert "181 2d all -tr nnUNetTrainerNoMirroring -pretrained_weights" in line and line.endswith(
+        "-p nnUNetOtherPlans"
+    )
+
+
+def test_the_files_that_dataset_json_names(toy, played):
+    """As nnU-Net takes them in place of imagesTr and labelsTr."""
+    (toy.raw / "labelsTr").rename(toy.raw / "elsewhere")
+    images = {case: [f"imagesTr/{case}_0000.png"] for case in ("train_0", "train_1")}
+    named = {case: {"images": files, "label": f"elsewhere/{case}.png"} for case, files in images.items()}
+    (toy.folder / "dataset.json").write_text(json.dumps(toy.description | {"dataset": named}))
+    assert label(toy, model(toy)) == 0
+    assert (new(toy) / "labelsTr" / "train_1.png").resolve() == (toy.raw / "elsewhere" / "train_1.png").resolve()
+    assert "dataset" not in json.loads((new(toy) / "dataset.json").read_text())
+
+
+def test_the_spacing_of_3d_tiff_lies_beside_images_and_labels(toy, played):
+    """In CASE.json."""
+    (toy.source / "new_0.json").write_text("{}")
+    (toy.raw / "labelsTr" / "train_0.json").write_text("{}")
+    assert label(toy, model(toy)) == 0
+    assert (new(toy) / "imagesTr" / "new_0.json").is_file() and (new(toy) / "labelsTr" / "train_0.json").is_file()
 
 
 # --- again -----------------------------------------------------------------------------------------------------------
 
 
-def test_goes_on_after_a_failure_and_labels_what_is_new_damaged_or_older_than_its_image(toy, played, capsys):
+def test_goes_on_after_each_failure(toy, played, capsys):
     teacher = model(toy)
     played.fails_after = 1
     assert label(toy, teacher) == 1
     assert "ended with exit status 1; its message is above. The same command" in capsys.readouterr().err
-    assert list(ages(toy)) == ["new_0.png"] and not (new(toy) / "dataset.json").exists()
-    first, played.fails_after = ages(toy), None
-    assert label(toy, teacher) == 0
-    assert ages(toy).items() > first.items()
+    predicted = new(toy) / "predicted"
+    assert sorted(f.name for f in predicted.glob("*.png")) == ["new_0.png"] and not (new(toy) / "dataset.json").exists()
+    (predicted / "new_0.png").write_bytes(b"half")
+    assert label(toy, teacher) == 1 and (predicted / "new_0.png").stat().st_size > 4
+    played.fails_after = None
+    first = (predicted / "new_0.png").stat().st_mtime_ns
+    for name in ("nnUNetv2_move_plans_between_datasets", "nnUNetv2_preprocess", ""):
+        played.failing, played.started = name, []
+        assert label(toy, teacher) == int(name != "")
+    assert ages(toy)["new_0.png"] == first and sorted(ages(toy)) == [
+        *("new_0.png", "new_1.png", "train_0.png"),
+        "train_1.png",
+    ]
+    assert "nnUNetv2_predict_from_modelfolder" not in played.started
 
-    toy.add("new_2", "new_3")
+
+def test_what_is_complete_is_left_alone(toy, played, capsys):
+    teacher = model(toy)
+    assert label(toy, teacher) == 0
+    line, played.started = capsys.readouterr().out.strip().splitlines()[-1], []
+    (new(toy) / "labelsTr" / "new_0.png").write_bytes(b"corrected by hand")
+    assert label(toy, teacher) == 0
+    assert capsys.readouterr().out.strip().splitlines()[-1] == line and not played.started
+    assert (new(toy) / "labelsTr" / "new_0.png").read_bytes() == b"corrected by hand"
+
+
+@pytest.mark.parametrize("what", ["images", "checkpoints", "fold", "configuration", "plans"])
+def test_other_things_need_another_number(toy, played, capsys, what):
+    teacher, options, fold = model(toy), (), "all"
     assert label(toy, teacher) == 0
     before, played.started = ages(toy), []
-    assert label(toy, teacher) == 0
-    assert ages(toy) == before and "nnUNetv2_predict_from_modelfolder" not in played.started
-
-    (new(toy) / "labelsTr" / "new_0.png").write_bytes(b"half")
-    save_case(toy.source, "new_1", 2)
-    assert label(toy, teacher) == 0
-    assert {name for name, age in ages(toy).items() if age != before[name]} == {"new_0.png", "new_1.png"}
-    later = (teacher / "fold_0" / "checkpoint_final.pth").stat().st_mtime_ns + 10**10
-    os.utime(teacher / "fold_0" / "checkpoint_final.pth", ns=(later, later))
-    before = ages(toy)
-    assert label(toy, teacher) == 0
-    assert not before.items() & ages(toy).items()
+    if what == "images":
+        old = (toy.source / "new_1_0000.png").stat()
+        save_case(toy.source, "new_1", 2)
+        os.utime(toy.source / "new_1_0000.png", ns=(old.st_atime_ns, old.st_mtime_ns))
+    elif what == "checkpoints":
+        os.utime(teacher / "fold_0" / "checkpoint_final.pth", ns=(1, 1))
+    elif what == "fold":
+        fold = "0"
+    elif what == "configuration":
+        options = ("-c", "2d_w050")
+    else:
+        toy.plans["plans_name"] = "nnUNetOtherPlans"
+        toy.write_plans("nnUNetOtherPlans")
+        options = ("-p", "nnUNetOtherPlans")
+    assert label(toy, teacher, fold=fold, options=options) == 2
+    said = capsys.readouterr().err
+    assert f"was made with other {what}" in said and "Choose another number, or remove what was made" in said
+    assert str(new(toy)) in said and str(toy.folder.parent / NEW) in said
+    assert ages(toy) == before and not played.started
+    for root in ("nnUNet_raw", "nnUNet_preprocessed"):
+        shutil.rmtree(toy.raw.parents[1] / root / NEW)
+    assert label(toy, teacher, fold=fold, options=options) == 0
 
 
 def test_a_prediction_that_leaves_a_case_out_ends_the_command(toy, played, capsys, monkeypatch):
@@ -203,6 +270,7 @@ def test_a_prediction_that_leaves_a_case_out_ends_the_command(toy, played, capsy
         ({"labels": {"background": 0, "b": 1, "a": 2}}, "They differ in labels"),
         ({"channel_names": {"0": "MR"}}, "They differ in channels"),
         ({"file_ending": ".tif"}, "They differ in file ending"),
+        ({"regions_class_order": [2, 1]}, "They differ in regions_class_order"),
     ],
 )
 def test_a_model_of_other_data(toy, played, capsys, changes, message):
@@ -213,6 +281,7 @@ def test_a_model_of_other_data(toy, played, capsys, changes, message):
     ("options", "message"),
     [
         ({"number": 0}, "-t is 0"),
+        ({"number": 1000}, "-t is 1000"),
         ({"number": 900}, f"-t 900 is the number of {DATASET}"),
         ({"fold": "1"}, "may only be taught by fold 1"),
         ({"fold": "2"}, "there is no fold 2"),
@@ -230,32 +299,51 @@ def test_the_second_stage_of_a_cascade(toy, played, capsys):
     refused(toy, played, capsys, "second stage of a cascade", cascade, options=("-c", "2d"))
 
 
-def test_missing_labels_and_images_that_are_labelled(toy, played, capsys):
+def test_the_second_stage_of_a_cascade_as_the_student(toy, played, capsys):
+    refused(toy, played, capsys, "second stage of a cascade", model(toy), options=("-c", "3d_cascade_fullres"))
+
+
+def test_a_folder_that_is_not_named_as_nnunet_does(toy, played, capsys):
+    refused(toy, played, capsys, "is not named TRAINER__PLANS__CONFIGURATION", model(toy).rename(toy.source / "mine"))
+
+
+@pytest.mark.parametrize("variable", ["nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"])
+def test_folders_that_are_not_set(toy, played, capsys, monkeypatch, variable):
     teacher = model(toy)
-    (toy.raw / "labelsTr" / "train_1.png").rename(toy.raw / "train_1.png")
-    refused(toy, played, capsys, "labelsTr/train_1.png is missing", teacher)
-    (toy.raw / "train_1.png").rename(toy.raw / "labelsTr" / "train_1.png")
+    monkeypatch.delenv(variable)
+    refused(toy, played, capsys, f"{variable} is not set", teacher)
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("nnUNet_raw/{}/labelsTr/train_1.png", "labelsTr/train_1.png. Put them back"),
+        ("nnUNet_raw/{}/imagesTr/train_1_0000.png", "lacks the images of train_1, which are labelled"),
+        ("nnUNet_preprocessed/{}/dataset_fingerprint.json", "Make it: nnUNetv2_extract_fingerprint"),
+        ("nnUNet_preprocessed/{}/splits_final.json", "where the model was trained: copy it from there"),
+    ],
+)
+def test_missing_files_of_the_labelled_cases(toy, played, capsys, missing, message):
+    teacher = model(toy)
+    (toy.raw.parents[1] / missing.format(DATASET)).unlink()
+    refused(toy, played, capsys, message, teacher, fold="0" if "splits" in missing else "all")
+
+
+def test_images_that_are_labelled(toy, played, capsys):
     (toy.source / "new_1_0000.png").write_bytes((toy.raw / "imagesTr" / "train_0_0000.png").read_bytes())
-    refused(toy, played, capsys, "new_1 = train_0", teacher)
+    refused(toy, played, capsys, "new_1 = train_0", model(toy))
 
 
-def test_a_number_whose_dataset_is_not_ours_or_was_made_of_other_things(toy, played, capsys):
-    teacher = model(toy)
-    new(toy).mkdir()
-    assert label(toy, teacher) == 2 and f"number of {NEW}" in capsys.readouterr().err
-    new(toy).rmdir()
-    assert label(toy, teacher) == 0
-    before = ages(toy)
-    assert label(toy, teacher, fold="0") == 2
-    said = capsys.readouterr().err
-    assert "was made with other teachers" in said and "choose another number" in said
-    (toy.folder.parent / "Dataset181_other").mkdir()
-    assert label(toy, teacher) == 2 and "number of Dataset181_other" in capsys.readouterr().err
-    assert ages(toy) == before
+@pytest.mark.parametrize("name", [NEW, "Dataset181_other"])
+@pytest.mark.parametrize("root", ["nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"])
+def test_the_number_of_another_dataset(toy, played, capsys, root, name):
+    (toy.raw.parents[1] / root / name).mkdir()
+    assert label(toy, model(toy)) == 2 and f"-t 181 is the number of {name}" in capsys.readouterr().err
+    assert not played.started
 
 
-def refused(toy, played, capsys, message, *teachers, **options) -> None:
+def refused(toy, played, capsys, message, teacher, **options) -> None:
     """Nothing is started or written."""
-    assert label(toy, *teachers, **options) == 2
+    assert label(toy, teacher, **options) == 2
     assert message in capsys.readouterr().err
     assert not played.started and not new(toy).exists()

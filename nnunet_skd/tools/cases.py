@@ -54,16 +54,20 @@ def find_cases(folder: Path, file_ending: str) -> tuple[dict[str, list[Path]], P
     """
     channels: dict[str, dict[int, Path]] = {}
     problems: Problems = {}
+    others = []
     for path in sorted(folder.iterdir()):
         if not path.is_file() or path.name.startswith(".") or path.name.lower() in ("thumbs.db", "desktop.ini"):
             continue
         if not path.name.endswith(file_ending):
-            what = f"files that do not end in {file_ending}, the dataset's file ending (convert them or take them out)"
-            problems.setdefault(what, []).append(path.name)
+            others.append(path)
         elif match := re.fullmatch(r"(.+)_(\d{4})", path.name.removesuffix(file_ending)):
             channels.setdefault(match[1], {})[int(match[2])] = path
         else:
             what = f"no channel number in the name (rename CASE{file_ending} to CASE_0000{file_ending})"
+            problems.setdefault(what, []).append(path.name)
+    what = f"files that do not end in {file_ending}, the dataset's file ending (convert them or take them out)"
+    for path in others:
+        if path.suffix != ".json" or path.stem not in channels:  # CASE.json holds the spacing of 3D TIFF
             problems.setdefault(what, []).append(path.name)
     for case, files in channels.items():
         missing = [f"{case}_{n:04d}{file_ending}" for n in range(max(files)) if n not in files]

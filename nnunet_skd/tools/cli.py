@@ -29,7 +29,7 @@ COMMANDS = {
     "convert": ("convert.command", "convert a public data set to nnU-Net's raw format"),
     "compact": ("compact.command", "add a smaller configuration to a dataset's plans"),
     "unlabelled": ("unlabelled.command", "preprocess images without labels, beside a dataset that is preprocessed"),
-    "pseudo-labels": ("pseudo_labels.command", "let finished models label images, and make a dataset to train on"),
+    "pseudo-labels": ("pseudo_labels.command", "let a finished model label images, and make a dataset to train on"),
     "distill": ("distill.command", "train one network with finished models as its teacher"),
     "bench": ("bench.command", "step time, memory and inference time, as ratios to a reference trainer"),
 }

@@ -20,7 +20,8 @@ def program(name: str) -> str:
     ]
     found = shutil.which(name, path=os.pathsep.join(str(f) for f in folders))
     if found is None:
-        raise BadInput(f"{name} is not in {folders[0]}. Install it there: {sys.executable} -m pip install nnunet_skd")
+        package = "nnunetv2" if name.startswith("nnUNetv2") else "nnunet_skd"
+        raise BadInput(f"{name} is not in {folders[0]}. Install it there: {sys.executable} -m pip install {package}")
     return found
 
 

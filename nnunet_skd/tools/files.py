@@ -140,6 +140,15 @@ def new_files(folder: Path) -> Iterator[Path]:
             os.replace(file, Path(folder) / file.name)
 
 
+def link(source: str | Path, target: Path) -> None:
+    """Link a file, or copy it where links are not allowed. The folder is made if missing."""
+    target.parent.mkdir(exist_ok=True)
+    try:
+        target.symlink_to(Path(source).resolve())
+    except OSError:  # Windows without the right to link
+        shutil.copy2(source, target)
+
+
 def require_folder(folder: str | Path) -> Path:
     """The folder as a path.
 

@@ -39,8 +39,10 @@ def describe_student(
     """What :mod:`nnunet_skd.model_checks` asks of a trainer, without building one.
 
     Raises:
-        BadInput: the dataset is not preprocessed, has no such configuration, or no such fold.
+        BadInput: nnUNet_results is not set; or the dataset is not preprocessed, has no such configuration or fold.
     """
+    if nnunet_folder("nnUNet_results") is None:
+        raise BadInput("nnUNet_results is not set. Export it as for the training")
     file, content = read_dataset_plans(dataset, plans_name)
     plans = PlansManager(content)
     if configuration not in plans.available_configurations:

@@ -9,8 +9,8 @@ Everything is written to one folder (-o), which gets its own nnUNet_raw, nnUNet_
 nnU-Net folders are neither read nor written, and nnunetv2 is not changed. Run again with the same arguments, the demo
 continues where it stopped. Five epochs show that everything works; they are too few to judge a method.
 
-With --unlabelled, only four of the phantoms for training are labelled, and two networks are trained: nnUNetTrainer on
-the four, and nnUNetTrainerDSKD_unlabelled on the four and the images of the others.
+With --unlabelled, only four of the phantoms for training are labelled. nnUNetTrainer is trained on the four; its model
+labels the others; and a second training goes on from its weights with all of them.
 
 your own data, instead of phantoms:
   --data DIR                DatasetXXX_Name in nnU-Net's raw format. Test cases are imagesTs with labelsTs; if there
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", help="a data set in nnU-Net's raw format, instead of phantoms")
     parser.add_argument("--images", metavar="DIR", help="a folder of images, instead of phantoms; needs --masks")
     parser.add_argument("--masks", metavar="DIR", help="the masks of --images")
-    parser.add_argument("--unlabelled", action="store_true", help="train with and without images that are not labelled")
+    parser.add_argument("--unlabelled", action="store_true", help="few labels: train without and with pseudo-labels")
     parser.add_argument("-tr", default=TRAINER, metavar="TRAINER", help="trainer (default: %(default)s)")
     accept_old_name(parser, "--trainer", dest="tr")
     parser.add_argument("-device", choices=("cuda", "cpu", "mps"), help="default: cuda if there is a GPU, else cpu")

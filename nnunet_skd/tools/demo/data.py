@@ -1,6 +1,5 @@
-"""What data sets of the user's own files share: held-out cases, links and the refusal of too few cases."""
+"""What data sets of the user's own files share: held-out cases and the refusal of too few cases."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +31,3 @@ def refuse_few(train: dict, source: str | Path) -> None:
             f"{source} leaves {len(train)} training cases, but nnU-Net splits them into five folds and needs at least"
             f" {FEWEST_TRAINING_CASES}. Add cases (where no test case has labels, one more is held out for testing)."
         )
-
-
-def link(source: str | Path, target: Path) -> None:
-    """Link a file, or copy it where links are not allowed. The folder is made if missing."""
-    target.parent.mkdir(exist_ok=True)
-    try:
-        target.symlink_to(Path(source).resolve())
-    except OSError:  # Windows without the right to link
-        shutil.copy2(source, target)

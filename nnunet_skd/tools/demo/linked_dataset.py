@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from nnunet_skd.messages import listed
 from nnunet_skd.tools.cases import channel_files
-from nnunet_skd.tools.demo.data import hold_out, link, refuse_few
+from nnunet_skd.tools.demo.data import hold_out, refuse_few
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.files import new_folder
+from nnunet_skd.tools.files import link, new_folder
 from nnunet_skd.tools.images import require_whole
 from nnunet_skd.tools.nnunet_json import read_dataset_json
 

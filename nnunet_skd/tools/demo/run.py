@@ -14,6 +14,7 @@ from nnunet_skd.tools.demo.picture import draw_predictions
 from nnunet_skd.tools.demo.processes import Steps, check_trainer, cpu_cores, demo_environment, say
 from nnunet_skd.tools.demo.state import STATE, UNLABELLED_IMAGES, open_state
 from nnunet_skd.tools.demo.table import DEMO_METRICS, format_table
+from nnunet_skd.tools.demo.trainings import Trainings
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.folders import evaluate_folders
 from nnunet_skd.tools.files import require_folder, write_file
@@ -21,8 +22,10 @@ from nnunet_skd.tools.images import read_segmentation
 from nnunet_skd.tools.nnunet_json import read_dataset_json
 
 TRAINER = "nnUNetTrainerDSKD_5epochs"
-WITHOUT_AND_WITH_UNLABELLED = ("nnUNetTrainer_5epochs", "nnUNetTrainerDSKD_unlabelled_5epochs")
-LABELLED = 4  # of the phantoms' training cases, with --unlabelled
+# with --unlabelled
+UNLABELLED_TRAINER = "nnUNetTrainer_5epochs"
+LABELLED = 4  # of the phantoms' training cases
+LABELLED_ONLY, WITH_PSEUDO_LABELS = "labelled only", "with pseudo-labels"
 PHANTOM_IDS = {2: 901, 3: 902}
 PHANTOM_CASES = {  # 3D: smaller than the default size, at which a sliding window takes a minute per case on two cores
     2: {"num_train": 16, "num_test": 8},
@@ -50,15 +53,15 @@ def run_demo(
         dim: of the phantoms, 2 or 3; ignored with data or images.
         data: DatasetXXX_Name in nnU-Net's raw format, instead of phantoms.
         images, masks: two folders, paired by name, instead of phantoms.
-        unlabelled: phantoms of which few are labelled; nnUNetTrainer without the others beside
-            nnUNetTrainerDSKD_unlabelled with them. ``trainer`` is not used.
+        unlabelled: phantoms of which few are labelled; nnUNetTrainer on these, then a second training of its network
+            with pseudo-labels for the others. ``trainer`` is not used.
         trainer: what ``nnUNetv2_train -tr`` takes.
         device: cpu, cuda or mps; None is cuda where there is one, else cpu. Other than cuda: the preset cpu_demo.
         num_processes: for preprocessing; None: the CPU cores this process may use, at most 8.
         overwrite: remove what an earlier demo left in ``out`` first.
 
     Returns:
-        One row per trainer, case and label, one column per metric.
+        One row per training, case and label, one column per metric.
 
     Raises:
         BadInput: unusable data, an unknown trainer, or ``out`` holds something else.
@@ -67,8 +70,8 @@ def run_demo(
     started = time.monotonic()
     source = _source(dim, data, images, masks, unlabelled)
     if unlabelled and trainer != TRAINER:
-        raise BadInput("--unlabelled trains two trainers of its own: leave out -tr.")
-    trainers = WITHOUT_AND_WITH_UNLABELLED if unlabelled else (trainer,)
+        raise BadInput(f"--unlabelled trains with {UNLABELLED_TRAINER}: leave out -tr.")
+    trainer = UNLABELLED_TRAINER if unlabelled else trainer
     if num_processes is not None and num_processes < 1:
         raise BadInput(f"the number of processes (-np) must be at least 1, not {num_processes}.")
     out = Path(out).absolute()
@@ -76,9 +79,8 @@ def run_demo(
     num_processes = num_processes or min(8, cpu_cores())
     environment = demo_environment(out, device, num_processes)
     if overwrite or not (out / STATE).is_file():
-        for name in trainers:
-            check_trainer(name, environment)  # before an earlier demo is removed and before hours of preprocessing
-    state = open_state(out, source | {"trainer": ", ".join(trainers), "device": device}, overwrite)
+        check_trainer(trainer, environment)  # before an earlier demo is removed and before hours of preprocessing
+    state = open_state(out, source | {"trainer": trainer, "device": device}, overwrite)
 
     say("Data")
     if not state.finished("data"):
@@ -115,30 +117,12 @@ def run_demo(
         )
         configuration += "_cpu_demo"
 
+    trainings = Trainings(step, out, raw / "imagesTs", trainer, configuration, device)
     if unlabelled:
-        step(
-            "unlabelled",
-            f"Preprocessing of the images without labels, {out / UNLABELLED_IMAGES}",
-            ["nnunet-skd", "unlabelled", "-d", number, "-i", str(out / UNLABELLED_IMAGES), "-np", processes],
-        )
-
-    fold = "all" if unlabelled else "0"  # four cases are too few for nnU-Net's five folds
-    predictions = {name: out / "predictions" / (name if unlabelled else "") for name in trainers}
-    models = {}
-    for name in trainers:
-        suffix = f"_{name}" if unlabelled else ""
-        models[name] = out / "nnUNet_results" / dataset / f"{name}__nnUNetPlans__{configuration}" / f"fold_{fold}"
-        train = ["nnUNetv2_train", number, configuration, fold, "-tr", name, "-device", device]
-        if not state.finished(f"train{suffix}") and any(models[name].glob("checkpoint_*.pth")):
-            train.append("--c")  # interrupted: continue from the last checkpoint
-        title = f"Training of {name}, fold {fold} (nnU-Net reports after each epoch of 250 steps)"
-        step(f"train{suffix}", title, train)
-        step(
-            f"predict{suffix}",
-            "Prediction of the test cases",
-            ["nnUNetv2_predict", "-i", str(raw / "imagesTs"), "-o", str(predictions[name]), "-d", number]
-            + ["-c", configuration, "-tr", name, "-f", fold, "-device", device, "-npp", "1", "-nps", "1"],
-        )
+        _without_and_with_pseudo_labels(trainings, dataset, number, processes)
+    else:
+        trainings.add(trainer, dataset, fold="0")
+    models, predictions = trainings.models, trainings.predictions
 
     say("Evaluation")
     table = _evaluate(raw, predictions, out / "metrics.csv")
@@ -158,6 +142,20 @@ def run_demo(
     return table
 
 
+def _without_and_with_pseudo_labels(trainings: Trainings, dataset: str, number: str, processes: str) -> None:
+    fold = "all"  # four cases are too few for nnU-Net's five folds
+    model = trainings.add(LABELLED_ONLY, dataset, fold)
+    images, added = trainings.out / UNLABELLED_IMAGES, str(int(number) + 10)
+    trainings.step(
+        "pseudo_labels",
+        f"Its labels for the images without labels, {images}",
+        ["nnunet-skd", "pseudo-labels", "-d", number, "-i", str(images), "--teacher", str(model.parent), "-t", added]
+        + ["-device", trainings.device, "-np", processes],
+    )
+    new = f"Dataset{added}_{dataset.partition('_')[2]}_pseudo"
+    trainings.add(WITH_PSEUDO_LABELS, new, fold, start=model / "checkpoint_final.pth")
+
+
 def _source(
     dim: int, data: str | Path | None, images: str | Path | None, masks: str | Path | None, unlabelled: bool
 ) -> dict[str, str]:
@@ -165,7 +163,7 @@ def _source(
     if unlabelled and (data is not None or images is not None or masks is not None):
         raise BadInput(
             "--unlabelled shows its two trainings on phantoms, not on --data or --images. For your own images: "
-            "'nnunet-skd unlabelled --help'."
+            "'nnunet-skd pseudo-labels --help'."
         )
     if data is not None and (images is not None or masks is not None):
         raise BadInput("--data cannot be combined with --images and --masks. Give one or the other.")

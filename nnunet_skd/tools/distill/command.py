@@ -20,7 +20,6 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 
-from nnunet_skd.compat import nnunet_folder
 from nnunet_skd.finished_models import FinishedModels
 from nnunet_skd.model_checks import VARIABLE, check_model, teaching_folds
 from nnunet_skd.tools.commands import show_and_run
@@ -49,8 +48,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if nnunet_folder("nnUNet_results") is None:
-        raise BadInput("nnUNet_results is not set. Export it as for the training")
     if not isinstance(getattr(look_up(args.tr), "teacher", None), FinishedModels):
         raise BadInput(f"-tr {args.tr} is not taught by finished models. Use nnUNetTrainerDistill or a variant of it")
     if args.pretrained_weights and args.continued:

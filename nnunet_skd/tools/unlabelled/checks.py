@@ -92,7 +92,7 @@ def _refuse(problems: Problems, folder: Path) -> None:
     """Raise if there is anything to name."""
     lines = [f"{what}: {listed(names)}" for what, names in problems.items() if names]
     if lines:
-        raise BadInput("\n  ".join([f"nothing of {folder} was preprocessed, because of", *lines]))
+        raise BadInput("\n  ".join([f"nothing of {folder} was used, because of", *lines]))
 
 
 def _unusable(contents: dict[str, Content], cases: Cases, dataset: Dataset) -> Problems:

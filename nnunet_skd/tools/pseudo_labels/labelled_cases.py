@@ -1,0 +1,51 @@
+"""What the new dataset takes over from the one with the labels: files, split and fingerprint."""
+
+import os
+
+from nnunet_skd.compat import nnunet_folder
+from nnunet_skd.messages import listed
+from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.json_file import TEXT, read_json
+from nnunet_skd.tools.unlabelled.dataset import Dataset, labelled_images, labelled_names
+
+FINGERPRINT = "dataset_fingerprint.json"
+SPLITS = "splits_final.json"
+NUM_FOLDS = 5  # nnU-Net's
+
+
+class LabelledCases:
+    """Images and label of each case, and the split of one fold, or all."""
+
+    def __init__(self, dataset: Dataset, fold: str):
+        """
+        Raises:
+            BadInput: images, labels, the fingerprint or the split are missing.
+        """
+        name = dataset.plans.dataset_name
+        raw, preprocessed = (nnunet_folder(variable) for variable in ("nnUNet_raw", "nnUNet_preprocessed"))
+        if raw is None:
+            raise BadInput("nnUNet_raw is not set. Export it as for nnUNetv2_plan_and_preprocess")
+        images = labelled_images(dataset) or {}
+        if missing := sorted(labelled_names(dataset) - images.keys()):
+            raise BadInput(f"{raw / name} lacks the images of {listed(missing)}, which are labelled. Put them back")
+        named, ending = dataset.description.get("dataset", {}), dataset.file_ending
+        labels = {case: named[case]["label"] if named else f"labelsTr/{case}{ending}" for case in images}
+        self.files = {case: (images[case], raw / name / os.path.expandvars(labels[case])) for case in images}
+        if missing := [str(label) for _, label in self.files.values() if not label.is_file()]:
+            raise BadInput(f"labels are missing: {listed(missing)}. Put them back")
+        if not (preprocessed / name / FINGERPRINT).is_file():
+            raise BadInput(f"{preprocessed / name / FINGERPRINT} is missing. Make it: nnUNetv2_extract_fingerprint")
+        self.fingerprint = (preprocessed / name / FINGERPRINT).read_bytes()
+        if fold == "all":
+            self.fold, self.train, self.validation = 0, sorted(images), []
+        else:
+            remedy = "nnUNetv2_train made it where the model was trained: copy it from there"
+            split = read_json(preprocessed / name / SPLITS, [{"train": [TEXT], "val": [TEXT]}], remedy)[int(fold)]
+            self.fold, self.train, self.validation = int(fold), split["train"], split["val"]
+
+    def splits(self, added: list[str]) -> list[dict[str, list[str]]]:
+        """Each fold of the new dataset is the one that was asked for: nobody trains another one by mistake.
+
+        Of fold all nothing is left to validate on, and so nnU-Net trains no numbered fold.
+        """
+        return [{"train": sorted([*self.train, *added]), "val": self.validation}] * max(NUM_FOLDS, self.fold + 1)

@@ -1,0 +1,85 @@
+"""The finished model that labels images: which of its folds may, and whether it fits the dataset."""
+
+import re
+from pathlib import Path
+
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunet_skd.model_checks import CHECKPOINT
+from nnunet_skd.tools.errors import BadInput, naming
+from nnunet_skd.tools.nnunet_json import read_dataset_json, read_plans
+from nnunet_skd.tools.unlabelled.dataset import Dataset
+from nnunet_skd.tools.unlabelled.images import stamps
+
+SHORT = "nnUNetTrainer_250epochs"
+
+
+def name_parts(folder: Path) -> tuple[str, str, str]:
+    """Trainer, plans and configuration, after which nnUNetv2_train names a model's folder.
+
+    Raises:
+        BadInput: it is not named so.
+    """
+    parts = folder.name.split("__")
+    if len(parts) != 3:
+        raise BadInput(f"{folder} is not named TRAINER__PLANS__CONFIGURATION, as nnUNetv2_train names a model's folder")
+    return tuple(parts)
+
+
+class FinishedModel:
+    """A folder that nnUNetv2_train wrote, and those of its folds that label."""
+
+    def __init__(self, folder: Path, folds: list[str]):
+        self.folder, self.folds = folder, folds
+        self.trainer, _, self.configuration = name_parts(folder)
+
+    def check(self, dataset: Dataset) -> None:
+        """
+        Raises:
+            BadInput: its dataset.json or plans.json is damaged; it was trained with other labels, channels or file
+                endings; or it is the second stage of a cascade.
+        """
+        theirs = _says(read_dataset_json(self.folder / "dataset.json", channels=True))
+        for what, ours in _says(dataset.description).items():
+            if theirs[what] != ours:
+                raise BadInput(
+                    f"{self.folder} cannot label these images. They differ in {what}: {theirs[what]} there, {ours} in "
+                    f"{dataset.plans.dataset_name}. Use a model that was trained on this dataset"
+                )
+        file = self.folder / "plans.json"
+        self.plans = PlansManager(read_plans(file))
+        with naming(file):
+            if self.configuration not in self.plans.available_configurations:
+                raise BadInput(f"it has no configuration {self.configuration!r}, after which its folder is named")
+            if self.plans.get_configuration(self.configuration).previous_stage_name:
+                raise BadInput(
+                    f"{self.configuration} is the second stage of a cascade, which needs predictions of its first. Use "
+                    "a model that needs none, such as 3d_fullres"
+                )
+
+    def stamps(self) -> dict[str, list[int]]:
+        """Size and time of each fold's checkpoint."""
+        return {fold: stamps([self._checkpoint(fold)])[0] for fold in self.folds}
+
+    def second_training(self, plans: PlansManager, configuration: str) -> list[str]:
+        """Options of nnUNetv2_train: a trainer that makes the same network, and weights where they fit into it."""
+        is_stock = re.fullmatch(r"nnUNetTrainer(_\d+epochs?)?", self.trainer)
+        options = ["-tr", SHORT if is_stock else self.trainer]
+        theirs, ours = self.plans.get_configuration(self.configuration), plans.get_configuration(configuration)
+        if theirs.configuration["architecture"] == ours.configuration["architecture"]:
+            fold = "all" if "all" in self.folds else self.folds[0]
+            options += ["-pretrained_weights", str(self._checkpoint(fold))]
+        return options
+
+    def _checkpoint(self, fold: str) -> Path:
+        return self.folder / f"fold_{fold}" / CHECKPOINT
+
+
+def _says(dataset_json: dict) -> dict:
+    """What a segmentation of this dataset means, and what it is made from."""
+    return {
+        "labels": dataset_json["labels"],
+        "regions_class_order": dataset_json.get("regions_class_order"),
+        "channels": dataset_json.get("channel_names", dataset_json.get("modality")),
+        "file ending": dataset_json["file_ending"],
+    }
