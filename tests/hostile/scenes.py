@@ -103,7 +103,7 @@ def export(env: Path, _) -> Scene:
 
 
 def distill(env: Path, patch) -> Scene:
-    patch.setattr("nnunet_skd.tools.commands.subprocess.run", _reached)
+    patch.setattr("nnunet_skd.tools.distill.command.show_and_run", _reached)
     patch.setattr("nnunet_skd.tools.distill.command.look_up", lambda _: nnUNetTrainerDistill)
     files = _planned(env)
     splits = [{"train": [f"t{i}" for i in range(4)], "val": ["v"]}]
@@ -128,7 +128,7 @@ def unlabelled(env: Path, _) -> Scene:
 
 
 def pseudo_labels(env: Path, patch) -> Scene:
-    patch.setattr("nnunet_skd.tools.commands.subprocess.run", _reached)
+    patch.setattr("nnunet_skd.tools.pseudo_labels.command.show_and_run", _reached)
     toy = labelled.prepared(Toy(env, dim=3))
     model = labelled.model(toy)
     files = [toy.folder / name for name in ("nnUNetPlans.json", "dataset.json", "splits_final.json")]

@@ -26,9 +26,10 @@ FREE = (0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377)  # pages
 WRITE = (
     *("evaluate", "compare_predictions", "speed", "export", "export_onnx_really", "compact", "unlabelled", "register"),
     *("convert_arcade", "convert_zip", "convert_synapse", "convert_btcv", "convert_m2caiseg", "demo_folders"),
+    "pseudo_labels",
 )
 
-GO_ON = ("unlabelled", "demo_folders")  # keep what is complete: each run continues the one before
+GO_ON = ("unlabelled", "demo_folders", "pseudo_labels")  # keep what is complete: each run continues the one before
 
 
 @pytest.fixture
