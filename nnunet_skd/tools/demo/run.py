@@ -128,6 +128,8 @@ def run_demo(
     table = _evaluate(raw, predictions, out / "metrics.csv")
     draw_predictions(raw, predictions, table, out / "demo.png")
     print(format_table(table))
+    if unlabelled:
+        print("\nThe second network is the first one, trained on for as long again: no comparison of equal trainings.")
     print(f"\nDone in {(time.monotonic() - started) / 60:.1f} min. Everything is in {out}")
     for name, where in (
         ("picture", out / "demo.png"),
