@@ -11,8 +11,8 @@ from nnunet_skd.trainer import SelfDistillationTrainer
 class nnUNetTrainerDistill(SelfDistillationTrainer):
     """Finished models, mirrored, teach the labelled voxels, and images without labels where there are any.
 
-    Images without labels were worth two Dice points in a second training of a model that had learned all it could from
-    5 labelled ones, as pseudo-labels were; on labelled images alone nothing was gained (docs/results.md).
+    Images without labels were worth 1.5 Dice points in a second training of models that had learned all they could from
+    5 labelled ones, one point less than pseudo-labels; on labelled images alone nothing was gained (docs/results.md).
     """
 
     teacher = FinishedModels()

@@ -9,7 +9,10 @@ from studies import few_labels_080
 LONG, LONGER = TODAY
 AGAIN, LONGER_AGAIN = "the same images again", "twice the steps, the same images again"
 PSEUDO, LONGER_PSEUDO = "pseudo-labels of three models", "twice the steps, its pseudo-labels"
+LONGER_PSEUDO_OF_THREE = "twice the steps, pseudo-labels of three models"
+SECOND_ROUND = "twice the steps, second round of pseudo-labels"
 ONE = (Model(LONGER),)
+THREE_LONGER = tuple(Model(LONGER, seed) for seed in (0, 1, 2))
 
 STUDY = replace(
     few_labels_080.STUDY,
@@ -21,7 +24,7 @@ STUDY = replace(
         AGAIN: Arm(start=LONG, steps=0.5),
         PSEUDO: Arm(models=THREE, prepare="pseudo_labels", start=LONG, steps=0.5, against=(LONG, AGAIN)),
         "Distill, three teachers": taught(*THREE, start=LONG, steps=0.5, against=(LONG, AGAIN, PSEUDO)),
-        LONGER: Arm(steps=2),
+        LONGER: Arm(steps=2, seeds=(0, 1, 2)),
         LONGER_AGAIN: Arm(start=LONGER, steps=0.5, against=(LONGER,)),
         LONGER_PSEUDO: Arm(
             models=ONE, prepare="pseudo_labels", start=LONGER, steps=0.5, against=(LONGER, LONGER_AGAIN)
@@ -29,6 +32,24 @@ STUDY = replace(
         "twice the steps, Distill": taught(
             *ONE, start=LONGER, steps=0.5, against=(LONGER, LONGER_AGAIN, LONGER_PSEUDO)
         ),
+        LONGER_PSEUDO_OF_THREE: Arm(
+            models=THREE_LONGER,
+            prepare="pseudo_labels",
+            start=LONGER,
+            steps=0.5,
+            against=(LONGER, LONGER_AGAIN, LONGER_PSEUDO),
+        ),
+        "twice the steps, Distill, three teachers": taught(
+            *THREE_LONGER, start=LONGER, steps=0.5, against=(LONGER, LONGER_PSEUDO_OF_THREE)
+        ),
+        SECOND_ROUND: Arm(
+            models=(Model(LONGER_PSEUDO),),
+            prepare="pseudo_labels",
+            start=LONGER_PSEUDO,
+            steps=0.5,
+            against=(LONGER_PSEUDO,),
+        ),
         "all labels": Arm(labelled="all"),
+        "all labels, twice the steps": Arm(labelled="all", steps=2),
     },
 )
