@@ -47,7 +47,7 @@ STUDY = replace(
             prepare="pseudo_labels",
             start=LONGER_PSEUDO,
             steps=0.5,
-            against=(LONGER_PSEUDO,),
+            against=(LONGER, LONGER_PSEUDO),
         ),
         "all labels": Arm(labelled="all"),
         "all labels, twice the steps": Arm(labelled="all", steps=2),
