@@ -25,7 +25,7 @@ from driver.finding import find_trainer
 from driver.fingerprint import fingerprint, hash_sources
 from driver.page import fill
 from driver.place import Place, locked, write_whole
-from driver.rows import read_rows, refuse_mixed_code
+from driver.rows import add_cell, read_rows, refuse_mixed_code
 from driver.run import Paths, Run, lock
 from driver.status import status
 from driver.tables import _trainings, study_tables
@@ -698,6 +698,16 @@ def test_calibration_has_a_row_of_its_own(tmp_path):
     tables = study_tables("toy", study, tmp_path)
     assert "| ours | 2 | 0.700 | +0.200 [+0.200, +0.200] |" in tables and "-0.0100 [-0.0100, -0.0100] |" in tables
     assert "misses a class" not in tables and "all classes" not in tables
+
+
+def test_rows_of_other_metrics_are_left_out():
+    rows = pd.DataFrame(
+        [("A", 0, 0, False, "x", "vessel", 0.5, np.nan), ("A", 0, 0, False, "x", "all", np.nan, 0.1)],
+        columns=["arm", "draw", "seed", "mirroring", "case", "label", "Dice", "ECE"],
+    ).assign(case_seconds=1.0, step_seconds=1.0, recipe="key", fingerprint="code")
+    study = Study("?", "Dataset001_X", {"B": Arm()})
+    found = add_cell(rows.head(0), Cell("B", 0, 0), rows, study)
+    assert found["label"].tolist() == ["vessel"] and "ECE" not in found
 
 
 def test_a_table_takes_no_rows_of_another_study(tmp_path):

@@ -46,11 +46,11 @@ def add_cell(rows: pd.DataFrame, cell: Cell, tested: pd.DataFrame, study: Study)
         rows: of the study.
         cell: whose rows these are.
         tested: rows.csv of a training, or the same training's rows in another study.
-        study: its metrics and ways of predicting are kept.
+        study: its metrics and ways of predicting are kept, but no row without any of them.
     """
     tested = tested[tested["mirroring"].isin(study.mirroring)].assign(arm=cell.arm, draw=cell.draw, seed=cell.seed)
     columns = [*KEYS, *study.metrics, "case_seconds", "step_seconds", "recipe", "fingerprint"]
-    tested = tested[columns]
+    tested = tested[columns].dropna(subset=list(study.metrics), how="all")  # calibration has a row of its own
     return tested if rows.empty else pd.concat([rows, tested], ignore_index=True)
 
 
