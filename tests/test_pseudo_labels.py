@@ -184,6 +184,17 @@ def test_the_files_that_dataset_json_names(toy, played):
     assert "dataset" not in json.loads((new(toy) / "dataset.json").read_text())
 
 
+def test_files_of_any_name_get_the_names_of_nnunet(toy, played):
+    named = {case: {"images": [f"{case}.image.png"], "label": f"{case}.mask.png"} for case in ("train_0", "train_1")}
+    for case, files in named.items():
+        (toy.raw / "imagesTr" / f"{case}_0000.png").rename(toy.raw / files["images"][0])
+        (toy.raw / "labelsTr" / f"{case}.png").rename(toy.raw / files["label"])
+    (toy.folder / "dataset.json").write_text(json.dumps(toy.description | {"dataset": named}))
+    assert label(toy, model(toy)) == 0
+    assert (new(toy) / "imagesTr" / "train_1_0000.png").resolve() == (toy.raw / "train_1.image.png").resolve()
+    assert (new(toy) / "labelsTr" / "train_1.png").resolve() == (toy.raw / "train_1.mask.png").resolve()
+
+
 def test_the_spacing_of_3d_tiff_lies_beside_images_and_labels(toy, played):
     """In CASE.json."""
     (toy.source / "new_0.json").write_text("{}")
@@ -209,10 +220,8 @@ def test_goes_on_after_each_failure(toy, played, capsys):
     for name in ("nnUNetv2_move_plans_between_datasets", "nnUNetv2_preprocess", ""):
         played.failing, played.started = name, []
         assert label(toy, teacher) == int(name != "")
-    assert ages(toy)["new_0.png"] == first and sorted(ages(toy)) == [
-        *("new_0.png", "new_1.png", "train_0.png"),
-        "train_1.png",
-    ]
+    assert ages(toy)["new_0.png"] == first
+    assert sorted(ages(toy)) == ["new_0.png", "new_1.png", "train_0.png", "train_1.png"]
     assert "nnUNetv2_predict_from_modelfolder" not in played.started
 
 

@@ -9,6 +9,7 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.files import link
 from nnunet_skd.tools.nnunet_json import check_dataset_json, read_dataset_json
 
 Problems = dict[str, list[str]]  # what is wrong and the way out -> the files or cases concerned
@@ -43,6 +44,26 @@ def channel_files(folder: Path, case: str, file_ending: str) -> list[Path]:
     """The image files of a case, CASE_0000, CASE_0001, ..., in the order of the channels."""
     name = re.compile(re.escape(case) + r"_\d{4}" + re.escape(file_ending))
     return sorted(file for file in folder.iterdir() if name.fullmatch(file.name))
+
+
+def link_images(case: str, images: list[Path], folder: Path, file_ending: str) -> None:
+    """Link a case's images into a folder, under the names that nnU-Net gives them."""
+    names = [f"{case}_{channel:04d}{file_ending}" for channel in range(len(images))]
+    _link_all(case, dict(zip(names, images, strict=True)), folder)
+
+
+def link_label(case: str, label: Path, folder: Path, file_ending: str) -> None:
+    """Link a case's label into a folder, under the name that nnU-Net gives it."""
+    _link_all(case, {f"{case}{file_ending}": label}, folder)
+
+
+def _link_all(case: str, files: dict[str, Path], folder: Path) -> None:
+    """Link files under these names, and the CASE.json beside them, which holds the spacing of 3D TIFF."""
+    for name, file in files.items():
+        link(file, folder / name)
+    description = file.with_name(f"{case}.json")
+    if description.is_file():
+        link(description, folder / description.name)
 
 
 def find_cases(folder: Path, file_ending: str) -> tuple[dict[str, list[Path]], Problems]:

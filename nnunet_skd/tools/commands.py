@@ -11,6 +11,10 @@ from pathlib import Path
 from nnunet_skd.tools.errors import BadInput
 
 
+class CommandFailed(RuntimeError):
+    """A command that one of ours has started ended with an error. The message names it and what to do."""
+
+
 def program(name: str) -> str:
     """The path of a command of this Python's environment, whatever PATH holds."""
     folders = [

@@ -141,8 +141,11 @@ def new_files(folder: Path) -> Iterator[Path]:
 
 
 def link(source: str | Path, target: Path) -> None:
-    """Link a file, or copy it where links are not allowed. The folder is made if missing."""
+    """Link a file, or copy it where links are not allowed. The folder is made if missing, and what is there stays."""
     target.parent.mkdir(exist_ok=True)
+    if target.is_file():
+        return
+    target.unlink(missing_ok=True)  # a link to where the file was before
     try:
         target.symlink_to(Path(source).resolve())
     except OSError:  # Windows without the right to link

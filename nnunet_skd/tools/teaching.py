@@ -12,6 +12,18 @@ from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.json_file import TEXT, read_json
 from nnunet_skd.tools.nnunet_json import read_dataset_json
 
+SPLITS = "splits_final.json"
+NUM_FOLDS = 5  # nnU-Net's, where it makes the split
+
+
+def read_splits(file: Path, remedy: str) -> list[dict[str, list[str]]]:
+    """nnU-Net's split: training and validation cases of each fold.
+
+    Raises:
+        BadInput: it is missing or damaged.
+    """
+    return read_json(file, [{"train": [TEXT], "val": [TEXT]}], remedy)
+
 
 def model_folder(model: str, dataset: str) -> Path:
     """A path, or the name of a folder in nnUNet_results.
@@ -54,12 +66,12 @@ def describe_student(
         raise BadInput(f"-f is {fold!r}, but has to be 'all' or a number")
     if "data_identifier" not in plans.get_configuration(configuration).configuration:
         raise BadInput(f"{file}: configurations.{configuration} lacks data_identifier. Plan it again")
-    splits = file.parent / "splits_final.json"
+    splits = file.parent / SPLITS
     remedy = "Restore it, or remove it, and nnU-Net makes a new one"
-    folds = read_json(splits, [{"train": [TEXT], "val": [TEXT]}], remedy) if splits.is_file() else []
+    folds = read_splits(splits, remedy) if splits.is_file() else []
     number, there_are = len(folds), f"{splits} holds {len(folds)}"
     if not splits.is_file():
-        number, there_are = 5, "nnU-Net will make 5 in the first training"
+        number, there_are = NUM_FOLDS, f"nnU-Net will make {NUM_FOLDS} in the first training"
     if fold != "all" and int(fold) >= number:
         raise BadInput(
             f"there is no fold {fold}: {there_are}, counted from 0. For any other number nnU-Net draws other "

@@ -34,7 +34,7 @@ import argparse
 import signal
 import sys
 
-from nnunet_skd.tools.demo.processes import CommandFailed
+from nnunet_skd.tools.commands import CommandFailed
 from nnunet_skd.tools.demo.run import TRAINER, run_demo
 from nnunet_skd.tools.old_names import accept_old_name
 

@@ -11,10 +11,10 @@ from nnunetv2.utilities.utils import (
 from tqdm import tqdm
 
 from nnunet_skd.messages import listed
-from nnunet_skd.tools.cases import channel_files
+from nnunet_skd.tools.cases import channel_files, link_images, link_label
 from nnunet_skd.tools.demo.data import hold_out, refuse_few
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.files import link, new_folder
+from nnunet_skd.tools.files import new_folder
 from nnunet_skd.tools.images import require_whole
 from nnunet_skd.tools.nnunet_json import read_dataset_json
 
@@ -72,12 +72,8 @@ def link_dataset(data: str | Path, raw_folder: str | Path) -> Path:
     with new_folder(target) as folder:
         for split, cases in (("Tr", train), ("Ts", test)):
             for case, (images, label) in cases.items():
-                for channel, image in enumerate(images):
-                    link(image, folder / f"images{split}" / f"{case}_{channel:04d}{ending}")
-                link(label, folder / f"labels{split}" / f"{case}{ending}")
-                for original, kind in ((images[0].parent, "images"), (label.parent, "labels")):
-                    if (original / f"{case}.json").is_file():  # the spacing of 3D TIFF
-                        link(original / f"{case}.json", folder / f"{kind}{split}" / f"{case}.json")
+                link_images(case, images, folder / f"images{split}", ending)
+                link_label(case, label, folder / f"labels{split}", ending)
         content = {key: value for key, value in dataset_json.items() if key != "dataset"} | {"numTraining": len(train)}
         (folder / "dataset.json").write_text(json.dumps(content, indent=4), encoding="utf-8")
 

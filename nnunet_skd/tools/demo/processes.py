@@ -9,14 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-from nnunet_skd.tools.commands import program
+from nnunet_skd.tools.commands import CommandFailed, program
 from nnunet_skd.tools.demo.state import NNUNET_FOLDERS, State
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.install.discovery import trainers_folder
-
-
-class CommandFailed(RuntimeError):
-    """A command that the demo started ended with an error. The message names it, its log and what to do."""
 
 
 def say(title: str) -> None:

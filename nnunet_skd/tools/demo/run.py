@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from nnunet_skd.model_checks import CHECKPOINT
 from nnunet_skd.tools.cases import reader_class
 from nnunet_skd.tools.demo.linked_dataset import link_dataset
 from nnunet_skd.tools.demo.paired_folders import pair_folders
@@ -20,6 +21,7 @@ from nnunet_skd.tools.evaluate.folders import evaluate_folders
 from nnunet_skd.tools.files import require_folder, write_file
 from nnunet_skd.tools.images import read_segmentation
 from nnunet_skd.tools.nnunet_json import read_dataset_json
+from nnunet_skd.tools.pseudo_labels.new_dataset import new_name
 
 TRAINER = "nnUNetTrainerDSKD_5epochs"
 # with --unlabelled
@@ -147,15 +149,14 @@ def run_demo(
 def _without_and_with_pseudo_labels(trainings: Trainings, dataset: str, number: str, processes: str) -> None:
     fold = "all"  # four cases are too few for nnU-Net's five folds
     model = trainings.add(LABELLED_ONLY, dataset, fold)
-    images, added = trainings.out / UNLABELLED_IMAGES, str(int(number) + 10)
+    images, added = trainings.out / UNLABELLED_IMAGES, int(number) + 10
     trainings.step(
         "pseudo_labels",
         f"Its labels for the images without labels, {images}",
-        ["nnunet-skd", "pseudo-labels", "-d", number, "-i", str(images), "--teacher", str(model.parent), "-t", added]
-        + ["-device", trainings.device, "-np", processes],
+        ["nnunet-skd", "pseudo-labels", "-d", number, "-i", str(images), "--teacher", str(model.parent)]
+        + ["-t", str(added), "-device", trainings.device, "-np", processes],
     )
-    new = f"Dataset{added}_{dataset.partition('_')[2]}_pseudo"
-    trainings.add(WITH_PSEUDO_LABELS, new, fold, start=model / "checkpoint_final.pth")
+    trainings.add(WITH_PSEUDO_LABELS, new_name(dataset, added), fold, start=model / CHECKPOINT)
 
 
 def _source(

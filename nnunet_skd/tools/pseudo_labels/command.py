@@ -27,10 +27,10 @@ from pathlib import Path
 
 from nnunet_skd.messages import listed
 from nnunet_skd.model_checks import teaching_folds
-from nnunet_skd.tools.commands import show_and_run
+from nnunet_skd.tools.commands import CommandFailed, show_and_run
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.pseudo_labels.labelled_cases import LabelledCases
-from nnunet_skd.tools.pseudo_labels.model import SHORT, FinishedModel, name_parts
+from nnunet_skd.tools.pseudo_labels.model import SHORT, LabellingModel, name_parts
 from nnunet_skd.tools.pseudo_labels.new_dataset import NewDataset
 from nnunet_skd.tools.teaching import describe_student, model_folder
 from nnunet_skd.tools.unlabelled.checks import Cases, cases_of_folder, check_contents, parallel_reader
@@ -50,10 +50,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-np", type=int, metavar="N", help="processes (default: as nnU-Net's commands)")
 
 
-class CommandFailed(Exception):
-    """One of nnU-Net's commands failed, after it printed why."""
-
-
 def run(args: argparse.Namespace) -> int:
     if args.np is not None and args.np < 1:
         raise BadInput(f"-np is {args.np}, but has to be at least 1")
@@ -66,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         raise BadInput(why_not)
     folder = model_folder(args.teacher, dataset.plans.dataset_name)
     try:
-        model = FinishedModel(folder, teaching_folds(folder, student))
+        model = LabellingModel(folder, teaching_folds(folder, student))
     except ValueError as error:
         raise BadInput(str(error)) from error
     model.check(dataset)
@@ -98,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _make(
-    new: NewDataset, cases: Cases, labelled: LabelledCases, model: FinishedModel, args: argparse.Namespace
+    new: NewDataset, cases: Cases, labelled: LabelledCases, model: LabellingModel, args: argparse.Namespace
 ) -> None:
     plans, configuration = new.made_of["plans"], new.made_of["configuration"]
     new.begin(cases)

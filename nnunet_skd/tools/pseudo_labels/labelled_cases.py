@@ -5,12 +5,10 @@ import os
 from nnunet_skd.compat import nnunet_folder
 from nnunet_skd.messages import listed
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.json_file import TEXT, read_json
+from nnunet_skd.tools.teaching import NUM_FOLDS, SPLITS, read_splits
 from nnunet_skd.tools.unlabelled.dataset import Dataset, labelled_images, labelled_names
 
 FINGERPRINT = "dataset_fingerprint.json"
-SPLITS = "splits_final.json"
-NUM_FOLDS = 5  # nnU-Net's
 
 
 class LabelledCases:
@@ -40,7 +38,7 @@ class LabelledCases:
             self.fold, self.train, self.validation = 0, sorted(images), []
         else:
             remedy = "nnUNetv2_train made it where the model was trained: copy it from there"
-            split = read_json(preprocessed / name / SPLITS, [{"train": [TEXT], "val": [TEXT]}], remedy)[int(fold)]
+            split = read_splits(preprocessed / name / SPLITS, remedy)[int(fold)]
             self.fold, self.train, self.validation = int(fold), split["train"], split["val"]
 
     def splits(self, added: list[str]) -> list[dict[str, list[str]]]:

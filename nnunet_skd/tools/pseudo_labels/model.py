@@ -26,7 +26,7 @@ def name_parts(folder: Path) -> tuple[str, str, str]:
     return tuple(parts)
 
 
-class FinishedModel:
+class LabellingModel:
     """A folder that nnUNetv2_train wrote, and those of its folds that label."""
 
     def __init__(self, folder: Path, folds: list[str]):

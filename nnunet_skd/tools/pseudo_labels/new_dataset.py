@@ -12,15 +12,21 @@ from pathlib import Path
 from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_datasets
 
 from nnunet_skd.compat import nnunet_folder
+from nnunet_skd.tools.cases import link_images, link_label
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.files import link, new_folder, write_file
+from nnunet_skd.tools.files import new_folder, write_file
 from nnunet_skd.tools.images import UnreadableImage, read_segmentation
 from nnunet_skd.tools.json_file import ANYTHING, read_json
-from nnunet_skd.tools.pseudo_labels.labelled_cases import FINGERPRINT, SPLITS, LabelledCases
+from nnunet_skd.tools.pseudo_labels.labelled_cases import FINGERPRINT, LabelledCases
+from nnunet_skd.tools.teaching import SPLITS
 from nnunet_skd.tools.unlabelled.checks import Cases
 from nnunet_skd.tools.unlabelled.dataset import Dataset
 
 RECORD = "pseudo_labels.json"
+
+
+def new_name(source: str, number: int) -> str:
+    return f"Dataset{number:03d}_{source.partition('_')[2]}_pseudo"
 
 
 class NewDataset:
@@ -33,7 +39,7 @@ class NewDataset:
         """
         self.source, self.number, self.made_of = source, number, made_of
         self.ending = source.file_ending
-        self.name = f"Dataset{number:03d}_{source.plans.dataset_name.partition('_')[2]}_pseudo"
+        self.name = new_name(source.plans.dataset_name, number)
         self.folder = nnunet_folder("nnUNet_raw") / self.name
         self.preprocessed = nnunet_folder("nnUNet_preprocessed") / self.name
         self.images, self.labels = self.folder / "imagesTr", self.folder / "labelsTr"
@@ -65,7 +71,7 @@ class NewDataset:
             with new_folder(self.folder) as folder:
                 write_file(folder / RECORD, json.dumps(self.made_of, indent=4))
         for case, images in cases.items():
-            self._link(case, images, self.images)
+            link_images(case, images, self.images, self.ending)
             self._drop_if_unreadable(self.predicted / f"{case}{self.ending}")
 
     def without_label(self, cases: Cases) -> list[str]:
@@ -80,8 +86,8 @@ class NewDataset:
                 if (self.predicted / file).is_file():
                     os.replace(self.predicted / file, self.labels / file)
         for case, (images, label) in labelled.files.items():
-            self._link(case, images, self.images)
-            self._link(case, [label], self.labels)
+            link_images(case, images, self.images, self.ending)
+            link_label(case, label, self.labels, self.ending)
         content = {key: value for key, value in self.source.description.items() if key != "dataset"}
         content = json.dumps(content | {"numTraining": len(cases) + len(labelled.files)}, indent=4)
         self.preprocessed.mkdir(parents=True, exist_ok=True)
@@ -93,15 +99,6 @@ class NewDataset:
     def finish(self) -> None:
         write_file(self.folder / RECORD, json.dumps(self.made_of | {"complete": True}, indent=4))
         shutil.rmtree(self.predicted, ignore_errors=True)
-
-    def _link(self, case: str, files: list[Path], folder: Path) -> None:
-        """Link a case's files where they are not linked yet, and what holds the spacing of 3D TIFF."""
-        description = files[0].with_name(f"{case}.json")
-        for file in (*files, *([description] if description.is_file() else [])):
-            target = folder / file.name
-            if not target.is_file():
-                target.unlink(missing_ok=True)  # a link to where the file was before
-                link(file, target)
 
     def _drop_if_unreadable(self, file: Path) -> None:
         """A run that was killed may have left half a prediction."""
