@@ -32,3 +32,24 @@ def arms() -> dict[str, Arm]:
         "all labels": Arm(labelled="all"),
         "all labels, twice the steps": Arm(labelled="all", steps=2),
     }
+
+
+def second_training() -> dict[str, Arm]:
+    """A finished model gets a second, shorter training: on the same images again, or with what nobody labelled."""
+    model, again, pseudo, second = "labelled only", "the same images again", "its pseudo-labels", "second round"
+    labels_of_the_model = {"models": (Model(model),), "prepare": "pseudo_labels", "steps": 0.25}
+    return {
+        model: Arm(),
+        again: Arm(start=model, steps=0.25),
+        pseudo: Arm(**labels_of_the_model, start=model, against=(model, again)),
+        "its pseudo-labels, for longer": Arm(**labels_of_the_model, start=pseudo, against=(model, pseudo)),
+        second: Arm(
+            models=(Model(pseudo),),
+            prepare="pseudo_labels",
+            start=pseudo,
+            steps=0.25,
+            against=(model, pseudo, "its pseudo-labels, for longer"),
+        ),
+        "Distill": taught(Model(model), start=model, steps=0.25, against=(model, again, pseudo)),
+        "all labels": Arm(labelled="all"),
+    }
