@@ -1,21 +1,29 @@
 #!/usr/bin/env bash
-# Few labels at the default plans: dataset FEW (default 580) holds few labelled cases, and images without labels that
-# `nnunet-skd unlabelled` preprocessed. Run again until it says done.
+# Few labels at the default plans: dataset FEW (default 580) holds few labelled cases; the folder IMAGES those without
+# labels, which `nnunet-skd unlabelled` preprocessed too; dataset PSEUDO (default 680) will hold both. A model of the
+# labelled cases, then three short trainings from its weights. Run again until it says done.
 source "$(dirname "$0")/common.sh"
-FEW=${FEW:-580}
-LENGTH=50epochs
-[ -n "$REHEARSE" ] && LENGTH=5epochs
-train "$FEW" 2d$SMALL all nnUNetTrainer_$LENGTH
-nnUNet_skd_teacher=$(ls -d "$nnUNet_results"/Dataset"$(printf %03d "$FEW")"_*/nnUNetTrainer_"$LENGTH"__nnUNetPlans__2d$SMALL)
-export nnUNet_skd_teacher
-train "$FEW" 2d$SMALL all nnUNetTrainerDistill_$LENGTH
-train "$FEW" 2d$SMALL all nnUNetTrainerDSKD_unlabelled_$LENGTH
+FEW=${FEW:-580} PSEUDO=${PSEUDO:-680} FIRST=50epochs SECOND=20epochs
+: "${IMAGES:?set it to the folder of images without labels}"
+[ -n "$REHEARSE" ] && FIRST=5epochs SECOND=1epoch
 raw=$(ls -d "$nnUNet_raw"/Dataset"$(printf %03d "$FEW")"_*)
 arms=()
-for trainer in nnUNetTrainer nnUNetTrainerDistill nnUNetTrainerDSKD_unlabelled; do
-    in_time nnUNetv2_predict -i "$raw/imagesTs" -o "$OUT/$trainer" -d "$FEW" -c 2d$SMALL -f all -tr "${trainer}_$LENGTH" \
-        -device "$DEVICE" -npp 1 -nps 1
-    arms+=("$OUT/$trainer")
-done
+predict() { # ARM DATASET TRAINER
+    in_time nnUNetv2_predict -i "$raw/imagesTs" -o "$OUT/$1" -d "$2" -c 2d$SMALL -f all -tr "$3" -device "$DEVICE" \
+        -npp 1 -nps 1 --continue_prediction
+    arms+=("$OUT/$1")
+}
+train "$FEW" 2d$SMALL all nnUNetTrainer_$FIRST
+model=$(ls -d "$nnUNet_results"/Dataset"$(printf %03d "$FEW")"_*/nnUNetTrainer_"$FIRST"__nnUNetPlans__2d$SMALL)
+weights=$model/fold_all/checkpoint_final.pth
+predict labelled_only "$FEW" nnUNetTrainer_$FIRST
+in_time nnunet-skd pseudo-labels -d "$FEW" -i "$IMAGES" --teacher "$model" -t "$PSEUDO" -device "$DEVICE"
+train "$PSEUDO" 2d$SMALL all nnUNetTrainer_$SECOND "$weights"
+predict pseudo_labels "$PSEUDO" nnUNetTrainer_$SECOND
+train "$FEW" 2d$SMALL all nnUNetTrainer_$SECOND "$weights"
+predict same_images_again "$FEW" nnUNetTrainer_$SECOND
+export nnUNet_skd_teacher=$model
+train "$FEW" 2d$SMALL all nnUNetTrainerDistill_$SECOND "$weights"
+predict distill "$FEW" nnUNetTrainerDistill_$SECOND
 in_time nnunet-skd compare --pred "${arms[@]}" --ref "$raw/labelsTs" -djfile "$raw/dataset.json" -o "$OUT/compare"
 echo done
