@@ -1,14 +1,21 @@
 #!/usr/bin/env bash
-# 100 epochs of nnUNetTrainer and of nnUNetTrainerDSKD on dataset 80, fold 0. Run again until it says done.
+# 100 epochs of nnUNetTrainer and of one of ours, fold 0: DSKD on dataset 80, ACW-SKD in 3D on dataset 81.
+# Run again until it says done.
 source "$(dirname "$0")/common.sh"
 LENGTH=100epochs
 [ -n "$REHEARSE" ] && LENGTH=1epoch
-for trainer in nnUNetTrainer_$LENGTH nnUNetTrainerDSKD_$LENGTH; do
-    train 80 2d$SMALL 0 "$trainer"
-    folder=$(ls -d "$nnUNet_results"/Dataset080_*/"$trainer"__nnUNetPlans__2d$SMALL/fold_0)
-    mkdir -p "$OUT/$trainer"
-    cp "$folder"/training_log*.txt "$folder"/progress.png "$folder"/validation/summary.json "$OUT/$trainer/"
-    cp "$folder"/distillation.* "$OUT/$trainer/" 2>/dev/null || true
-done
-in_time nnunet-skd compare -d 80 -c 2d$SMALL -tr nnUNetTrainer_$LENGTH nnUNetTrainerDSKD_$LENGTH -f 0 -o "$OUT/compare"
+pair() { # DATASET CONFIGURATION TRAINER
+    local trainer folder out="$OUT/pair_$1" trainers=(nnUNetTrainer_$LENGTH "$3"_$LENGTH)
+    for trainer in "${trainers[@]}"; do
+        train "$1" "$2$SMALL" 0 "$trainer"
+        folder=$(ls -d "$nnUNet_results"/Dataset"$(printf %03d "$1")"_*/"$trainer"__nnUNetPlans__"$2$SMALL"/fold_0)
+        mkdir -p "$out/$trainer"
+        cp "$folder"/training_log*.txt "$folder"/progress.png "$folder"/validation/summary.json "$out/$trainer/"
+        cp "$folder"/distillation.* "$out/$trainer/" 2>/dev/null || true
+    done
+    [ -d "$out/compare" ] ||
+        in_time nnunet-skd compare -d "$1" -c "$2$SMALL" -tr "${trainers[@]}" -f 0 -o "$out/compare"
+}
+pair 80 2d nnUNetTrainerDSKD
+pair 81 3d_fullres nnUNetTrainerACWSKD
 echo done

@@ -25,5 +25,6 @@ predict same_images_again "$FEW" nnUNetTrainer_$SECOND
 export nnUNet_skd_teacher=$model
 train "$FEW" 2d$SMALL all nnUNetTrainerDistill_$SECOND "$weights"
 predict distill "$FEW" nnUNetTrainerDistill_$SECOND
-in_time nnunet-skd compare --pred "${arms[@]}" --ref "$raw/labelsTs" -djfile "$raw/dataset.json" -o "$OUT/compare"
+[ -d "$OUT/few_labels" ] || in_time nnunet-skd compare --pred "${arms[@]}" \
+    --ref "$raw/labelsTs" -djfile "$raw/dataset.json" -o "$OUT/few_labels"
 echo done

@@ -7,11 +7,10 @@ OUT=$(realpath "$OUT")
 REHEARSE=${REHEARSE:-}
 DEVICE=cuda
 SMALL=
-MINUTES=9
+MINUTES=${MINUTES:-9}
 if [ -n "$REHEARSE" ]; then
     DEVICE=cpu
     SMALL=_cpu_demo
-    MINUTES=4
 fi
 export nnUNet_n_proc_DA=${nnUNet_n_proc_DA:-12} PYTHONUNBUFFERED=1
 export nnUNet_extTrainer="$(python3 -m nnunet_skd.tools.cli path)${nnUNet_extTrainer:+:$nnUNet_extTrainer}"
