@@ -73,7 +73,7 @@ def test_every_study_can_be_planned(file):
         ({"test": "rest"}, "one draw"),
         ({"steps": 25}, "no whole epochs"),
         ({"arms": {"a": Arm(models=(Model("b"),))}}, "needs 'b'"),
-        ({"arms": {"a": Arm(start="b")}}, "needs 'b'"),
+        ({"arms": {"a": Arm(start=Model("b"))}}, "needs 'b'"),
         ({"arms": {"a": Arm(prepare="pseudo_labels")}, "labelled": 5}, "come from finished models"),
         ({"arms": {"a": Arm(prepare="unlabelled")}}, "nothing to prepare"),
         ({"arms": {"a": Arm(prepare="magic")}}, "prepare is one of"),
@@ -133,12 +133,14 @@ def test_the_questions_that_were_asked_can_be_written_down():
         annotated_slices=3,
         arms={
             "start": Arm(labelled="all"),
-            "labelled only": Arm(start="start"),
-            "advice": Arm(models=(Model("labelled only"),), prepare="pseudo_labels", start="start"),
+            "labelled only": Arm(start=Model("start", seed=0)),
+            "advice": Arm(models=(Model("labelled only"),), prepare="pseudo_labels", start=Model("start", seed=0)),
         },
     )
     recipes = {cell.arm: training.recipe for cell, training in plan(sparse).items()}
     assert [recipes[arm]["annotated_slices"] for arm in sparse.arms] == [None, 3, 3]
+    starts = {t.recipe["start"] for cell, t in plan(sparse).items() if cell.arm != "start"}
+    assert starts == {plan(sparse)[Cell("start", 0, 0)].key}, "one start for all seeds"
     folds = {f"fold {i}": Arm(labelled=f"fold {i}") for i in range(5)}
     five = tuple(Model(name) for name in folds)
     one_for_five = small_study(
@@ -400,7 +402,7 @@ def test_a_failed_training_is_told_and_the_others_go_on(tmp_path, code, capsys):
     arms = {
         "stock": Arm(),
         "ours": Arm("nnUNetTrainerDSKD"),
-        "pupil": Arm(start="ours"),
+        "pupil": Arm(start=Model("ours")),
         "future": Arm("nnUNetTrainerFuture"),
     }
     study = small_study(arms=arms, seeds=(0,))

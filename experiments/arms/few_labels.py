@@ -27,7 +27,7 @@ def arms() -> dict[str, Arm]:
         "DSKD_unlabelled": Arm("nnUNetTrainerDSKD_unlabelled", prepare="unlabelled", against=TODAY),
         "Distill, one teacher": taught(*ONE, against=(*TODAY, one)),
         "Distill, three teachers": taught(*THREE, against=(*TODAY, three)),
-        "Distill, three teachers, from the first": taught(*THREE, start="labelled only", against=again),
+        "Distill, three teachers, from the first": taught(*THREE, start=ONE[0], against=again),
         "Distill, second round": taught(Model("Distill, three teachers"), against=again),
         "all labels": Arm(labelled="all"),
         "all labels, twice the steps": Arm(labelled="all", steps=2),
@@ -36,20 +36,17 @@ def arms() -> dict[str, Arm]:
 
 def second_training() -> dict[str, Arm]:
     """A finished model gets a second, shorter training: on the same images again, or with what nobody labelled."""
-    model, again, pseudo, second = "labelled only", "the same images again", "its pseudo-labels", "second round"
-    labels_of_the_model = {"models": (Model(model),), "prepare": "pseudo_labels", "steps": 0.25}
+    first, pseudo = Model("labelled only"), Model("its pseudo-labels")
+    again, longer = "the same images again", "its pseudo-labels, for longer"
+    labelled_by_first = {"models": (first,), "prepare": "pseudo_labels", "steps": 0.25}
     return {
-        model: Arm(),
-        again: Arm(start=model, steps=0.25),
-        pseudo: Arm(**labels_of_the_model, start=model, against=(model, again)),
-        "its pseudo-labels, for longer": Arm(**labels_of_the_model, start=pseudo, against=(model, pseudo)),
-        second: Arm(
-            models=(Model(pseudo),),
-            prepare="pseudo_labels",
-            start=pseudo,
-            steps=0.25,
-            against=(model, pseudo, "its pseudo-labels, for longer"),
+        first.arm: Arm(),
+        again: Arm(start=first, steps=0.25),
+        pseudo.arm: Arm(**labelled_by_first, start=first, against=(first.arm, again)),
+        longer: Arm(**labelled_by_first, start=pseudo, against=(first.arm, pseudo.arm)),
+        "second round": Arm(
+            models=(pseudo,), prepare="pseudo_labels", start=pseudo, steps=0.25, against=(first.arm, pseudo.arm, longer)
         ),
-        "Distill": taught(Model(model), start=model, steps=0.25, against=(model, again, pseudo)),
+        "Distill": taught(first, start=first, steps=0.25, against=(first.arm, again, pseudo.arm)),
         "all labels": Arm(labelled="all"),
     }

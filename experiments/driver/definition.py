@@ -32,7 +32,7 @@ class Arm:
         preset: another preset than the study's, such as a compact width.
         models: finished models that this arm needs.
         environment: variables for the training; ``{models}`` stands for the folders of ``models``, joined by ":".
-        start: the arm whose model of the same draw and seed gives the starting weights (nnU-Net's -pretrained_weights).
+        start: the model that gives the starting weights (nnU-Net's -pretrained_weights).
         prepare: ``pseudo_labels``: the ``models`` together, with mirroring, label the images outside the draw and the
             slices that nobody annotated, and the training takes these labels as if they were true; ``unlabelled``: the
             images outside the draw are given to the training by ``nnunet-skd unlabelled``.
@@ -47,7 +47,7 @@ class Arm:
     preset: str | None = None
     models: tuple[Model, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
-    start: str | None = None
+    start: Model | None = None
     prepare: str | None = None
     ensemble: bool = False
     seeds: tuple[int, ...] | None = None
@@ -111,7 +111,8 @@ class Study:
             self._check(name, arm)
 
     def _check(self, name: str, arm: Arm) -> None:
-        for other in (*(model.arm for model in arm.models), *([arm.start] if arm.start else []), *(arm.against or ())):
+        models = (*arm.models, arm.start) if arm.start else arm.models
+        for other in (*(model.arm for model in models), *(arm.against or ())):
             if other not in self.arms:
                 raise BadInput(f"arm '{name}' needs '{other}', which the study does not have")
         if not re.fullmatch(r"draw|all|fold [0-4]", arm.labelled):

@@ -5,7 +5,7 @@ import json
 import re
 from dataclasses import dataclass
 
-from driver.definition import Arm, Cell, Study, cells, load_preset
+from driver.definition import Arm, Cell, Model, Study, cells, load_preset
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,12 @@ class Training:
 def training_of(study: Study, cell: Cell) -> Training:
     """The training behind one arm, draw and seed."""
     arm = study.arms[cell.arm]
-    needs = [training_of(study, Cell(m.arm, cell.draw, cell.seed if m.seed is None else m.seed)) for m in arm.models]
-    start = training_of(study, Cell(arm.start, cell.draw, cell.seed)) if arm.start else None
+
+    def behind(model: Model) -> Training:
+        return training_of(study, Cell(model.arm, cell.draw, cell.seed if model.seed is None else model.seed))
+
+    needs = [behind(model) for model in arm.models]
+    start = behind(arm.start) if arm.start else None
     recipe = {
         "dataset": study.dataset,
         "cases": _labelled(study, arm, cell.draw),

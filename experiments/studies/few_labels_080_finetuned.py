@@ -21,31 +21,31 @@ STUDY = replace(
     seeds=(0,),
     arms={
         LONG: Arm(seeds=(0, 1, 2)),
-        AGAIN: Arm(start=LONG, steps=0.5),
-        PSEUDO: Arm(models=THREE, prepare="pseudo_labels", start=LONG, steps=0.5, against=(LONG, AGAIN)),
-        "Distill, three teachers": taught(*THREE, start=LONG, steps=0.5, against=(LONG, AGAIN, PSEUDO)),
+        AGAIN: Arm(start=Model(LONG), steps=0.5),
+        PSEUDO: Arm(models=THREE, prepare="pseudo_labels", start=Model(LONG), steps=0.5, against=(LONG, AGAIN)),
+        "Distill, three teachers": taught(*THREE, start=Model(LONG), steps=0.5, against=(LONG, AGAIN, PSEUDO)),
         LONGER: Arm(steps=2, seeds=(0, 1, 2)),
-        LONGER_AGAIN: Arm(start=LONGER, steps=0.5, against=(LONGER,)),
+        LONGER_AGAIN: Arm(start=Model(LONGER), steps=0.5, against=(LONGER,)),
         LONGER_PSEUDO: Arm(
-            models=ONE, prepare="pseudo_labels", start=LONGER, steps=0.5, against=(LONGER, LONGER_AGAIN)
+            models=ONE, prepare="pseudo_labels", start=Model(LONGER), steps=0.5, against=(LONGER, LONGER_AGAIN)
         ),
         "twice the steps, Distill": taught(
-            *ONE, start=LONGER, steps=0.5, against=(LONGER, LONGER_AGAIN, LONGER_PSEUDO)
+            *ONE, start=Model(LONGER), steps=0.5, against=(LONGER, LONGER_AGAIN, LONGER_PSEUDO)
         ),
         LONGER_PSEUDO_OF_THREE: Arm(
             models=THREE_LONGER,
             prepare="pseudo_labels",
-            start=LONGER,
+            start=Model(LONGER),
             steps=0.5,
             against=(LONGER, LONGER_AGAIN, LONGER_PSEUDO),
         ),
         "twice the steps, Distill, three teachers": taught(
-            *THREE_LONGER, start=LONGER, steps=0.5, against=(LONGER, LONGER_PSEUDO_OF_THREE)
+            *THREE_LONGER, start=Model(LONGER), steps=0.5, against=(LONGER, LONGER_PSEUDO_OF_THREE)
         ),
         SECOND_ROUND: Arm(
             models=(Model(LONGER_PSEUDO),),
             prepare="pseudo_labels",
-            start=LONGER_PSEUDO,
+            start=Model(LONGER_PSEUDO),
             steps=0.5,
             against=(LONGER, LONGER_PSEUDO),
         ),

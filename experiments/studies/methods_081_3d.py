@@ -1,20 +1,11 @@
-"""The published methods in 3D, every voxel labelled, and controls for the head start of ACW-SKD."""
+"""The published methods, every voxel labelled, on head-and-neck CT in 3D."""
 
-from arms.methods import arms
-from driver.definition import Arm, Study
+from dataclasses import replace
 
-CONTROLS = {
-    "larger weight of the full resolution alone": Arm("variants:nnUNetTrainer_full_resolution"),
-    "second head alone": Arm("variants:nnUNetTrainerACWSKD_head"),
-    "second head and adversarial temperature": Arm("nnUNetTrainerACWSKD_noFRM"),
-    "without the class-wise part": Arm("nnUNetTrainerACWSKD_noCW"),
-}
+from studies import methods_081_2d
 
-STUDY = Study(
-    question="Does self-distillation help in 3D, and what is ACW-SKD's head start?",
-    dataset="Dataset081_HeadNeckCT",
+STUDY = replace(
+    methods_081_2d.STUDY,
+    question="Does self-distillation help a network that knows the organs, in 3D?",
     configuration="3d_fullres",
-    metrics=("Dice", "HD95"),
-    steps=3000,
-    arms=arms() | CONTROLS | {"nnUNetTrainerACWSKD": Arm("nnUNetTrainerACWSKD", against=("nnUNetTrainer", *CONTROLS))},
 )
