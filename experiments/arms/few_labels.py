@@ -34,19 +34,20 @@ def arms() -> dict[str, Arm]:
     }
 
 
-def second_training() -> dict[str, Arm]:
+def second_training(plain: str = "nnUNetTrainer", distill: str = "nnUNetTrainerDistill") -> dict[str, Arm]:
     """A finished model gets a second, shorter training: on the same images again, or with what nobody labelled."""
     first, pseudo = Model("labelled only"), Model("its pseudo-labels")
     again, longer = "the same images again", "its pseudo-labels, for longer"
-    labelled_by_first = {"models": (first,), "prepare": "pseudo_labels", "steps": 0.25}
+
+    def labelled_by(model: Model, start: Model, *against: str) -> Arm:
+        return Arm(plain, models=(model,), prepare="pseudo_labels", start=start, steps=0.25, against=against)
+
     return {
-        first.arm: Arm(),
-        again: Arm(start=first, steps=0.25),
-        pseudo.arm: Arm(**labelled_by_first, start=first, against=(first.arm, again)),
-        longer: Arm(**labelled_by_first, start=pseudo, against=(first.arm, pseudo.arm)),
-        "second round": Arm(
-            models=(pseudo,), prepare="pseudo_labels", start=pseudo, steps=0.25, against=(first.arm, pseudo.arm, longer)
-        ),
-        "Distill": taught(first, start=first, steps=0.25, against=(first.arm, again, pseudo.arm)),
-        "all labels": Arm(labelled="all"),
+        first.arm: Arm(plain),
+        again: Arm(plain, start=first, steps=0.25),
+        pseudo.arm: labelled_by(first, first, first.arm, again),
+        longer: labelled_by(first, pseudo, first.arm, pseudo.arm),
+        "second round": labelled_by(pseudo, pseudo, first.arm, pseudo.arm, longer),
+        "Distill": taught(first, trainer=distill, start=first, steps=0.25, against=(first.arm, again, pseudo.arm)),
+        "all labels": Arm(plain, labelled="all"),
     }

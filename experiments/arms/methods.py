@@ -14,12 +14,12 @@ def arms() -> dict[str, Arm]:
     }
 
 
-def from_one_start() -> dict[str, Arm]:
+def from_one_start_without_mirroring() -> dict[str, Arm]:
     """From one model of nnU-Net that knows the classes, which a short training finds by luck."""
-    start = Model("start", seed=0)
+    plain, start = "nnUNetTrainerNoMirroring", Model("start", seed=0)
     return {
-        "nnUNetTrainer": Arm(start=start),
-        "nnUNetTrainer, twice the steps": Arm(start=start, steps=2),
-        **{trainer: Arm(trainer, start=start) for trainer in OURS},
-        start.arm: Arm(steps=4, seeds=(0,)),
+        "nnUNetTrainer": Arm(plain, start=start),
+        "nnUNetTrainer, twice the steps": Arm(plain, start=start, steps=2),
+        **{trainer: Arm(f"no_mirroring:{trainer}_NoMirroring", start=start) for trainer in OURS},
+        start.arm: Arm(plain, steps=4, seeds=(0,)),
     }
