@@ -151,14 +151,22 @@ def test_a_split_of_more_folds_than_nnunets(toy, played):
     assert splits == [{"train": ["new_0", "new_1", "train_1"], "val": ["train_0"]}] * 9
 
 
-def test_another_network_starts_from_no_weights(toy, played, capsys):
-    folder = model(toy)
+@pytest.mark.parametrize(
+    ("trainer", "options"), [("nnUNetTrainer", ""), ("nnUNetTrainerNoMirroring", " -tr nnUNetTrainerNoMirroring")]
+)
+def test_another_network_is_trained_from_scratch(trainer, options, toy, played, capsys):
+    folder = model(toy, trainer)
     plans = copy.deepcopy(toy.plans)
     plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["features_per_stage"][0] += 1
     (folder / "plans.json").write_text(json.dumps(plans))
     assert label(toy, folder) == 0
     line = capsys.readouterr().out.strip().splitlines()[-1]
-    assert line.endswith("nnUNetv2_train 181 2d all -tr nnUNetTrainer_250epochs")
+    assert line.strip() == f"nnUNetv2_train 181 2d all{options}"
+
+
+def test_after_a_trainer_that_needs_a_teacher_comes_a_plain_one(toy, played, capsys):
+    assert label(toy, model(toy, "nnUNetTrainerDistill_50epochs")) == 0
+    assert "181 2d all -tr nnUNetTrainer_250epochs -pretrained_weights" in capsys.readouterr().out
 
 
 def test_the_second_training_is_of_the_models_plans_and_of_its_trainer_if_that_is_not_nnunets(toy, played, capsys):

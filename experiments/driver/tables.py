@@ -119,7 +119,8 @@ def _trainings(rows: pd.DataFrame, study: Study) -> str:
         line += [_seconds(mine[mine["mirroring"] == mirroring]["case_seconds"]) for mirroring, _ in ways]
         lines.append(line)
     note = "Seeds side by side" + (", draws between slashes" if len(draws) > 1 else "")
-    return f"{_markdown(header, lines)}\n\n{note}. Seconds are medians on one core, other work beside it."
+    note += ". Seconds are medians on one core and depend on what else ran that day: docs/cost.md compares steps"
+    return f"{_markdown(header, lines)}\n\n{note}."
 
 
 def _classes(rows: pd.DataFrame, study: Study) -> str:

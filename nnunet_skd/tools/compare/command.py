@@ -9,7 +9,7 @@ There are two ways to name the arms:
   Trained folds (-d -c -tr -f). The values come from fold_K/validation/summary.json, which nnUNetv2_train writes when it
   ends, the training time per epoch from the logs. -tr, -p and -c take one name for all arms or one per arm:
     nnunet-skd compare -d 80 -c 2d -tr nnUNetTrainer nnUNetTrainerDSKD nnUNetTrainerACWSKD -o did_it_help
-    nnunet-skd compare -d 80 -c 2d -tr nnUNetTrainerDSKD -p nnUNetPlans compact_w050 -f 0 -o smaller_network
+    nnunet-skd compare -d 80 -c 2d 2d_w050 -tr nnUNetTrainerDSKD -f 0 -o smaller_network
 
   Predictions of a test set (--pred --ref -djfile), one folder per arm, evaluated here against the reference:
     nnunet-skd compare --pred baseline dskd --ref labelsTs -djfile dataset.json --images imagesTs -o did_it_help

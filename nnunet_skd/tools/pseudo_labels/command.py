@@ -6,7 +6,9 @@ FOLDER holds images in nnU-Net's naming, one file for each channel: CASE_0000.pn
 them, mirrored as nnUNetv2_predict does, and Dataset180_NAME_pseudo is made of the labelled cases of dataset 80 and
 these images with the predictions as labels. It gets the plans and the fingerprint of dataset 80, and is preprocessed.
 Dataset 80 stays as it is, and images are linked, not copied. Each of nnU-Net's commands is printed before it runs, and
-at the end the one that trains on the new dataset, from the model's weights where they fit.
+at the end the one that trains on the new dataset: nnUNetTrainer_250epochs, a quarter of nnU-Net's 1000 epochs, from the
+model's weights; where these do not fit, a whole training from scratch. A model of another trainer than nnU-Net's plain
+one and ours is trained on by its own.
 
 The model is a folder that nnUNetv2_train wrote, or its name in $nnUNet_results/DATASET, of any trainer, plans and
 configuration with the same labels and channels. Its folds are an ensemble. In a second round it is the model that was

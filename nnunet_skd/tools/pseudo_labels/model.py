@@ -5,6 +5,7 @@ from pathlib import Path
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunet_skd.catalogue import trainer_classes
 from nnunet_skd.model_checks import CHECKPOINT
 from nnunet_skd.tools.errors import BadInput, naming
 from nnunet_skd.tools.nnunet_json import read_dataset_json, read_plans
@@ -62,14 +63,16 @@ class LabellingModel:
         return {fold: stamps([self._checkpoint(fold)])[0] for fold in self.folds}
 
     def second_training(self, plans: PlansManager, configuration: str) -> list[str]:
-        """Options of nnUNetv2_train: a trainer that makes the same network, and weights where they fit into it."""
-        is_stock = re.fullmatch(r"nnUNetTrainer(_\d+epochs?)?", self.trainer)
-        options = ["-tr", SHORT if is_stock else self.trainer]
+        """Options of nnUNetv2_train: a short training from the weights where they fit, else a whole one from scratch.
+
+        A trainer that is neither nnU-Net's plain one nor ours may make another network, and trains again itself.
+        """
+        is_plain = self.trainer in trainer_classes() or re.fullmatch(r"nnUNetTrainer(_\d+epochs?)?", self.trainer)
         theirs, ours = self.plans.get_configuration(self.configuration), plans.get_configuration(configuration)
-        if theirs.configuration["architecture"] == ours.configuration["architecture"]:
-            fold = "all" if "all" in self.folds else self.folds[0]
-            options += ["-pretrained_weights", str(self._checkpoint(fold))]
-        return options
+        if theirs.configuration["architecture"] != ours.configuration["architecture"]:
+            return [] if is_plain else ["-tr", self.trainer]
+        weights = self._checkpoint("all" if "all" in self.folds else self.folds[0])
+        return ["-tr", SHORT if is_plain else self.trainer, "-pretrained_weights", str(weights)]
 
     def _checkpoint(self, fold: str) -> Path:
         return self.folder / f"fold_{fold}" / CHECKPOINT
