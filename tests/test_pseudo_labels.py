@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from test_unlabelled_command import Toy, save, save_case
 from toy import DATASET
@@ -31,9 +32,12 @@ class Played:
         self.started.append(name)
         options = {word: words[i + 1] for i, word in enumerate(words[:-1]) if word.startswith("-")}
         if name == "nnUNetv2_predict_from_modelfolder":
-            assert "--continue_prediction" in words and "--disable_tta" not in words
+            assert "--disable_tta" not in words
             return self.predict(Path(options["-i"]), Path(options["-o"]))
-        assert (self.toy.raw.parent / NEW / "dataset.json").is_file()
+        assert name == "nnUNetv2_preprocess" and (self.toy.raw.parent / NEW / "dataset.json").is_file()
+        if name != self.failing:
+            data = self.toy.manager().get_configuration(self.toy.configuration).data_identifier
+            (self.toy.folder.parent / NEW / data).mkdir(exist_ok=True)
         return SimpleNamespace(returncode=int(name == self.failing))
 
     def predict(self, images: Path, output: Path) -> SimpleNamespace:
@@ -104,18 +108,16 @@ def test_the_new_dataset_holds_all_files_and_the_old_one_stays(nnunet_env, monke
     played, teacher, before = play(toy, monkeypatch), model(toy), toy.hashes()
     assert label(toy, teacher, fold=fold, options=("-device", "cpu")) == 0
     assert toy.hashes() == before
-    assert played.started == [
-        "nnUNetv2_predict_from_modelfolder",
-        "nnUNetv2_move_plans_between_datasets",
-        "nnUNetv2_preprocess",
-    ]
+    assert played.started == ["nnUNetv2_predict_from_modelfolder", "nnUNetv2_preprocess"]
     found = get_filenames_of_train_images_and_targets(str(new(toy)))
     assert list(found) == ["new_0", "new_1", "train_0", "train_1"]
     for case, files in found.items():
         images = toy.raw / "imagesTr" if case.startswith("train") else toy.source
         sources = [images / f"{case}_{c:04d}{toy.ending}" for c in range(channels)]
         assert [Path(file).resolve() for file in files["images"]] == [source.resolve() for source in sources]
-        assert Path(files["label"]).is_symlink() == case.startswith("train") and Path(files["label"]).is_file()
+        assert Path(files["label"]).is_file() and not Path(files["label"]).is_symlink()
+        if case.startswith("train"):
+            assert Path(files["label"]).read_bytes() == (toy.raw / "labelsTr" / f"{case}{toy.ending}").read_bytes()
     assert sorted(path.name for path in new(toy).iterdir()) == [
         *("dataset.json", "imagesTr", "labelsTr", "pseudo_labels.json")
     ]
@@ -124,6 +126,8 @@ def test_the_new_dataset_holds_all_files_and_the_old_one_stays(nnunet_env, monke
     description = json.loads((new(toy) / "dataset.json").read_text())
     assert description == toy.description | {"numTraining": 4}
     assert json.loads((preprocessed / "dataset.json").read_text()) == description
+    plans = json.loads((preprocessed / "nnUNetPlans.json").read_text())
+    assert plans == toy.plans | {"dataset_name": NEW}, "its reader too"
     fingerprint = "dataset_fingerprint.json"
     assert (preprocessed / fingerprint).read_bytes() == (toy.folder / fingerprint).read_bytes()
     training, validation = (["train_1"], ["train_0"]) if fold == "0" else (["train_0", "train_1"], [])
@@ -138,7 +142,7 @@ def test_the_new_dataset_holds_all_files_and_the_old_one_stays(nnunet_env, monke
 
 def test_each_fold_that_may_label_joins(toy, played, capsys):
     assert label(toy, model(toy)) == 0
-    assert "-f 0 all --continue_prediction -device cuda -npp 1 -nps 1" in capsys.readouterr().out
+    assert "-f 0 all -device cuda -npp 1 -nps 1" in capsys.readouterr().out
 
 
 def test_a_split_of_more_folds_than_nnunets(toy, played):
@@ -174,7 +178,7 @@ def test_the_second_training_is_of_the_models_plans_and_of_its_trainer_if_that_i
     toy.write_plans("nnUNetOtherPlans")
     assert label(toy, model(toy, "nnUNetTrainerNoMirroring")) == 0
     printed = capsys.readouterr().out
-    assert "-sp nnUNetOtherPlans -tp nnUNetOtherPlans" in printed and "-plans_name nnUNetOtherPlans -c 2d" in printed
+    assert (toy.folder.parent / NEW / "nnUNetOtherPlans.json").is_file() and "-plans_name nnUNetOtherPlans" in printed
     line = printed.strip().splitlines()[-1]
     assert "181 2d all -tr nnUNetTrainerNoMirroring -pretrained_weights" in line and line.endswith(
         "-p nnUNetOtherPlans"
@@ -188,7 +192,7 @@ def test_the_files_that_dataset_json_names(toy, played):
     named = {case: {"images": files, "label": f"elsewhere/{case}.png"} for case, files in images.items()}
     (toy.folder / "dataset.json").write_text(json.dumps(toy.description | {"dataset": named}))
     assert label(toy, model(toy)) == 0
-    assert (new(toy) / "labelsTr" / "train_1.png").resolve() == (toy.raw / "elsewhere" / "train_1.png").resolve()
+    assert (new(toy) / "labelsTr" / "train_1.png").read_bytes() == (toy.raw / "elsewhere" / "train_1.png").read_bytes()
     assert "dataset" not in json.loads((new(toy) / "dataset.json").read_text())
 
 
@@ -200,15 +204,40 @@ def test_files_of_any_name_get_the_names_of_nnunet(toy, played):
     (toy.folder / "dataset.json").write_text(json.dumps(toy.description | {"dataset": named}))
     assert label(toy, model(toy)) == 0
     assert (new(toy) / "imagesTr" / "train_1_0000.png").resolve() == (toy.raw / "train_1.image.png").resolve()
-    assert (new(toy) / "labelsTr" / "train_1.png").resolve() == (toy.raw / "train_1.mask.png").resolve()
+    assert (new(toy) / "labelsTr" / "train_1.png").read_bytes() == (toy.raw / "train_1.mask.png").read_bytes()
 
 
-def test_the_spacing_of_3d_tiff_lies_beside_images_and_labels(toy, played):
-    """In CASE.json."""
+@pytest.mark.parametrize("case", ["train_0", "patient_1"])
+def test_the_spacing_of_3d_tiff_lies_beside_images_and_labels(toy, played, case):
+    """In a JSON file named after the image, which need not be named after its case."""
     (toy.source / "new_0.json").write_text("{}")
-    (toy.raw / "labelsTr" / "train_0.json").write_text("{}")
+    for folder in ("imagesTr", "labelsTr"):
+        (toy.raw / folder / "train_0.json").write_text(folder)
+    if case != "train_0":
+        named = {case: {"images": ["imagesTr/train_0_0000.png"], "label": "labelsTr/train_0.png"}}
+        (toy.folder / "dataset.json").write_text(json.dumps(toy.description | {"dataset": named}))
+        shutil.rmtree(toy.folder / "nnUNetPlans_2d")
     assert label(toy, model(toy)) == 0
-    assert (new(toy) / "imagesTr" / "new_0.json").is_file() and (new(toy) / "labelsTr" / "train_0.json").is_file()
+    assert (new(toy) / "imagesTr" / "new_0.json").is_file()
+    for folder in ("imagesTr", "labelsTr"):
+        assert (new(toy) / folder / f"{case}.json").read_text() == folder
+
+
+def test_a_folder_of_another_name_and_a_link_to_one(toy, played, capsys, tmp_path):
+    """The checkpoint names the trainer. A model may lie elsewhere."""
+    folder = model(toy)
+    for file in folder.glob("*/checkpoint_final.pth"):
+        init_args = {"configuration": "2d", "fold": 0}
+        weights = {"weight": torch.zeros(1)}
+        content = {"network_weights": weights, "trainer_name": "nnUNetTrainerNoMirroring", "init_args": init_args}
+        torch.save(content, file)
+    elsewhere = folder.rename(tmp_path / "job17")
+    renamed = folder.with_name("round1__nnUNetPlans__2d")
+    renamed.symlink_to(elsewhere)
+    assert label(toy, renamed) == 0
+    line = capsys.readouterr().out.strip().splitlines()[-1]
+    weights = renamed / "fold_all" / "checkpoint_final.pth"
+    assert line.strip() == f"nnUNetv2_train 181 2d all -tr nnUNetTrainerNoMirroring -pretrained_weights {weights}"
 
 
 # --- again -----------------------------------------------------------------------------------------------------------
@@ -225,7 +254,7 @@ def test_goes_on_after_each_failure(toy, played, capsys):
     assert label(toy, teacher) == 1 and (predicted / "new_0.png").stat().st_size > 4
     played.fails_after = None
     first = (predicted / "new_0.png").stat().st_mtime_ns
-    for name in ("nnUNetv2_move_plans_between_datasets", "nnUNetv2_preprocess", ""):
+    for name in ("nnUNetv2_preprocess", ""):
         played.failing, played.started = name, []
         assert label(toy, teacher) == int(name != "")
     assert ages(toy)["new_0.png"] == first
@@ -243,7 +272,33 @@ def test_what_is_complete_is_left_alone(toy, played, capsys):
     assert (new(toy) / "labelsTr" / "new_0.png").read_bytes() == b"corrected by hand"
 
 
-@pytest.mark.parametrize("what", ["images", "checkpoints", "fold", "configuration", "plans"])
+def test_a_label_that_was_removed_is_made_again_and_the_others_stay(toy, played):
+    teacher, played.failing = model(toy), "nnUNetv2_preprocess"
+    assert label(toy, teacher) == 1
+    (new(toy) / "labelsTr" / "new_0.png").unlink()
+    for case in ("new_1", "train_0"):
+        (new(toy) / "labelsTr" / f"{case}.png").write_bytes(b"corrected by hand")
+    played.failing = ""
+    assert label(toy, teacher) == 0
+    assert (new(toy) / "labelsTr" / "new_0.png").is_file()
+    for case in ("new_1", "train_0"):
+        assert (new(toy) / "labelsTr" / f"{case}.png").read_bytes() == b"corrected by hand"
+    assert (toy.raw / "labelsTr" / "train_0.png").read_bytes() != b"corrected by hand"
+
+
+@pytest.mark.parametrize("gone", ["", "nnUNetPlans.json", "nnUNetPlans_2d"])
+def test_what_vanished_from_the_preprocessed_data_is_made_again(toy, played, gone):
+    teacher = model(toy)
+    assert label(toy, teacher) == 0
+    before, played.started, gone = ages(toy), [], toy.folder.parent / NEW / gone
+    gone.unlink() if gone.is_file() else shutil.rmtree(gone)
+    assert label(toy, teacher) == 0
+    assert played.started == ["nnUNetv2_preprocess"] and ages(toy) == before and gone.exists()
+
+
+@pytest.mark.parametrize(
+    "what", ["images", "checkpoints", "fold", "configuration", "plans", "labelled", "preprocessing"]
+)
 def test_other_things_need_another_number(toy, played, capsys, what):
     teacher, options, fold = model(toy), (), "all"
     assert label(toy, teacher) == 0
@@ -258,6 +313,11 @@ def test_other_things_need_another_number(toy, played, capsys, what):
         fold = "0"
     elif what == "configuration":
         options = ("-c", "2d_w050")
+    elif what == "labelled":
+        os.utime(toy.raw / "labelsTr" / "train_0.png", ns=(1, 1))
+    elif what == "preprocessing":
+        toy.plans["configurations"]["2d"]["spacing"] = [2.0, 2.0]
+        toy.write_plans()
     else:
         toy.plans["plans_name"] = "nnUNetOtherPlans"
         toy.write_plans("nnUNetOtherPlans")
@@ -344,6 +404,22 @@ def test_missing_files_of_the_labelled_cases(toy, played, capsys, missing, messa
     teacher = model(toy)
     (toy.raw.parents[1] / missing.format(DATASET)).unlink()
     refused(toy, played, capsys, message, teacher, fold="0" if "splits" in missing else "all")
+
+
+def test_files_of_another_ending(toy, played, capsys):
+    """nnU-Net's preprocessing takes what dataset.json names. A link of another ending it cannot read."""
+    named = {
+        case: {"images": [f"imagesTr/{case}.mha"], "label": f"labelsTr/{case}.png"} for case in ("train_0", "train_1")
+    }
+    for case in named:
+        (toy.raw / "imagesTr" / f"{case}_0000.png").rename(toy.raw / "imagesTr" / f"{case}.mha")
+    (toy.folder / "dataset.json").write_text(json.dumps(toy.description | {"dataset": named}))
+    refused(toy, played, capsys, "train_0.mha", model(toy))
+
+
+def test_a_stray_file_in_the_preprocessed_data(toy, played, capsys):
+    (toy.folder / "nnUNetPlans_2d" / ".DS_Store").touch()
+    refused(toy, played, capsys, "holds files that nnU-Net did not write", model(toy))
 
 
 def test_images_that_are_labelled(toy, played, capsys):

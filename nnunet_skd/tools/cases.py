@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Callable
 from contextlib import redirect_stderr
 from pathlib import Path
 
@@ -48,22 +49,24 @@ def channel_files(folder: Path, case: str, file_ending: str) -> list[Path]:
 
 def link_images(case: str, images: list[Path], folder: Path, file_ending: str) -> None:
     """Link a case's images into a folder, under the names that nnU-Net gives them."""
-    names = [f"{case}_{channel:04d}{file_ending}" for channel in range(len(images))]
-    _link_all(case, dict(zip(names, images, strict=True)), folder)
+    for channel, image in enumerate(images):
+        link(image, folder / f"{case}_{channel:04d}{file_ending}")
+    _bring_spacing(link, images[0], f"_0000{file_ending}", folder / f"{case}.json")
 
 
-def link_label(case: str, label: Path, folder: Path, file_ending: str) -> None:
-    """Link a case's label into a folder, under the name that nnU-Net gives it."""
-    _link_all(case, {f"{case}{file_ending}": label}, folder)
+def bring_label(
+    case: str, label: Path, folder: Path, file_ending: str, bring: Callable[[Path, Path], None] = link
+) -> None:
+    """Link a case's label into a folder, or copy it, under the name that nnU-Net gives it."""
+    bring(label, folder / f"{case}{file_ending}")
+    _bring_spacing(bring, label, file_ending, folder / f"{case}.json")
 
 
-def _link_all(case: str, files: dict[str, Path], folder: Path) -> None:
-    """Link files under these names, and the CASE.json beside them, which holds the spacing of 3D TIFF."""
-    for name, file in files.items():
-        link(file, folder / name)
-    description = file.with_name(f"{case}.json")
-    if description.is_file():
-        link(description, folder / description.name)
+def _bring_spacing(bring: Callable[[Path, Path], None], file: Path, tail: str, target: Path) -> None:
+    """The JSON file beside a 3D TIFF that holds its spacing. nnU-Net finds it by the TIFF's name without this tail."""
+    spacing = file.with_name(f"{file.name[: -len(tail)]}.json")
+    if spacing.is_file():
+        bring(spacing, target)
 
 
 def find_cases(folder: Path, file_ending: str) -> tuple[dict[str, list[Path]], Problems]:

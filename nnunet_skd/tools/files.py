@@ -149,7 +149,14 @@ def link(source: str | Path, target: Path) -> None:
     try:
         target.symlink_to(Path(source).resolve())
     except OSError:  # Windows without the right to link
-        shutil.copy2(source, target)
+        copy(source, target)
+
+
+def copy(source: str | Path, target: Path) -> None:
+    """Copy a file's content. The folder is made if missing, and what is there stays."""
+    target.parent.mkdir(exist_ok=True)
+    if not target.is_file():
+        write_file(target, lambda path: shutil.copyfile(source, path))
 
 
 def require_folder(folder: str | Path) -> Path:

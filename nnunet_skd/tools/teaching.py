@@ -37,7 +37,7 @@ def model_folder(model: str, dataset: str) -> Path:
         places.append(results / dataset / model)
     for place in places:
         if place.is_dir():
-            return place.resolve()
+            return place.absolute()
     known = sorted(path.name for path in places[-1].parent.glob("*__*__*"))
     raise BadInput(
         f"{' and '.join(map(str, places))} are not folders. "

@@ -30,12 +30,16 @@ def started(nnunet_env, monkeypatch, make_known) -> list:
     return started
 
 
-def distill(fold, model: Path, *options: str, folds=5) -> int:
+def prepare_student(folds=5) -> None:
     folder = Path(os.environ["nnUNet_preprocessed"], DATASET)
     splits = [{"train": [c for c in LABELLED if c != case], "val": [case]} for case in LABELLED[:folds]]
     contents = {"nnUNetPlans.json": toy_plans(), "dataset.json": toy_dataset_json()}
     for name, content in (contents | ({"splits_final.json": splits} if folds else {})).items():
         (folder / name).write_text(json.dumps(content))
+
+
+def distill(fold, model: Path, *options: str, folds=5) -> int:
+    prepare_student(folds)
     arguments = ["distill", "-d", "900", "-c", "2d", "--teacher", str(model), "-f", str(fold), "-device", "cpu"]
     return main([*arguments, *options])
 
@@ -75,3 +79,34 @@ def test_starts_from_weights(started, capsys):
     assert "does not go with --c" in capsys.readouterr().err
     assert distill("all", finish(), "-pretrained_weights", f"{weights}.old") == 2
     assert f"{weights}.old is not a file" in capsys.readouterr().err and len(started) == 1
+
+
+def test_starting_weights_have_not_seen_the_validation_cases(started, capsys):
+    model = finish(folds=(0, 1, "all"))
+    for fold in ("1", "all"):
+        assert distill(0, model, "-pretrained_weights", str(model / f"fold_{fold}" / "checkpoint_final.pth")) == 2
+        assert "has seen validation cases of fold 0" in capsys.readouterr().err and not started
+    assert distill(0, model, "-pretrained_weights", str(model / "fold_0" / "checkpoint_final.pth")) == 0
+
+
+def test_weights_of_which_nothing_is_known(started, capsys, tmp_path):
+    weights = tmp_path / "weights.pth"
+    weights.touch()
+    assert distill(0, finish(), "-pretrained_weights", str(weights)) == 0
+    assert "has seen the validation cases of fold 0 is not known" in capsys.readouterr().out
+
+
+def test_the_teachers_that_the_checkpoint_remembers_are_not_replaced(started, monkeypatch):
+    monkeypatch.setenv(VARIABLE, "of another training")
+    finish()
+    prepare_student()
+    assert main(["distill", "-d", "900", "-c", "2d", "--c"]) == 0
+    assert started[0][1] == ""
+
+
+def test_refuses_a_path_that_the_variable_would_split(started, capsys):
+    model = finish()
+    other = model.parent / f"a{os.pathsep}b__nnUNetPlans__2d"
+    model.rename(other)
+    assert distill("all", other) == 2 and not started
+    assert f"has a {os.pathsep!r} in its path" in capsys.readouterr().err

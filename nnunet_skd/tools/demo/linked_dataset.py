@@ -11,7 +11,7 @@ from nnunetv2.utilities.utils import (
 from tqdm import tqdm
 
 from nnunet_skd.messages import listed
-from nnunet_skd.tools.cases import channel_files, link_images, link_label
+from nnunet_skd.tools.cases import bring_label, channel_files, link_images
 from nnunet_skd.tools.demo.data import hold_out, refuse_few
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.files import new_folder
@@ -73,7 +73,7 @@ def link_dataset(data: str | Path, raw_folder: str | Path) -> Path:
         for split, cases in (("Tr", train), ("Ts", test)):
             for case, (images, label) in cases.items():
                 link_images(case, images, folder / f"images{split}", ending)
-                link_label(case, label, folder / f"labels{split}", ending)
+                bring_label(case, label, folder / f"labels{split}", ending)
         content = {key: value for key, value in dataset_json.items() if key != "dataset"} | {"numTraining": len(train)}
         (folder / "dataset.json").write_text(json.dumps(content, indent=4), encoding="utf-8")
 

@@ -55,10 +55,14 @@ def run(args: argparse.Namespace) -> int:
     if args.pretrained_weights and not Path(args.pretrained_weights).is_file():
         raise BadInput(f"-pretrained_weights {args.pretrained_weights} is not a file. Name a checkpoint_final.pth")
     student = describe_student(args.d, args.configuration, args.f, args.tr, args.p)
-    folders = [model_folder(model, student.plans_manager.dataset_name) for model in args.teacher]
+    folders = [model_folder(model, student.plans_manager.dataset_name).resolve() for model in args.teacher]
     if not folders and not args.continued:
         raise BadInput("name the models that teach, for example --teacher nnUNetTrainer__nnUNetPlans__2d")
+    if split := [folder for folder in folders if os.pathsep in str(folder)]:
+        raise BadInput(f"{split[0]} has a {os.pathsep!r} in its path, which separates teachers. Link it elsewhere")
     try:
+        if args.pretrained_weights:
+            _refuse_seen(Path(args.pretrained_weights).resolve(), student)
         for folder in folders:
             read_plans(folder / "plans.json")
             read_dataset_json(folder / "dataset.json", channels=True)
@@ -70,8 +74,31 @@ def run(args: argparse.Namespace) -> int:
     train = ["nnUNetv2_train", args.d, args.configuration, args.f, "-tr", args.tr, "-p", args.p]
     train += ["-device", args.device] * (args.device != "cuda") + ["--c"] * args.continued + ["--npz"] * args.npz
     train += ["-pretrained_weights", args.pretrained_weights] * (args.pretrained_weights is not None)
-    teachers = {VARIABLE: os.pathsep.join(map(str, folders))} if folders else {}
+    # without --teacher, a variable of another training must not replace the teachers that the checkpoint remembers
+    teachers = {VARIABLE: os.pathsep.join(map(str, folders))} if folders or VARIABLE in os.environ else {}
     return show_and_run(train, teachers)
+
+
+def _refuse_seen(weights: Path, student: SimpleNamespace) -> None:
+    """Starting weights must not have seen the student's validation cases.
+
+    Raises:
+        ValueError: they are of this dataset, and have seen them or may have.
+    """
+    fold, model = weights.parent.name, weights.parent.parent
+    if student.fold == "all":
+        return
+    if not (model / "plans.json").is_file() or (
+        read_plans(model / "plans.json")["dataset_name"] != student.plans_manager.dataset_name
+    ):
+        print(f"Whether {weights} has seen the validation cases of fold {student.fold} is not known.")
+    elif fold != f"fold_{student.fold}":
+        raise ValueError(
+            f"{weights} has seen validation cases of fold {student.fold}. Start from fold_{student.fold} of that "
+            "model, or train the student with -f all"
+        )
+    else:
+        teaching_folds(model, student)
 
 
 def _unlabelled(student: SimpleNamespace) -> str:

@@ -5,10 +5,10 @@
 FOLDER holds images in nnU-Net's naming, one file for each channel: CASE_0000.png, CASE_0001.png. The model predicts
 them, mirrored as nnUNetv2_predict does, and Dataset180_NAME_pseudo is made of the labelled cases of dataset 80 and
 these images with the predictions as labels. It gets the plans and the fingerprint of dataset 80, and is preprocessed.
-Dataset 80 stays as it is, and images are linked, not copied. Each of nnU-Net's commands is printed before it runs, and
-at the end the one that trains on the new dataset: nnUNetTrainer_250epochs, a quarter of nnU-Net's 1000 epochs, from the
-model's weights; where these do not fit, a whole training from scratch. A model of another trainer than nnU-Net's plain
-one and ours is trained on by its own.
+Dataset 80 stays as it is: images are linked, labels are copied. Each of nnU-Net's commands is printed before it runs.
+The last one is for you to run. It trains on the new dataset: nnUNetTrainer_250epochs, a quarter of nnU-Net's 1000
+epochs, from the model's weights; or a whole training from scratch where these do not fit. If the model's trainer is
+neither nnU-Net's plain one nor ours, it is named again.
 
 The model is a folder that nnUNetv2_train wrote, or its name in $nnUNet_results/DATASET, of any trainer, plans and
 configuration with the same labels and channels. Its folds are an ensemble. In a second round it is the model that was
@@ -37,7 +37,7 @@ from nnunet_skd.tools.pseudo_labels.new_dataset import NewDataset
 from nnunet_skd.tools.teaching import describe_student, model_folder
 from nnunet_skd.tools.unlabelled.checks import Cases, cases_of_folder, check_contents, parallel_reader
 from nnunet_skd.tools.unlabelled.dataset import open_dataset, require_preprocessing
-from nnunet_skd.unlabelled_data import second_stage
+from nnunet_skd.unlabelled_data import preprocessing, second_stage
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.np is not None and args.np < 1:
         raise BadInput(f"-np is {args.np}, but has to be at least 1")
-    _, plans_name, configuration = name_parts(Path(args.teacher).expanduser().resolve())
+    _, plans_name, configuration = name_parts(Path(args.teacher).expanduser().absolute())
     plans_name, configuration = args.p or plans_name, args.c or configuration
     dataset = open_dataset(args.d, plans_name)
     student = describe_student(args.d, configuration, args.f, SHORT, plans_name)
@@ -79,10 +79,13 @@ def run(args: argparse.Namespace) -> int:
         "model": str(folder),
         "checkpoints": model.stamps(),
         "images": check_contents(cases, {}, args.i, dataset, reader),
+        "labelled": labelled.stamps(),
+        "validation": labelled.validation,
+        "preprocessing": preprocessing(dataset.plans, configuration),
     }
     new = NewDataset(dataset, args.t, made_of)
     try:
-        if not new.is_complete:
+        if not new.is_complete(configuration):
             _make(new, cases, labelled, model, args)
     except CommandFailed as error:
         print(f"\nnnunet-skd pseudo-labels: {error} The same command goes on from here.", file=sys.stderr)
@@ -102,13 +105,11 @@ def _make(
     new.begin(cases)
     if new.without_label(cases):
         options = ["-npp", args.np, "-nps", args.np] if args.np else []
-        _run("nnUNetv2_predict_from_modelfolder", "-i", new.images, "-o", new.predicted, "-m", model.folder,
-             "-f", *model.folds, "--continue_prediction", "-device", args.device, *options)  # fmt: skip
+        _run("nnUNetv2_predict_from_modelfolder", "-i", new.waiting, "-o", new.predicted, "-m", model.folder,
+             "-f", *model.folds, "-device", args.device, *options)  # fmt: skip
     if left := new.without_label(cases):
         raise CommandFailed(f"nnU-Net's prediction left out {listed(left)}.")
     new.complete(cases, labelled)
-    source = new.made_of["dataset"]
-    _run("nnUNetv2_move_plans_between_datasets", "-s", source, "-t", new.name, "-sp", plans, "-tp", plans)
     # nnU-Net's validation of a low resolution looks for the data of the next stage
     stages = [configuration, *(new.source.plans.get_configuration(configuration).next_stage_names or [])]
     options = ["-np", args.np] if args.np else []

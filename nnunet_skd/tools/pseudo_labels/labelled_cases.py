@@ -7,6 +7,7 @@ from nnunet_skd.messages import listed
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.teaching import NUM_FOLDS, SPLITS, read_splits
 from nnunet_skd.tools.unlabelled.dataset import Dataset, labelled_images, labelled_names
+from nnunet_skd.tools.unlabelled.images import stamps
 
 FINGERPRINT = "dataset_fingerprint.json"
 
@@ -31,6 +32,9 @@ class LabelledCases:
         self.files = {case: (images[case], raw / name / os.path.expandvars(labels[case])) for case in images}
         if missing := [str(label) for _, label in self.files.values() if not label.is_file()]:
             raise BadInput(f"labels are missing: {listed(missing)}. Put them back")
+        files = [file for images, label in self.files.values() for file in (*images, label)]
+        if others := [str(file) for file in files if not file.name.endswith(ending)]:
+            raise BadInput(f"{listed(others)} do not end in {ending}, dataset.json's file_ending. Convert them")
         if not (preprocessed / name / FINGERPRINT).is_file():
             raise BadInput(f"{preprocessed / name / FINGERPRINT} is missing. Make it: nnUNetv2_extract_fingerprint")
         self.fingerprint = (preprocessed / name / FINGERPRINT).read_bytes()
@@ -40,6 +44,10 @@ class LabelledCases:
             remedy = "nnUNetv2_train made it where the model was trained: copy it from there"
             split = read_splits(preprocessed / name / SPLITS, remedy)[int(fold)]
             self.fold, self.train, self.validation = int(fold), split["train"], split["val"]
+
+    def stamps(self) -> dict[str, list[int]]:
+        """Size and time of each case's label."""
+        return {case: stamps([label])[0] for case, (_, label) in self.files.items()}
 
     def splits(self, added: list[str]) -> list[dict[str, list[str]]]:
         """Each fold of the new dataset is the one that was asked for: nobody trains another one by mistake.

@@ -8,6 +8,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_skd.catalogue import trainer_classes
 from nnunet_skd.model_checks import CHECKPOINT
 from nnunet_skd.tools.errors import BadInput, naming
+from nnunet_skd.tools.export.checkpoint import read_checkpoint
 from nnunet_skd.tools.nnunet_json import read_dataset_json, read_plans
 from nnunet_skd.tools.unlabelled.dataset import Dataset
 from nnunet_skd.tools.unlabelled.images import stamps
@@ -32,7 +33,7 @@ class LabellingModel:
 
     def __init__(self, folder: Path, folds: list[str]):
         self.folder, self.folds = folder, folds
-        self.trainer, _, self.configuration = name_parts(folder)
+        _, _, self.configuration = name_parts(folder)
 
     def check(self, dataset: Dataset) -> None:
         """
@@ -67,12 +68,20 @@ class LabellingModel:
 
         A trainer that is neither nnU-Net's plain one nor ours may make another network, and trains again itself.
         """
-        is_plain = self.trainer in trainer_classes() or re.fullmatch(r"nnUNetTrainer(_\d+epochs?)?", self.trainer)
+        weights = self._checkpoint("all" if "all" in self.folds else self.folds[0])
+        trainer = self._trainer(weights)
+        is_plain = trainer in trainer_classes() or re.fullmatch(r"nnUNetTrainer(_\d+epochs?)?", trainer)
         theirs, ours = self.plans.get_configuration(self.configuration), plans.get_configuration(configuration)
         if theirs.configuration["architecture"] != ours.configuration["architecture"]:
-            return [] if is_plain else ["-tr", self.trainer]
-        weights = self._checkpoint("all" if "all" in self.folds else self.folds[0])
-        return ["-tr", SHORT if is_plain else self.trainer, "-pretrained_weights", str(weights)]
+            return [] if is_plain else ["-tr", trainer]
+        return ["-tr", SHORT if is_plain else trainer, "-pretrained_weights", str(weights)]
+
+    def _trainer(self, checkpoint: Path) -> str:
+        """As the checkpoint names it; the folder may have been renamed."""
+        try:
+            return read_checkpoint(checkpoint, mapped=True)["trainer_name"]
+        except BadInput:  # it needs code, which nnU-Net has run by now, but we do not
+            return name_parts(self.folder)[0]
 
     def _checkpoint(self, fold: str) -> Path:
         return self.folder / f"fold_{fold}" / CHECKPOINT

@@ -1,20 +1,22 @@
 """The dataset of labelled and pseudo-labelled cases, in nnUNet_raw and nnUNet_preprocessed.
 
 pseudo_labels.json is written first and says what the dataset is made of, so that a run which was stopped can go on, and
-nothing else is touched. dataset.json is written when all images and labels are there.
+nothing else is touched. dataset.json is written when all images and labels are there. Images are links. Labels are
+files of their own: whoever corrects one does not change the dataset that it came from.
 """
 
 import json
 import os
+import shlex
 import shutil
 from pathlib import Path
 
 from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_datasets
 
 from nnunet_skd.compat import nnunet_folder
-from nnunet_skd.tools.cases import link_images, link_label
+from nnunet_skd.tools.cases import bring_label, link_images
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.files import new_folder, write_file
+from nnunet_skd.tools.files import copy, new_folder, write_file
 from nnunet_skd.tools.images import UnreadableImage, read_segmentation
 from nnunet_skd.tools.json_file import ANYTHING, read_json
 from nnunet_skd.tools.pseudo_labels.labelled_cases import FINGERPRINT, LabelledCases
@@ -43,7 +45,8 @@ class NewDataset:
         self.folder = nnunet_folder("nnUNet_raw") / self.name
         self.preprocessed = nnunet_folder("nnUNet_preprocessed") / self.name
         self.images, self.labels = self.folder / "imagesTr", self.folder / "labelsTr"
-        self.predicted = self.folder / "predicted"
+        self.waiting, self.predicted = self.folder / "waiting", self.folder / "predicted"
+        self._plans = self.preprocessed / f"{source.plans.plans_name}.json"
         if not 0 < number < 1000:
             raise BadInput(f"-t is {number}, but nnU-Net's datasets have the numbers 1 to 999")
         record = self.folder / RECORD
@@ -54,51 +57,58 @@ class NewDataset:
 
     def _read_record(self) -> dict:
         roots = (nnunet_folder(name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"))
-        folders = [str(root / self.name) for root in roots if root and (root / self.name).is_dir()]
+        folders = [shlex.quote(str(root / self.name)) for root in roots if root and (root / self.name).is_dir()]
         remedy = f"Choose another number, or remove what was made: {' '.join(folders)}"
         before = read_json(self.folder / RECORD, dict.fromkeys(self.made_of, ANYTHING), remedy)
         if changed := [what for what, value in self.made_of.items() if before[what] != value]:
             raise BadInput(f"{self.folder} was made with other {', '.join(changed)}. {remedy}")
         return before
 
-    @property
-    def is_complete(self) -> bool:
-        return bool(self._before.get("complete"))
+    def is_complete(self, configuration: str) -> bool:
+        """Whether nothing is left to do: what was made may have been removed from nnUNet_preprocessed."""
+        data = self.preprocessed / self.source.plans.get_configuration(configuration).data_identifier
+        return bool(self._before.get("complete")) and self._plans.is_file() and data.is_dir()
 
     def begin(self, cases: Cases) -> None:
-        """Say what will be here, and link the images that are to be labelled."""
+        """Say what will be here, and link the images that have no label yet."""
         if not self.folder.is_dir():
             with new_folder(self.folder) as folder:
                 write_file(folder / RECORD, json.dumps(self.made_of, indent=4))
-        for case, images in cases.items():
-            link_images(case, images, self.images, self.ending)
+        shutil.rmtree(self.waiting, ignore_errors=True)
+        for case in cases:
             self._drop_if_unreadable(self.predicted / f"{case}{self.ending}")
+        for case in self.without_label(cases):
+            link_images(case, cases[case], self.waiting, self.ending)
 
     def without_label(self, cases: Cases) -> list[str]:
         files = {case: f"{case}{self.ending}" for case in cases}
         return [c for c, file in files.items() if not any((f / file).is_file() for f in (self.predicted, self.labels))]
 
     def complete(self, cases: Cases, labelled: LabelledCases) -> None:
-        """Bring images, labels and dataset.json together, and what nnU-Net's training reads beside the plans."""
+        """Bring images, labels and dataset.json together, and plans and what else nnU-Net's training reads."""
         self.labels.mkdir(exist_ok=True)
-        for case in cases:
+        for case, images in cases.items():
+            link_images(case, images, self.images, self.ending)
             for file in (f"{case}{self.ending}", f"{case}.json"):  # .json: the spacing of 3D TIFF
-                if (self.predicted / file).is_file():
+                if (self.predicted / file).is_file() and not (self.labels / file).is_file():  # it may be corrected
                     os.replace(self.predicted / file, self.labels / file)
         for case, (images, label) in labelled.files.items():
             link_images(case, images, self.images, self.ending)
-            link_label(case, label, self.labels, self.ending)
+            bring_label(case, label, self.labels, self.ending, copy)
         content = {key: value for key, value in self.source.description.items() if key != "dataset"}
         content = json.dumps(content | {"numTraining": len(cases) + len(labelled.files)}, indent=4)
         self.preprocessed.mkdir(parents=True, exist_ok=True)
         write_file(self.preprocessed / FINGERPRINT, labelled.fingerprint)
         write_file(self.preprocessed / SPLITS, json.dumps(labelled.splits(sorted(cases)), indent=4))
+        # nnUNetv2_move_plans_between_datasets chooses a reader anew: for 3D TIFF one that loses the spacing
+        write_file(self._plans, json.dumps(self.source.plans.plans | {"dataset_name": self.name}, indent=4))
         for folder in (self.preprocessed, self.folder):
             write_file(folder / "dataset.json", content)
 
     def finish(self) -> None:
         write_file(self.folder / RECORD, json.dumps(self.made_of | {"complete": True}, indent=4))
-        shutil.rmtree(self.predicted, ignore_errors=True)
+        for folder in (self.waiting, self.predicted):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _drop_if_unreadable(self, file: Path) -> None:
         """A run that was killed may have left half a prediction."""

@@ -133,7 +133,10 @@ def labelled_names(dataset: Dataset) -> set[str]:
         if "data_identifier" in plans.get_configuration(name).configuration
     }
     for folder in folders:
-        names |= labelled_cases(folder)
+        try:
+            names |= labelled_cases(folder)
+        except AssertionError as error:  # nnU-Net asks for files of one kind
+            raise BadInput(f"{folder} holds files that nnU-Net did not write. Take them out") from error
         copied = (folder.parent / "gt_segmentations").glob(f"*{dataset.file_ending}")
         names |= {path.name.removesuffix(dataset.file_ending) for path in copied}
     return names
