@@ -2,11 +2,12 @@
 
 from driver.definition import Arm, Study
 
+ACW = "nnUNetTrainerACWSKD"
 CONTROLS = {
-    "larger weight of the full resolution alone": Arm("variants:nnUNetTrainer_full_resolution"),
-    "second head alone": Arm("variants:nnUNetTrainerACWSKD_head"),
-    "second head and adversarial temperature": Arm("nnUNetTrainerACWSKD_noFRM"),
-    "without the class-wise part": Arm("nnUNetTrainerACWSKD_noCW"),
+    "larger weight of the full resolution alone": Arm("no_mirroring:nnUNetTrainer_full_resolution_NoMirroring"),
+    "second head alone": Arm(f"no_mirroring:{ACW}_head_NoMirroring"),
+    "second head and adversarial temperature": Arm(f"no_mirroring:{ACW}_noFRM_NoMirroring"),
+    "without the class-wise part": Arm(f"no_mirroring:{ACW}_noCW_NoMirroring"),
 }
 
 STUDY = Study(
@@ -16,8 +17,8 @@ STUDY = Study(
     metrics=("Dice", "HD95"),
     steps=3000,
     arms={
-        "nnUNetTrainer": Arm(),
+        "nnUNetTrainer": Arm("nnUNetTrainerNoMirroring"),
         **CONTROLS,
-        "nnUNetTrainerACWSKD": Arm("nnUNetTrainerACWSKD", against=("nnUNetTrainer", *CONTROLS)),
+        ACW: Arm(f"no_mirroring:{ACW}_NoMirroring", against=("nnUNetTrainer", *CONTROLS)),
     },
 )
