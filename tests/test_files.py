@@ -1,13 +1,15 @@
 """Files and folders that appear complete or not at all, and lists of names."""
 
 import os
+import shutil
 import stat
+from pathlib import Path
 
 import pytest
 
 from nnunet_skd.messages import in_one_line, listed
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.files import new_files, new_folder, require_folder, scratch_folder, write_file
+from nnunet_skd.tools.files import copy, link, new_files, new_folder, require_folder, scratch_folder, write_file
 
 
 def fail(path):
@@ -111,3 +113,36 @@ def test_long_lists_are_cut_short():
 def test_an_error_in_one_line():
     assert in_one_line(ValueError("one\n  two\n")) == "one two" and in_one_line(EOFError()) == "EOFError"
     assert in_one_line("long " * 100, 9) == "long long"
+
+
+@pytest.mark.parametrize("bring", [link, copy])
+def test_a_file_is_brought_once_and_never_through_a_link_to_nowhere(tmp_path, bring):
+    source, gone, target = tmp_path / "source", tmp_path / "gone", tmp_path / "folder" / "target"
+    source.write_text("new")
+    target.parent.mkdir()
+    target.symlink_to(gone)
+    bring(source, target)
+    assert target.read_text() == "new" and not gone.exists()
+    source.unlink()
+    target.unlink()
+    target.write_text("there before")
+    bring(source, target)
+    assert target.read_text() == "there before"
+
+
+def test_where_links_are_not_allowed_a_file_is_copied_whole_or_not_at_all(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError("a required privilege is not held")
+
+    def half(source, target):
+        Path(target).write_text("ha")
+        raise OSError("the disk is gone")
+
+    (tmp_path / "source").write_text("half")
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="the disk is gone"):
+        patched.setattr(shutil, "copyfile", half)
+        link(tmp_path / "source", tmp_path / "target")
+    assert [f.name for f in tmp_path.iterdir()] == ["source"]
+    link(tmp_path / "source", tmp_path / "target")
+    assert (tmp_path / "target").read_text() == "half"

@@ -25,7 +25,7 @@ class Played:
     """nnU-Net's commands: predictions are images of zeros. ``fails_after``: so many, and then an error."""
 
     def __init__(self, toy: Toy):
-        self.toy, self.started, self.fails_after, self.failing = toy, [], None, ""
+        self.toy, self.started, self.asked, self.fails_after, self.failing = toy, [], [], None, ""
 
     def __call__(self, command, env):
         name, words = Path(command[0]).name, command[1:]
@@ -35,16 +35,15 @@ class Played:
             assert "--disable_tta" not in words
             return self.predict(Path(options["-i"]), Path(options["-o"]))
         assert name == "nnUNetv2_preprocess" and (self.toy.raw.parent / NEW / "dataset.json").is_file()
-        if name != self.failing:
-            data = self.toy.manager().get_configuration(self.toy.configuration).data_identifier
-            (self.toy.folder.parent / NEW / data).mkdir(exist_ok=True)
+        data = self.toy.manager().get_configuration(self.toy.configuration).data_identifier
+        (self.toy.folder.parent / NEW / data).mkdir(exist_ok=True)
         return SimpleNamespace(returncode=int(name == self.failing))
 
     def predict(self, images: Path, output: Path) -> SimpleNamespace:
         output.mkdir(exist_ok=True)
         cases = sorted(f.name.removesuffix(f"_0000{self.toy.ending}") for f in images.glob("*_0000.*"))
-        todo = [case for case in cases if not (output / f"{case}{self.toy.ending}").exists()]
-        for case in todo[: self.fails_after]:
+        self.asked.append(cases)
+        for case in cases[: self.fails_after]:
             save(output / f"{case}{self.toy.ending}", np.zeros((40,) * self.toy.dim, np.uint8))
         (output / "dataset.json").touch()
         return SimpleNamespace(returncode=0 if self.fails_after is None else 1)
@@ -223,6 +222,21 @@ def test_the_spacing_of_3d_tiff_lies_beside_images_and_labels(toy, played, case)
         assert (new(toy) / folder / f"{case}.json").read_text() == folder
 
 
+def test_plans_whose_file_has_another_name(toy, played):
+    """nnU-Net finds plans by the file's name."""
+    toy.write_plans("edited")
+    assert label(toy, model(toy), options=("-p", "edited")) == 0
+    written = json.loads((toy.folder.parent / NEW / "edited.json").read_text())
+    assert written["plans_name"] == "edited" and not (toy.folder.parent / NEW / "nnUNetPlans.json").exists()
+
+
+def test_a_model_is_the_same_by_whichever_path(toy, played, monkeypatch):
+    folder = model(toy)
+    assert label(toy, folder) == 0
+    monkeypatch.chdir(folder / "fold_all")
+    assert label(toy, Path("..")) == 0 and label(toy, Path("..", "..", folder.name)) == 0
+
+
 def test_a_folder_of_another_name_and_a_link_to_one(toy, played, capsys, tmp_path):
     """The checkpoint names the trainer. A model may lie elsewhere."""
     folder = model(toy)
@@ -258,6 +272,7 @@ def test_goes_on_after_each_failure(toy, played, capsys):
         played.failing, played.started = name, []
         assert label(toy, teacher) == int(name != "")
     assert ages(toy)["new_0.png"] == first
+    assert played.asked == [["new_0", "new_1"], ["new_0", "new_1"], ["new_1"]]
     assert sorted(ages(toy)) == ["new_0.png", "new_1.png", "train_0.png", "train_1.png"]
     assert "nnUNetv2_predict_from_modelfolder" not in played.started
 
@@ -279,25 +294,28 @@ def test_a_label_that_was_removed_is_made_again_and_the_others_stay(toy, played)
     for case in ("new_1", "train_0"):
         (new(toy) / "labelsTr" / f"{case}.png").write_bytes(b"corrected by hand")
     played.failing = ""
-    assert label(toy, teacher) == 0
+    assert label(toy, teacher) == 0 and played.asked[1:] == [["new_0"]]
     assert (new(toy) / "labelsTr" / "new_0.png").is_file()
     for case in ("new_1", "train_0"):
         assert (new(toy) / "labelsTr" / f"{case}.png").read_bytes() == b"corrected by hand"
     assert (toy.raw / "labelsTr" / "train_0.png").read_bytes() != b"corrected by hand"
 
 
-@pytest.mark.parametrize("gone", ["", "nnUNetPlans.json", "nnUNetPlans_2d"])
+@pytest.mark.parametrize("gone", ["", "nnUNetPlans.json", "nnUNetPlans_2d", "splits_final.json"])
 def test_what_vanished_from_the_preprocessed_data_is_made_again(toy, played, gone):
     teacher = model(toy)
     assert label(toy, teacher) == 0
     before, played.started, gone = ages(toy), [], toy.folder.parent / NEW / gone
     gone.unlink() if gone.is_file() else shutil.rmtree(gone)
+    played.failing = "nnUNetv2_preprocess"
+    assert label(toy, teacher) == 1
+    played.failing = ""
     assert label(toy, teacher) == 0
-    assert played.started == ["nnUNetv2_preprocess"] and ages(toy) == before and gone.exists()
+    assert played.started == ["nnUNetv2_preprocess"] * 2 and ages(toy) == before and gone.exists()
 
 
 @pytest.mark.parametrize(
-    "what", ["images", "checkpoints", "fold", "configuration", "plans", "labelled", "preprocessing"]
+    "what", ["images", "checkpoints", "fold", "configuration", "plans", "labelled cases", "preprocessing"]
 )
 def test_other_things_need_another_number(toy, played, capsys, what):
     teacher, options, fold = model(toy), (), "all"
@@ -313,7 +331,7 @@ def test_other_things_need_another_number(toy, played, capsys, what):
         fold = "0"
     elif what == "configuration":
         options = ("-c", "2d_w050")
-    elif what == "labelled":
+    elif what == "labelled cases":
         os.utime(toy.raw / "labelsTr" / "train_0.png", ns=(1, 1))
     elif what == "preprocessing":
         toy.plans["configurations"]["2d"]["spacing"] = [2.0, 2.0]
@@ -324,8 +342,9 @@ def test_other_things_need_another_number(toy, played, capsys, what):
         options = ("-p", "nnUNetOtherPlans")
     assert label(toy, teacher, fold=fold, options=options) == 2
     said = capsys.readouterr().err
-    assert f"was made with other {what}" in said and "Choose another number, or remove what was made" in said
-    assert str(new(toy)) in said and str(toy.folder.parent / NEW) in said
+    assert f"was made with other {what}" in said
+    assert f". Choose another number, or remove what was made: {new(toy)} " in said
+    assert str(toy.folder.parent / NEW) in said
     assert ages(toy) == before and not played.started
     for root in ("nnUNet_raw", "nnUNet_preprocessed"):
         shutil.rmtree(toy.raw.parents[1] / root / NEW)

@@ -43,7 +43,7 @@ def second_training(plain: str = "nnUNetTrainer", distill: str = "nnUNetTrainerD
         return Arm(plain, models=(model,), prepare="pseudo_labels", start=start, steps=0.25, against=against)
 
     return {
-        first.arm: Arm(plain),
+        first.arm: Arm(plain, seeds=(0, 1, 2)),  # the noise floor
         again: Arm(plain, start=first, steps=0.25),
         pseudo.arm: labelled_by(first, first, first.arm, again),
         longer: labelled_by(first, pseudo, first.arm, pseudo.arm),

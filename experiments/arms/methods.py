@@ -15,11 +15,14 @@ def arms() -> dict[str, Arm]:
 
 
 def from_one_start_without_mirroring() -> dict[str, Arm]:
-    """From one model of nnU-Net that knows the classes, which a short training finds by luck."""
+    """From one model of nnU-Net that knows the classes: which of them a short training finds is luck.
+
+    All seeds share it, so the noise floor is that of the second training alone.
+    """
     plain, start = "nnUNetTrainerNoMirroring", Model("start", seed=0)
     return {
         "nnUNetTrainer": Arm(plain, start=start),
         "nnUNetTrainer, twice the steps": Arm(plain, start=start, steps=2),
         **{trainer: Arm(f"no_mirroring:{trainer}_NoMirroring", start=start) for trainer in OURS},
-        start.arm: Arm(plain, steps=4, seeds=(0,)),
+        start.arm: Arm(plain, steps=4, seeds=(0,), against=()),
     }

@@ -142,21 +142,25 @@ def new_files(folder: Path) -> Iterator[Path]:
 
 def link(source: str | Path, target: Path) -> None:
     """Link a file, or copy it where links are not allowed. The folder is made if missing, and what is there stays."""
-    target.parent.mkdir(exist_ok=True)
-    if target.is_file():
-        return
-    target.unlink(missing_ok=True)  # a link to where the file was before
-    try:
-        target.symlink_to(Path(source).resolve())
-    except OSError:  # Windows without the right to link
-        copy(source, target)
+    if _is_free(target):
+        try:
+            target.symlink_to(Path(source).resolve())
+        except OSError:  # Windows without the right to link
+            copy(source, target)
 
 
 def copy(source: str | Path, target: Path) -> None:
     """Copy a file's content. The folder is made if missing, and what is there stays."""
-    target.parent.mkdir(exist_ok=True)
-    if not target.is_file():
+    if _is_free(target):
         write_file(target, lambda path: shutil.copyfile(source, path))
+
+
+def _is_free(target: Path) -> bool:
+    target.parent.mkdir(exist_ok=True)
+    if target.is_file():
+        return False
+    target.unlink(missing_ok=True)  # a link to where the file was before
+    return True
 
 
 def require_folder(folder: str | Path) -> Path:

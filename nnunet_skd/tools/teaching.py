@@ -1,5 +1,6 @@
 """Finished models and the student that they may teach, as the commands name them."""
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -37,7 +38,7 @@ def model_folder(model: str, dataset: str) -> Path:
         places.append(results / dataset / model)
     for place in places:
         if place.is_dir():
-            return place.absolute()
+            return Path(os.path.abspath(place))  # a link keeps its name, .. goes
     known = sorted(path.name for path in places[-1].parent.glob("*__*__*"))
     raise BadInput(
         f"{' and '.join(map(str, places))} are not folders. "

@@ -14,6 +14,7 @@ from nnunet_skd.model_checks import VARIABLE
 from nnunet_skd.tools import commands
 from nnunet_skd.tools.cli import main
 from nnunet_skd.tools.install.discovery import trainers_folder
+from nnunet_skd.trainers.nnUNetTrainerDSKD import nnUNetTrainerDSKD
 
 
 @pytest.fixture
@@ -89,6 +90,22 @@ def test_starting_weights_have_not_seen_the_validation_cases(started, capsys):
     assert distill(0, model, "-pretrained_weights", str(model / "fold_0" / "checkpoint_final.pth")) == 0
 
 
+def test_starting_weights_of_a_dataset_with_pseudo_labels(started, capsys):
+    """It holds the labelled cases of dataset 900."""
+    model = finish(folds=(0, "all"))
+    other = "Dataset901_Toy_pseudo"
+    plans = json.loads((model / "plans.json").read_text()) | {"dataset_name": other}
+    (model / "plans.json").write_text(json.dumps(plans))
+    raw = Path(os.environ["nnUNet_raw"], other)
+    raw.mkdir(parents=True)
+    (raw / "pseudo_labels.json").write_text(json.dumps({"dataset": DATASET}))
+    weights = str(model / "fold_all" / "checkpoint_final.pth")
+    teacher = finish(nnUNetTrainerDSKD, folds=(0,))
+    assert distill(0, teacher, "-pretrained_weights", weights) == 2 and not started
+    assert f"-pretrained_weights {weights}: it has seen validation cases of fold 0" in capsys.readouterr().err
+    assert distill(0, teacher, "-pretrained_weights", str(model / "fold_0" / "checkpoint_final.pth")) == 0
+
+
 def test_weights_of_which_nothing_is_known(started, capsys, tmp_path):
     weights = tmp_path / "weights.pth"
     weights.touch()
@@ -109,4 +126,4 @@ def test_refuses_a_path_that_the_variable_would_split(started, capsys):
     other = model.parent / f"a{os.pathsep}b__nnUNetPlans__2d"
     model.rename(other)
     assert distill("all", other) == 2 and not started
-    assert f"has a {os.pathsep!r} in its path" in capsys.readouterr().err
+    assert f"has a {os.pathsep!r} in its path, which separates teachers. Rename it" in capsys.readouterr().err

@@ -12,6 +12,9 @@ student of fold f is only taught by fold f of each model: every other has seen i
 all (the default) is taught by every finished fold. Images without labels (nnunet-skd unlabelled) are used where there
 are any.
 
+Starting weights (-pretrained_weights) of a model of this dataset, or of one that 'nnunet-skd pseudo-labels' made from
+it, have to be those of the student's fold.
+
 The checkpoint remembers the teachers: --c needs no --teacher, and nnUNetv2_train --c no variable.
 """
 
@@ -20,11 +23,14 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 
+from nnunet_skd.compat import nnunet_folder
 from nnunet_skd.finished_models import FinishedModels
 from nnunet_skd.model_checks import VARIABLE, check_model, teaching_folds
 from nnunet_skd.tools.commands import show_and_run
-from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.errors import BadInput, naming
+from nnunet_skd.tools.json_file import TEXT, read_json
 from nnunet_skd.tools.nnunet_json import read_dataset_json, read_plans
+from nnunet_skd.tools.pseudo_labels.new_dataset import RECORD
 from nnunet_skd.tools.teaching import describe_student, model_folder
 from nnunet_skd.tools.trainers import look_up
 from nnunet_skd.unlabelled_data import checked_cases, read_record, unlabelled_folder
@@ -59,10 +65,13 @@ def run(args: argparse.Namespace) -> int:
     if not folders and not args.continued:
         raise BadInput("name the models that teach, for example --teacher nnUNetTrainer__nnUNetPlans__2d")
     if split := [folder for folder in folders if os.pathsep in str(folder)]:
-        raise BadInput(f"{split[0]} has a {os.pathsep!r} in its path, which separates teachers. Link it elsewhere")
+        raise BadInput(
+            f"{split[0]} has a {os.pathsep!r} in its path, which separates teachers. Rename it, or copy the model"
+        )
     try:
         if args.pretrained_weights:
-            _refuse_seen(Path(args.pretrained_weights).resolve(), student)
+            with naming(f"-pretrained_weights {args.pretrained_weights}"):
+                _refuse_seen(Path(args.pretrained_weights).resolve(), student)
         for folder in folders:
             read_plans(folder / "plans.json")
             read_dataset_json(folder / "dataset.json", channels=True)
@@ -83,22 +92,33 @@ def _refuse_seen(weights: Path, student: SimpleNamespace) -> None:
     """Starting weights must not have seen the student's validation cases.
 
     Raises:
-        ValueError: they are of this dataset, and have seen them or may have.
+        BadInput: they are of this dataset, and have seen them or may have.
     """
     fold, model = weights.parent.name, weights.parent.parent
     if student.fold == "all":
         return
-    if not (model / "plans.json").is_file() or (
-        read_plans(model / "plans.json")["dataset_name"] != student.plans_manager.dataset_name
-    ):
+    seen = read_plans(model / "plans.json")["dataset_name"] if (model / "plans.json").is_file() else None
+    if student.plans_manager.dataset_name not in (seen, _made_of(seen)):
         print(f"Whether {weights} has seen the validation cases of fold {student.fold} is not known.")
     elif fold != f"fold_{student.fold}":
-        raise ValueError(
-            f"{weights} has seen validation cases of fold {student.fold}. Start from fold_{student.fold} of that "
-            "model, or train the student with -f all"
+        raise BadInput(
+            f"it has seen validation cases of fold {student.fold}. Start from fold_{student.fold} of that model, or "
+            "train the student with -f all"
         )
     else:
-        teaching_folds(model, student)
+        try:
+            teaching_folds(model, student)
+        except ValueError as error:
+            raise BadInput(str(error)) from error
+
+
+def _made_of(dataset: str | None) -> str | None:
+    """The dataset whose labelled cases are in one of ``nnunet-skd pseudo-labels``."""
+    raw = nnunet_folder("nnUNet_raw")
+    record = raw and dataset and raw / dataset / RECORD
+    if not (record and record.is_file()):
+        return None
+    return read_json(record, {"dataset": TEXT}, "Make the dataset anew with nnunet-skd pseudo-labels")["dataset"]
 
 
 def _unlabelled(student: SimpleNamespace) -> str:

@@ -6,9 +6,9 @@ FOLDER holds images in nnU-Net's naming, one file for each channel: CASE_0000.pn
 them, mirrored as nnUNetv2_predict does, and Dataset180_NAME_pseudo is made of the labelled cases of dataset 80 and
 these images with the predictions as labels. It gets the plans and the fingerprint of dataset 80, and is preprocessed.
 Dataset 80 stays as it is: images are linked, labels are copied. Each of nnU-Net's commands is printed before it runs.
-The last one is for you to run. It trains on the new dataset: nnUNetTrainer_250epochs, a quarter of nnU-Net's 1000
-epochs, from the model's weights; or a whole training from scratch where these do not fit. If the model's trainer is
-neither nnU-Net's plain one nor ours, it is named again.
+The last line is yours to run. It trains on the new dataset: nnUNetTrainer_250epochs, a quarter of nnU-Net's 1000
+epochs, from the model's weights; or a whole training from scratch where these do not fit. Another trainer than
+nnU-Net's plain one or ours is named again, with its own number of epochs.
 
 The model is a folder that nnUNetv2_train wrote, or its name in $nnUNet_results/DATASET, of any trainer, plans and
 configuration with the same labels and channels. Its folds are an ensemble. In a second round it is the model that was
@@ -17,12 +17,13 @@ trained on Dataset180; -d and -i stay, and -t is a new number.
 The training's fold is -f. Fold all (the default): every finished fold of the model labels. Fold 2: only its fold 2
 does, as every other has seen the validation cases of fold 2; these stay the validation cases.
 
-A run that was stopped goes on when it is started again. What is complete is left alone: for other images, or a model
-that was trained since, choose another number. Refused by name, before anything is written: what 'nnunet-skd unlabelled'
-refuses, a model with other labels or channels, and a number that another dataset has.
+A run that was stopped goes on when it is started again. What is complete is left alone: for other images, labels,
+splits or plans, or a model that was trained since, choose another number. Refused by name, before anything is written:
+what 'nnunet-skd unlabelled' refuses, a model with other labels or channels, and a number that another dataset has.
 """
 
 import argparse
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -55,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.np is not None and args.np < 1:
         raise BadInput(f"-np is {args.np}, but has to be at least 1")
-    _, plans_name, configuration = name_parts(Path(args.teacher).expanduser().absolute())
+    _, plans_name, configuration = name_parts(Path(os.path.abspath(Path(args.teacher).expanduser())))
     plans_name, configuration = args.p or plans_name, args.c or configuration
     dataset = open_dataset(args.d, plans_name)
     student = describe_student(args.d, configuration, args.f, SHORT, plans_name)
@@ -79,13 +80,13 @@ def run(args: argparse.Namespace) -> int:
         "model": str(folder),
         "checkpoints": model.stamps(),
         "images": check_contents(cases, {}, args.i, dataset, reader),
-        "labelled": labelled.stamps(),
-        "validation": labelled.validation,
+        "labelled cases": labelled.stamps(),
+        "validation cases": labelled.validation,
         "preprocessing": preprocessing(dataset.plans, configuration),
     }
     new = NewDataset(dataset, args.t, made_of)
     try:
-        if not new.is_complete(configuration):
+        if not new.is_complete:
             _make(new, cases, labelled, model, args)
     except CommandFailed as error:
         print(f"\nnnunet-skd pseudo-labels: {error} The same command goes on from here.", file=sys.stderr)
@@ -101,7 +102,6 @@ def run(args: argparse.Namespace) -> int:
 def _make(
     new: NewDataset, cases: Cases, labelled: LabelledCases, model: LabellingModel, args: argparse.Namespace
 ) -> None:
-    plans, configuration = new.made_of["plans"], new.made_of["configuration"]
     new.begin(cases)
     if new.without_label(cases):
         options = ["-npp", args.np, "-nps", args.np] if args.np else []
@@ -110,10 +110,9 @@ def _make(
     if left := new.without_label(cases):
         raise CommandFailed(f"nnU-Net's prediction left out {listed(left)}.")
     new.complete(cases, labelled)
-    # nnU-Net's validation of a low resolution looks for the data of the next stage
-    stages = [configuration, *(new.source.plans.get_configuration(configuration).next_stage_names or [])]
     options = ["-np", args.np] if args.np else []
-    _run("nnUNetv2_preprocess", "-d", new.number, "-plans_name", plans, "-c", *stages, *options)
+    _run("nnUNetv2_preprocess", "-d", new.number, "-plans_name", new.made_of["plans"], "-c", *new.configurations,
+         *options)  # fmt: skip
     new.finish()
 
 

@@ -46,7 +46,7 @@ class NewDataset:
         self.preprocessed = nnunet_folder("nnUNet_preprocessed") / self.name
         self.images, self.labels = self.folder / "imagesTr", self.folder / "labelsTr"
         self.waiting, self.predicted = self.folder / "waiting", self.folder / "predicted"
-        self._plans = self.preprocessed / f"{source.plans.plans_name}.json"
+        self._plans = self.preprocessed / f"{made_of['plans']}.json"
         if not 0 < number < 1000:
             raise BadInput(f"-t is {number}, but nnU-Net's datasets have the numbers 1 to 999")
         record = self.folder / RECORD
@@ -56,24 +56,36 @@ class NewDataset:
         self._before = self._read_record() if record.is_file() else {}
 
     def _read_record(self) -> dict:
-        roots = (nnunet_folder(name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"))
-        folders = [shlex.quote(str(root / self.name)) for root in roots if root and (root / self.name).is_dir()]
-        remedy = f"Choose another number, or remove what was made: {' '.join(folders)}"
+        remedy = "Choose another number"
+        if not (nnunet_folder("nnUNet_results") / self.name).is_dir():  # no model to lose
+            folders = [shlex.quote(str(f)) for f in (self.folder, self.preprocessed) if f.is_dir()]
+            remedy += f", or remove what was made: {' '.join(folders)}"
         before = read_json(self.folder / RECORD, dict.fromkeys(self.made_of, ANYTHING), remedy)
         if changed := [what for what, value in self.made_of.items() if before[what] != value]:
             raise BadInput(f"{self.folder} was made with other {', '.join(changed)}. {remedy}")
         return before
 
-    def is_complete(self, configuration: str) -> bool:
+    @property
+    def configurations(self) -> list[str]:
+        """To be preprocessed: nnU-Net's validation of a low resolution looks for the data of the next stage."""
+        wanted = self.made_of["configuration"]
+        return [wanted, *(self.source.plans.get_configuration(wanted).next_stage_names or [])]
+
+    @property
+    def is_complete(self) -> bool:
         """Whether nothing is left to do: what was made may have been removed from nnUNet_preprocessed."""
-        data = self.preprocessed / self.source.plans.get_configuration(configuration).data_identifier
-        return bool(self._before.get("complete")) and self._plans.is_file() and data.is_dir()
+        data = [self.source.plans.get_configuration(name).data_identifier for name in self.configurations]
+        needed = [self._plans.name, FINGERPRINT, SPLITS, "dataset.json", *data]
+        return bool(self._before.get("complete")) and all((self.preprocessed / name).exists() for name in needed)
 
     def begin(self, cases: Cases) -> None:
-        """Say what will be here, and link the images that have no label yet."""
-        if not self.folder.is_dir():
+        """Say what will be here and that it is not complete, and link the images that have no label yet."""
+        record = json.dumps(self.made_of, indent=4)
+        if self.folder.is_dir():
+            write_file(self.folder / RECORD, record)
+        else:
             with new_folder(self.folder) as folder:
-                write_file(folder / RECORD, json.dumps(self.made_of, indent=4))
+                write_file(folder / RECORD, record)
         shutil.rmtree(self.waiting, ignore_errors=True)
         for case in cases:
             self._drop_if_unreadable(self.predicted / f"{case}{self.ending}")
@@ -101,7 +113,8 @@ class NewDataset:
         write_file(self.preprocessed / FINGERPRINT, labelled.fingerprint)
         write_file(self.preprocessed / SPLITS, json.dumps(labelled.splits(sorted(cases)), indent=4))
         # nnUNetv2_move_plans_between_datasets chooses a reader anew: for 3D TIFF one that loses the spacing
-        write_file(self._plans, json.dumps(self.source.plans.plans | {"dataset_name": self.name}, indent=4))
+        names = {"dataset_name": self.name, "plans_name": self.made_of["plans"]}
+        write_file(self._plans, json.dumps(self.source.plans.plans | names, indent=4))
         for folder in (self.preprocessed, self.folder):
             write_file(folder / "dataset.json", content)
 

@@ -71,7 +71,7 @@ def choose_configurations(plans: PlansManager, wanted: list[str] | None) -> list
         folder = labelled_folder(plans, name)
         if why_not := second_stage(plans, name):
             refused.append(why_not)
-        elif labelled_cases(folder):
+        elif _labelled_cases(folder):
             chosen.setdefault(folder, name)
         elif wanted:
             raise BadInput(f"{name} is not preprocessed: {folder} holds no cases. Run {_preprocess(plans, name)} first")
@@ -123,6 +123,13 @@ def _preprocess(plans: PlansManager, configuration: str) -> str:
     return f"nnUNetv2_preprocess -d {number} -c {configuration} -plans_name {plans.plans_name}"
 
 
+def _labelled_cases(folder: Path) -> set[str]:
+    try:
+        return labelled_cases(folder)
+    except AssertionError as error:  # nnU-Net asks for files of one kind
+        raise BadInput(f"{folder} holds files that nnU-Net did not write. Take them out") from error
+
+
 def labelled_names(dataset: Dataset) -> set[str]:
     """The cases with labels: in nnUNet_raw, preprocessed for any configuration, or among the copied segmentations."""
     plans = dataset.plans
@@ -133,10 +140,7 @@ def labelled_names(dataset: Dataset) -> set[str]:
         if "data_identifier" in plans.get_configuration(name).configuration
     }
     for folder in folders:
-        try:
-            names |= labelled_cases(folder)
-        except AssertionError as error:  # nnU-Net asks for files of one kind
-            raise BadInput(f"{folder} holds files that nnU-Net did not write. Take them out") from error
+        names |= _labelled_cases(folder)
         copied = (folder.parent / "gt_segmentations").glob(f"*{dataset.file_ending}")
         names |= {path.name.removesuffix(dataset.file_ending) for path in copied}
     return names
