@@ -34,8 +34,13 @@ def arms() -> dict[str, Arm]:
     }
 
 
-def second_training(plain: str = "nnUNetTrainer", distill: str = "nnUNetTrainerDistill") -> dict[str, Arm]:
-    """A finished model gets a second, shorter training: on the same images again, or with what nobody labelled."""
+def second_training(
+    plain: str = "nnUNetTrainer", distill: str = "nnUNetTrainerDistill", seeds: tuple[int, ...] | None = None
+) -> dict[str, Arm]:
+    """A finished model gets a second, shorter training: on the same images again, or with what nobody labelled.
+
+    ``seeds`` are those of the first model, if they are to be the study's noise floor.
+    """
     first, pseudo = Model("labelled only"), Model("its pseudo-labels")
     again, longer = "the same images again", "its pseudo-labels, for longer"
 
@@ -43,7 +48,7 @@ def second_training(plain: str = "nnUNetTrainer", distill: str = "nnUNetTrainerD
         return Arm(plain, models=(model,), prepare="pseudo_labels", start=start, steps=0.25, against=against)
 
     return {
-        first.arm: Arm(plain, seeds=(0, 1, 2)),  # the noise floor
+        first.arm: Arm(plain, seeds=seeds),
         again: Arm(plain, start=first, steps=0.25),
         pseudo.arm: labelled_by(first, first, first.arm, again),
         longer: labelled_by(first, pseudo, first.arm, pseudo.arm),

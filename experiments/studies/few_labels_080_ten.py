@@ -12,5 +12,6 @@ STUDY = Study(
     metrics=("Dice", "clDice"),
     mirroring=(False, True),
     steps=8000,
+    noise="noise_floor",
     arms=second_training(),
 )

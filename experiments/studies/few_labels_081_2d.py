@@ -14,5 +14,5 @@ STUDY = Study(
     seeds=(0,),
     metrics=("Dice", "HD95"),
     steps=8000,
-    arms=second_training("nnUNetTrainerNoMirroring", "no_mirroring:nnUNetTrainerDistill_NoMirroring"),
+    arms=second_training("nnUNetTrainerNoMirroring", "no_mirroring:nnUNetTrainerDistill_NoMirroring", (0, 1, 2)),
 )
