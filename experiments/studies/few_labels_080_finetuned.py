@@ -25,6 +25,9 @@ STUDY = replace(
         PSEUDO: Arm(models=THREE, prepare="pseudo_labels", start=Model(LONG), steps=0.5, against=(LONG, AGAIN)),
         "Distill, three teachers": taught(*THREE, start=Model(LONG), steps=0.5, against=(LONG, AGAIN, PSEUDO)),
         LONGER: Arm(steps=2, seeds=(0, 1, 2)),
+        "twice the steps, three models together": Arm(
+            models=THREE_LONGER, ensemble=True, seeds=(0,), against=(LONGER, LONGER_PSEUDO)
+        ),
         LONGER_AGAIN: Arm(start=Model(LONGER), steps=0.5, against=(LONGER,)),
         LONGER_PSEUDO: Arm(
             models=ONE, prepare="pseudo_labels", start=Model(LONGER), steps=0.5, against=(LONGER, LONGER_AGAIN)
