@@ -8,7 +8,7 @@ pair() { # DATASET CONFIGURATION TRAINER
     local trainer folder out="$OUT/pair_$1" trainers=(nnUNetTrainer_$LENGTH "$3"_$LENGTH)
     for trainer in "${trainers[@]}"; do
         train "$1" "$2$SMALL" 0 "$trainer"
-        folder=$(ls -d "$nnUNet_results"/Dataset"$(printf %03d "$1")"_*/"$trainer"__nnUNetPlans__"$2$SMALL"/fold_0)
+        folder=$(model_of "$1" "$2$SMALL" "$trainer")/fold_0
         mkdir -p "$out/$trainer"
         cp "$folder"/training_log*.txt "$folder"/progress.png "$folder"/validation/summary.json "$out/$trainer/"
         cp "$folder"/distillation.* "$out/$trainer/" 2>/dev/null || true

@@ -14,7 +14,7 @@ predict() { # ARM DATASET TRAINER
     arms+=("$OUT/$1")
 }
 train "$FEW" 2d$SMALL all nnUNetTrainer_$FIRST
-model=$(ls -d "$nnUNet_results"/Dataset"$(printf %03d "$FEW")"_*/nnUNetTrainer_"$FIRST"__nnUNetPlans__2d$SMALL)
+model=$(model_of "$FEW" 2d$SMALL nnUNetTrainer_$FIRST)
 weights=$model/fold_all/checkpoint_final.pth
 predict labelled_only "$FEW" nnUNetTrainer_$FIRST
 in_time nnunet-skd pseudo-labels -d "$FEW" -i "$IMAGES" --teacher "$model" -t "$PSEUDO" -device "$DEVICE"

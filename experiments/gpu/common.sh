@@ -18,12 +18,15 @@ left() { # seconds until this script's time is over, 1 at least: 0 would be no l
     local seconds=$((MINUTES * 60 - SECONDS))
     echo $((seconds > 1 ? seconds : 1))
 }
+model_of() { # DATASET CONFIGURATION TRAINER: its folder, an error where there is none
+    ls -d "$nnUNet_results"/Dataset"$(printf %03d "$1")"_*/"$3"__nnUNetPlans__"$2"
+}
 train() { # DATASET CONFIGURATION FOLD TRAINER [WEIGHTS]: starts or continues, and stops in time for the next script
     local folder how=()
-    folder=$(ls -d "$nnUNet_results"/Dataset"$(printf %03d "$1")"_*/"$4"__nnUNetPlans__"$2"/fold_"$3" 2>/dev/null || true)
-    [ -n "$folder" ] && [ -f "$folder/validation/summary.json" ] && return 0
+    folder=$(model_of "$1" "$2" "$4" 2>/dev/null)/fold_$3 || true
+    [ -f "$folder/validation/summary.json" ] && return 0
     [ -n "${5:-}" ] && how=(-pretrained_weights "$5")
-    [ -n "$folder" ] && compgen -G "$folder/checkpoint_*.pth" >/dev/null && how=(--c)
+    compgen -G "$folder/checkpoint_*.pth" >/dev/null && how=(--c)
     in_time nnUNetv2_train "$1" "$2" "$3" -tr "$4" -device "$DEVICE" "${how[@]}"
 }
 in_time() { # COMMAND: stops it and this script when the time is over; a failure ends this script too

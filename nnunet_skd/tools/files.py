@@ -142,7 +142,7 @@ def new_files(folder: Path) -> Iterator[Path]:
 
 def link(source: str | Path, target: Path) -> None:
     """Link a file, or copy it where links are not allowed. The folder is made if missing, and what is there stays."""
-    if _is_free(target):
+    if _make_way(target):
         try:
             target.symlink_to(Path(source).resolve())
         except OSError:  # Windows without the right to link
@@ -151,11 +151,12 @@ def link(source: str | Path, target: Path) -> None:
 
 def copy(source: str | Path, target: Path) -> None:
     """Copy a file's content. The folder is made if missing, and what is there stays."""
-    if _is_free(target):
+    if _make_way(target):
         write_file(target, lambda path: shutil.copyfile(source, path))
 
 
-def _is_free(target: Path) -> bool:
+def _make_way(target: Path) -> bool:
+    """Make the folder, remove a link to nowhere, and say whether the file is still to be brought."""
     target.parent.mkdir(exist_ok=True)
     if target.is_file():
         return False

@@ -8,6 +8,7 @@ from nnunetv2.utilities.file_path_utilities import get_output_folder
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_skd.compat import nnunet_folder
+from nnunet_skd.model_checks import teaching_folds
 from nnunet_skd.tools.compact.plans import read_dataset_plans
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.json_file import TEXT, read_json
@@ -26,6 +27,23 @@ def read_splits(file: Path, remedy: str) -> list[dict[str, list[str]]]:
     return read_json(file, [{"train": [TEXT], "val": [TEXT]}], remedy)
 
 
+def absolute(path: str | Path) -> Path:
+    """The whole path: ~ and .. are resolved, but a link keeps its name, as a model's folder is known by its name."""
+    return Path(os.path.abspath(Path(path).expanduser()))
+
+
+def folds_that_may_teach(model: Path, student: SimpleNamespace) -> list[str]:
+    """:func:`nnunet_skd.model_checks.teaching_folds` for a command.
+
+    Raises:
+        BadInput: there is none.
+    """
+    try:
+        return teaching_folds(model, student)
+    except ValueError as error:
+        raise BadInput(str(error)) from error
+
+
 def model_folder(model: str, dataset: str) -> Path:
     """A path, or the name of a folder in nnUNet_results.
 
@@ -38,7 +56,7 @@ def model_folder(model: str, dataset: str) -> Path:
         places.append(results / dataset / model)
     for place in places:
         if place.is_dir():
-            return Path(os.path.abspath(place))  # a link keeps its name, .. goes
+            return absolute(place)
     known = sorted(path.name for path in places[-1].parent.glob("*__*__*"))
     raise BadInput(
         f"{' and '.join(map(str, places))} are not folders. "

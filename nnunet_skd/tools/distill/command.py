@@ -23,15 +23,13 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 
-from nnunet_skd.compat import nnunet_folder
 from nnunet_skd.finished_models import FinishedModels
 from nnunet_skd.model_checks import VARIABLE, check_model, teaching_folds
 from nnunet_skd.tools.commands import show_and_run
 from nnunet_skd.tools.errors import BadInput, naming
-from nnunet_skd.tools.json_file import TEXT, read_json
 from nnunet_skd.tools.nnunet_json import read_dataset_json, read_plans
-from nnunet_skd.tools.pseudo_labels.new_dataset import RECORD
-from nnunet_skd.tools.teaching import describe_student, model_folder
+from nnunet_skd.tools.pseudo_labels.new_dataset import source_of
+from nnunet_skd.tools.teaching import describe_student, folds_that_may_teach, model_folder
 from nnunet_skd.tools.trainers import look_up
 from nnunet_skd.unlabelled_data import checked_cases, read_record, unlabelled_folder
 
@@ -68,10 +66,10 @@ def run(args: argparse.Namespace) -> int:
         raise BadInput(
             f"{split[0]} has a {os.pathsep!r} in its path, which separates teachers. Rename it, or copy the model"
         )
+    if args.pretrained_weights and args.f != "all":
+        with naming(f"-pretrained_weights {args.pretrained_weights}"):
+            _refuse_seen(Path(args.pretrained_weights).resolve(), student)
     try:
-        if args.pretrained_weights:
-            with naming(f"-pretrained_weights {args.pretrained_weights}"):
-                _refuse_seen(Path(args.pretrained_weights).resolve(), student)
         for folder in folders:
             read_plans(folder / "plans.json")
             read_dataset_json(folder / "dataset.json", channels=True)
@@ -89,16 +87,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _refuse_seen(weights: Path, student: SimpleNamespace) -> None:
-    """Starting weights must not have seen the student's validation cases.
+    """Starting weights must not have seen the validation cases of the student's fold.
 
     Raises:
         BadInput: they are of this dataset, and have seen them or may have.
     """
     fold, model = weights.parent.name, weights.parent.parent
-    if student.fold == "all":
-        return
-    seen = read_plans(model / "plans.json")["dataset_name"] if (model / "plans.json").is_file() else None
-    if student.plans_manager.dataset_name not in (seen, _made_of(seen)):
+    plans = model / "plans.json"
+    seen = read_plans(plans)["dataset_name"] if plans.is_file() else ""
+    if student.plans_manager.dataset_name not in (seen, source_of(seen)):
         print(f"Whether {weights} has seen the validation cases of fold {student.fold} is not known.")
     elif fold != f"fold_{student.fold}":
         raise BadInput(
@@ -106,19 +103,7 @@ def _refuse_seen(weights: Path, student: SimpleNamespace) -> None:
             "train the student with -f all"
         )
     else:
-        try:
-            teaching_folds(model, student)
-        except ValueError as error:
-            raise BadInput(str(error)) from error
-
-
-def _made_of(dataset: str | None) -> str | None:
-    """The dataset whose labelled cases are in one of ``nnunet-skd pseudo-labels``."""
-    raw = nnunet_folder("nnUNet_raw")
-    record = raw and dataset and raw / dataset / RECORD
-    if not (record and record.is_file()):
-        return None
-    return read_json(record, {"dataset": TEXT}, "Make the dataset anew with nnunet-skd pseudo-labels")["dataset"]
+        folds_that_may_teach(model, student)
 
 
 def _unlabelled(student: SimpleNamespace) -> str:

@@ -23,19 +23,17 @@ what 'nnunet-skd unlabelled' refuses, a model with other labels or channels, and
 """
 
 import argparse
-import os
 import shlex
 import sys
 from pathlib import Path
 
 from nnunet_skd.messages import listed
-from nnunet_skd.model_checks import teaching_folds
 from nnunet_skd.tools.commands import CommandFailed, show_and_run
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.pseudo_labels.labelled_cases import LabelledCases
 from nnunet_skd.tools.pseudo_labels.model import SHORT, LabellingModel, name_parts
 from nnunet_skd.tools.pseudo_labels.new_dataset import NewDataset
-from nnunet_skd.tools.teaching import describe_student, model_folder
+from nnunet_skd.tools.teaching import absolute, describe_student, folds_that_may_teach, model_folder
 from nnunet_skd.tools.unlabelled.checks import Cases, cases_of_folder, check_contents, parallel_reader
 from nnunet_skd.tools.unlabelled.dataset import open_dataset, require_preprocessing
 from nnunet_skd.unlabelled_data import preprocessing, second_stage
@@ -56,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.np is not None and args.np < 1:
         raise BadInput(f"-np is {args.np}, but has to be at least 1")
-    _, plans_name, configuration = name_parts(Path(os.path.abspath(Path(args.teacher).expanduser())))
+    _, plans_name, configuration = name_parts(absolute(args.teacher))
     plans_name, configuration = args.p or plans_name, args.c or configuration
     dataset = open_dataset(args.d, plans_name)
     student = describe_student(args.d, configuration, args.f, SHORT, plans_name)
@@ -64,10 +62,7 @@ def run(args: argparse.Namespace) -> int:
     if why_not := second_stage(dataset.plans, configuration):
         raise BadInput(why_not)
     folder = model_folder(args.teacher, dataset.plans.dataset_name)
-    try:
-        model = LabellingModel(folder, teaching_folds(folder, student))
-    except ValueError as error:
-        raise BadInput(str(error)) from error
+    model = LabellingModel(folder, folds_that_may_teach(folder, student))
     model.check(dataset)
     labelled = LabelledCases(dataset, args.f)
     cases = cases_of_folder(args.i, dataset)
