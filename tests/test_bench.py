@@ -237,6 +237,16 @@ def test_real_trainers_are_measured_and_the_users_folders_stay_as_they_are(nnune
     json.dumps(results)
 
 
+@pytest.mark.parametrize("name", ["nnUNetTrainer", "nnUNetTrainerDSKD_unlabelled", "nnUNetTrainer_onlyMirror01"])
+def test_predictions_are_mirrored_as_nnunet_would(nnunet_env, name):
+    path = plan(nnunet_env, toy_plans(dim=3, patch=16))
+    with bench_trainers.borrowed_plans(path, "3d_fullres") as folder:
+        bench_trainers.set_variables({"nnUNet_results": str(folder / "nnUNet_results")})
+        predictor = bench_trainers._Arm(name, path, "3d_fullres", CPU).predictor()
+    assert predictor.use_mirroring
+    assert tuple(predictor.allowed_mirroring_axes) == ((0, 1) if name.endswith("01") else (0, 1, 2))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("order", [1, -1])
 def test_compiled_trainers_do_not_run_each_others_graphs(nnunet_env, aot_eager, monkeypatch, order):

@@ -310,10 +310,14 @@ def test_output_comes_while_the_command_runs(tmp_path, monkeypatch):
     assert late - early > 1
 
 
-def test_commands_are_those_of_this_python(monkeypatch):
-    monkeypatch.setenv("PATH", "/nowhere")
+def test_commands_are_those_of_this_python_before_those_on_path(tmp_path, monkeypatch):
+    for name in ("nnUNetv2_train", "only_on_path"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
     assert program("nnUNetv2_train").startswith(str(Path(sys.executable).parent))
-    with pytest.raises(BadInput, match="no_such_program is not in .*pip install"):
+    assert program("only_on_path") == str(tmp_path / "only_on_path")
+    with pytest.raises(BadInput, match="no_such_program is neither in .* nor on PATH.*pip install"):
         program("no_such_program")
 
 

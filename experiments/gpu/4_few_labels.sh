@@ -1,30 +1,31 @@
 #!/usr/bin/env bash
 # Few labels at the default plans: dataset FEW (default 580) holds few labelled cases; the folder IMAGES those without
 # labels, which `nnunet-skd unlabelled` preprocessed too; dataset PSEUDO (default 680) will hold both. A model of the
-# labelled cases, then three short trainings from its weights. Run again until it says done.
+# labelled cases, then three short trainings from its weights, side by side. Run again until it says done.
 source "$(dirname "$0")/common.sh"
-FEW=${FEW:-580} PSEUDO=${PSEUDO:-680} FIRST=50epochs SECOND=20epochs
+FEW=${FEW:-580} PSEUDO=${PSEUDO:-680} FIRST=${FIRST:-50epochs} SECOND=${SECOND:-20epochs}
 : "${IMAGES:?set it to the folder of images without labels}"
 [ -n "$REHEARSE" ] && FIRST=5epochs SECOND=1epoch
 raw=$(ls -d "$nnUNet_raw"/Dataset"$(printf %03d "$FEW")"_*)
-arms=()
 predict() { # ARM DATASET TRAINER
     in_time nnUNetv2_predict -i "$raw/imagesTs" -o "$OUT/$1" -d "$2" -c 2d$SMALL -f all -tr "$3" -device "$DEVICE" \
         -npp 1 -nps 1 --continue_prediction
-    arms+=("$OUT/$1")
 }
 train "$FEW" 2d$SMALL all nnUNetTrainer_$FIRST
 model=$(model_of "$FEW" 2d$SMALL nnUNetTrainer_$FIRST)
 weights=$model/fold_all/checkpoint_final.pth
 predict labelled_only "$FEW" nnUNetTrainer_$FIRST
 in_time nnunet-skd pseudo-labels -d "$FEW" -i "$IMAGES" --teacher "$model" -t "$PSEUDO" -device "$DEVICE"
-train "$PSEUDO" 2d$SMALL all nnUNetTrainer_$SECOND "$weights"
-predict pseudo_labels "$PSEUDO" nnUNetTrainer_$SECOND
-train "$FEW" 2d$SMALL all nnUNetTrainer_$SECOND "$weights"
-predict same_images_again "$FEW" nnUNetTrainer_$SECOND
-export nnUNet_skd_teacher=$model
-train "$FEW" 2d$SMALL all nnUNetTrainerDistill_$SECOND "$weights"
-predict distill "$FEW" nnUNetTrainerDistill_$SECOND
-[ -d "$OUT/few_labels" ] || in_time nnunet-skd compare --pred "${arms[@]}" \
-    --ref "$raw/labelsTs" -djfile "$raw/dataset.json" -o "$OUT/few_labels"
+
+second() { # ARM DATASET TRAINER: a short training from the model's weights, then its predictions
+    train "$2" 2d$SMALL all "$3" "$weights"
+    predict "$@"
+}
+second same_images_again "$FEW" nnUNetTrainer_$SECOND & jobs=($!)
+second pseudo_labels "$PSEUDO" nnUNetTrainer_$SECOND & jobs+=($!)
+nnUNet_skd_teacher=$model second distill "$FEW" nnUNetTrainerDistill_$SECOND & jobs+=($!)
+for job in "${jobs[@]}"; do wait "$job"; done
+[ -d "$OUT/few_labels" ] ||
+    in_time nnunet-skd compare --pred "$OUT"/{labelled_only,same_images_again,pseudo_labels,distill} \
+        --ref "$raw/labelsTs" -djfile "$raw/dataset.json" -o "$OUT/few_labels"
 echo done

@@ -31,8 +31,9 @@ train() { # DATASET CONFIGURATION FOLD TRAINER [WEIGHTS]: starts or continues, a
 }
 in_time() { # COMMAND: stops it and this script when the time is over; a failure ends this script too
     local status=0
-    timeout --signal=INT "$(left)" "$@" || status=$?
-    [ $status = 124 ] && not_finished
+    # nnU-Net does not end by itself if the signal meets its final validation
+    timeout --signal=INT --kill-after=20 "$(left)" "$@" || status=$?
+    [ $status != 0 ] && [ "$(left)" = 1 ] && not_finished
     [ $status = 0 ] || exit $status
 }
 not_finished() {

@@ -16,16 +16,18 @@ class CommandFailed(RuntimeError):
 
 
 def program(name: str) -> str:
-    """The path of a command of this Python's environment, whatever PATH holds."""
+    """The path of a command: of this Python's environment, else the one on PATH (``pip install --target``)."""
     folders = [
         Path(sys.executable).parent,
         sysconfig.get_path("scripts"),
         sysconfig.get_path("scripts", sysconfig.get_preferred_scheme("user")),
     ]
-    found = shutil.which(name, path=os.pathsep.join(str(f) for f in folders))
+    found = shutil.which(name, path=os.pathsep.join(str(f) for f in folders)) or shutil.which(name)
     if found is None:
         package = "nnunetv2" if name.startswith("nnUNetv2") else "nnunet_skd"
-        raise BadInput(f"{name} is not in {folders[0]}. Install it there: {sys.executable} -m pip install {package}")
+        raise BadInput(
+            f"{name} is neither in {folders[0]} nor on PATH. Install it: {sys.executable} -m pip install {package}"
+        )
     return found
 
 

@@ -107,6 +107,8 @@ class _Arm:
     def _start_training(self) -> None:
         """With random patches instead of images without labels, where the trainer learns from such."""
         trainer = self.trainer
+        # nnU-Net does this with its data loaders; it also decides on the axes that inference mirrors
+        *_, mirror_axes = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         per_labelled = getattr(trainer, "unlabelled_per_labelled", 0.0)
         if not per_labelled:
             trainer.on_train_start()
@@ -114,7 +116,6 @@ class _Arm:
         trainer.unlabelled_per_labelled = 0.0
         trainer.on_train_start()
         trainer.unlabelled_per_labelled = per_labelled
-        *_, mirror_axes = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         batches = repeat(random_batch(trainer, batch_size=batch_size_of(trainer)))
         trainer.stream = UnlabelledStream(trainer, batches, tuple(mirror_axes or ()))
 
