@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +33,7 @@ class Member:
 
     name: str
     network: nn.Module
+    forward: Callable[[Tensor], Tensor | list[Tensor]]  # of the network, compiled where nnU-Net compiles the student
     mirror_axes: tuple[int, ...]
 
 
@@ -102,7 +104,7 @@ class FinishedModels(Teacher):
         network = self._member.network
         if not self._resident:
             network.to(self._device)
-        outputs = network(data)
+        outputs = self._member.forward(data)
         if not self._resident:
             network.to("cpu")
         # nnU-Net does not train the lowest output; of two of one size the higher one decides
@@ -129,7 +131,9 @@ def _load(folder: Path, trainer: SelfDistillationTrainer) -> list[Member]:
         network.eval().requires_grad_(False)
         if trainer.device.type == "cuda":
             network.half()
-        members.append(Member(f"{folder.name} fold {fold}", network, tuple(predictor.allowed_mirroring_axes or ())))
+        forward = torch.compile(network) if trainer._do_i_compile() else network
+        axes = tuple(predictor.allowed_mirroring_axes or ())
+        members.append(Member(f"{folder.name} fold {fold}", network, forward, axes))
     return members
 
 

@@ -183,10 +183,18 @@ def second_stage(plans: PlansManager, configuration: str) -> str:
 
 
 def labelled_cases(folder: Path) -> set[str]:
-    """The cases in a folder of nnU-Net's preprocessed data; empty where there is no data."""
+    """The cases in a folder of nnU-Net's preprocessed data; empty where there is no data.
+
+    Raises:
+        ValueError: the folder holds other files too.
+    """
     if not folder.is_dir() or not any(path.suffix in (".b2nd", ".npz") for path in folder.iterdir()):
         return set()
-    return set(infer_dataset_class(str(folder)).get_identifiers(str(folder)))
+    try:
+        dataset_class = infer_dataset_class(str(folder))
+    except AssertionError as error:  # nnU-Net asks for files of one kind
+        raise ValueError(f"{folder} holds files that nnU-Net did not write. Take them out") from error
+    return set(dataset_class.get_identifiers(str(folder)))
 
 
 def command(plans: PlansManager, configuration: str, record: dict | None = None) -> str:

@@ -322,6 +322,14 @@ def test_vanished_files_are_named_and_made_again(toy):
     assert toy.cases() == ["a", "b"]
 
 
+def test_a_stray_file_among_the_labelled_cases_is_named(toy):
+    toy.add("a")
+    toy.run()
+    (toy.made.parents[1] / "nnUNetPlans_2d" / ".DS_Store").touch()
+    with pytest.raises(ValueError, match="nnUNetPlans_2d holds files that nnU-Net did not write. Take them out"):
+        toy.cases()
+
+
 def test_a_case_that_is_labelled_by_now_is_refused_for_training_and_removed_by_the_next_run(toy, capsys):
     toy.add("a", "b")
     toy.run()

@@ -155,6 +155,28 @@ def test_members_that_do_not_fit_take_turns(monkeypatch):
     assert torch.equal(teacher(data)[0], expected) and moves == [trainer.device, "cpu"]
 
 
+@pytest.mark.slow
+def test_compiled_teachers_equal_eager_ones_and_folds_share_a_graph(aot_eager, monkeypatch):
+    folder = finish(folds=(0, 3), stages=4)
+    outputs, graphs = [], []
+    for compiled in (False, True):
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
+        trainer = student(folder, fold="all", stages=4, monkeypatch=monkeypatch)
+        trainer._do_i_compile = lambda compiled=compiled: compiled
+        trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        trainer.teacher.check(trainer)
+        trainer.teacher.attach(trainer)
+        random.seed(0)
+        for seed in range(12):
+            found = [z for z in trainer.teacher(make_batch(trainer, seed)["data"]) if z is not None]
+            graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+        outputs.append(found)
+    for one, other in zip(*outputs, strict=True):
+        torch.testing.assert_close(one, other)
+    assert graphs[11] == 0 and graphs[12] == graphs[-1] > 0  # neither a fold nor a flip compiles anew
+
+
 def test_continues_without_the_variable_and_without_a_false_warning(monkeypatch, tmp_path):
     folder = finish(stages=4)
     trainer = student(folder, stages=4, monkeypatch=monkeypatch)

@@ -126,8 +126,8 @@ def _preprocess(plans: PlansManager, configuration: str) -> str:
 def _labelled_cases(folder: Path) -> set[str]:
     try:
         return labelled_cases(folder)
-    except AssertionError as error:  # nnU-Net asks for files of one kind
-        raise BadInput(f"{folder} holds files that nnU-Net did not write. Take them out") from error
+    except ValueError as error:
+        raise BadInput(str(error)) from error
 
 
 def labelled_names(dataset: Dataset) -> set[str]:
