@@ -8,8 +8,9 @@ from nnunet_skd.trainer import SelfDistillationTrainer
 class nnUNetTrainerACWSKD(SelfDistillationTrainer):
     """Class-wise features, feature reconstruction and an adversarial temperature; re-created from the abstract.
 
-    Ahead of nnUNetTrainer in early training in 3D, where it finds classes earlier; level in a longer schedule and in 2D
-    (docs/results.md). What each term is: :class:`nnunet_skd.acw.method.AdversarialClassWise`.
+    Ahead of nnUNetTrainer in early training in 3D, where its feature reconstruction finds classes earlier; level in a
+    longer schedule and in 2D. The class-wise part adds nothing to that (docs/results.md). What each term is:
+    :class:`nnunet_skd.acw.method.AdversarialClassWise`.
     """
 
     terms = (AdversarialClassWise(),)
@@ -22,7 +23,7 @@ class nnUNetTrainerACWSKD_noFRM(nnUNetTrainerACWSKD):
 
 
 class nnUNetTrainerACWSKD_noCW(nnUNetTrainerACWSKD):
-    """Ablation: without class-wise features and their distillation."""
+    """Ablation: without class-wise features and their distillation. As good as the whole, in 3D over three seeds."""
 
     terms = (AdversarialClassWise(token=0.0, class_wise=0.0, class_wise_feature=0.0),)
 
