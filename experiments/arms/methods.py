@@ -2,7 +2,8 @@
 
 from driver.definition import Arm, Model
 
-OURS = ("nnUNetTrainerDSKD", "nnUNetTrainerACWSKD", "nnUNetTrainerDSKD_ACW")
+ACW = "nnUNetTrainerACWSKD"
+OURS = ("nnUNetTrainerDSKD", ACW, "nnUNetTrainerDSKD_ACW")
 
 
 def arms() -> dict[str, Arm]:
@@ -11,6 +12,7 @@ def arms() -> dict[str, Arm]:
         "nnUNetTrainer": Arm(),
         "nnUNetTrainer, twice the steps": Arm(steps=2),
         **{trainer: Arm(trainer) for trainer in OURS},
+        f"{ACW}_noCW": Arm(f"{ACW}_noCW", against=("nnUNetTrainer", ACW)),
     }
 
 
