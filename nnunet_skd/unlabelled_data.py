@@ -28,15 +28,9 @@ from nnunet_skd.messages import listed
 # What nnU-Net's preprocessor reads from a configuration. Patch size, network and batch size leave the voxels as they
 # are, so that configurations that share preprocessed data (2d and 2d_w050) share the unlabelled images too.
 _PREPROCESSING_KEYS = (
-    "preprocessor_name",
-    "spacing",
-    "normalization_schemes",
-    "use_mask_for_norm",
-    "resampling_fn_data",
-    "resampling_fn_data_kwargs",
-    "resampling_fn_seg",
-    "resampling_fn_seg_kwargs",
-)
+    "preprocessor_name spacing normalization_schemes use_mask_for_norm "
+    "resampling_fn_data resampling_fn_data_kwargs resampling_fn_seg resampling_fn_seg_kwargs"
+).split()
 
 
 def labelled_folder(plans: PlansManager, configuration: str) -> Path:
@@ -191,17 +185,15 @@ def labelled_cases(folder: Path) -> set[str]:
     if not folder.is_dir() or not any(path.suffix in (".b2nd", ".npz") for path in folder.iterdir()):
         return set()
     try:
-        dataset_class = infer_dataset_class(str(folder))
+        return set(infer_dataset_class(str(folder)).get_identifiers(str(folder)))
     except AssertionError as error:  # nnU-Net asks for files of one kind
         raise ValueError(f"{folder} holds files that nnU-Net did not write. Take them out") from error
-    return set(dataset_class.get_identifiers(str(folder)))
 
 
 def command(plans: PlansManager, configuration: str, record: dict | None = None) -> str:
     """The command line that preprocesses images without labels, with the folders of the record's images."""
-    folders = {
-        str(Path(path).parent) for entry in (record or {"cases": {}})["cases"].values() for path in entry["images"]
-    }
+    cases = record["cases"].values() if record else ()
+    folders = {str(Path(path).parent) for entry in cases for path in entry["images"]}
     start = f"nnunet-skd unlabelled -d {convert_dataset_name_to_id(plans.dataset_name)} -c {configuration}"
     if plans.plans_name != "nnUNetPlans":
         start += f" -p {plans.plans_name}"
