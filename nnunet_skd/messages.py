@@ -18,3 +18,21 @@ def listed(names: Iterable[object], most: int = 8, between: str = ", ") -> str:
     names = [str(name) for name in names]
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return between.join(names[:most]) + more
+
+
+def differences(before: dict, now: dict) -> list[str]:
+    """What differs between two settings (of plans, for example), one text for each value; nested keys are dotted."""
+    before, now = _flat(before), _flat(now)
+    return [
+        f"{key} was {before.get(key)}, now is {now.get(key)}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+
+
+def _flat(settings: dict, prefix: str = "") -> dict:
+    """Nested dicts as one, with dotted keys."""
+    flat = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

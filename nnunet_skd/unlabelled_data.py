@@ -23,14 +23,20 @@ from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_t
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_skd.compat import nnunet_folder
-from nnunet_skd.messages import listed
+from nnunet_skd.messages import differences, listed
 
 # What nnU-Net's preprocessor reads from a configuration. Patch size, network and batch size leave the voxels as they
 # are, so that configurations that share preprocessed data (2d and 2d_w050) share the unlabelled images too.
 _PREPROCESSING_KEYS = (
-    "preprocessor_name spacing normalization_schemes use_mask_for_norm "
-    "resampling_fn_data resampling_fn_data_kwargs resampling_fn_seg resampling_fn_seg_kwargs"
-).split()
+    "preprocessor_name",
+    "spacing",
+    "normalization_schemes",
+    "use_mask_for_norm",
+    "resampling_fn_data",
+    "resampling_fn_data_kwargs",
+    "resampling_fn_seg",
+    "resampling_fn_seg_kwargs",
+)
 
 
 def labelled_folder(plans: PlansManager, configuration: str) -> Path:
@@ -99,24 +105,6 @@ def preprocessing(plans: PlansManager, configuration: str) -> dict:
         "foreground_intensity_properties_per_channel": plans.foreground_intensity_properties_per_channel,
     }
     return json.loads(json.dumps(settings))
-
-
-def differences(before: dict, now: dict) -> list[str]:
-    """What differs between two `preprocessing` settings, one text for each value."""
-    before, now = _flat(before), _flat(now)
-    return [
-        f"{key} was {before.get(key)}, now is {now.get(key)}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
-    ]
-
-
-def _flat(settings: dict, prefix: str = "") -> dict:
-    """Nested dicts as one, with dotted keys."""
-    flat = {}
-    for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def case_files(folder: Path, case: str) -> list[Path]:

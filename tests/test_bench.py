@@ -10,6 +10,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 from toy import DATASET, toy_dataset_json, toy_plans
 
+from nnunet_skd.compat import set_variables
 from nnunet_skd.tools import cli
 from nnunet_skd.tools.bench import measure as bench_measure
 from nnunet_skd.tools.bench import runs
@@ -240,8 +241,8 @@ def test_real_trainers_are_measured_and_the_users_folders_stay_as_they_are(nnune
 @pytest.mark.parametrize("name", ["nnUNetTrainer", "nnUNetTrainerDSKD_unlabelled", "nnUNetTrainer_onlyMirror01"])
 def test_predictions_are_mirrored_as_nnunet_would(nnunet_env, name):
     path = plan(nnunet_env, toy_plans(dim=3, patch=16))
-    with bench_trainers.borrowed_plans(path, "3d_fullres") as folder:
-        bench_trainers.set_variables({"nnUNet_results": str(folder / "nnUNet_results")})
+    with borrowed_plans(path, "3d_fullres") as folder:
+        set_variables({"nnUNet_results": str(folder / "nnUNet_results")})
         predictor = bench_trainers._Arm(name, path, "3d_fullres", CPU).predictor()
     assert predictor.use_mirroring
     assert tuple(predictor.allowed_mirroring_axes) == ((0, 1) if name.endswith("01") else (0, 1, 2))

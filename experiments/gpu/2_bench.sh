@@ -9,7 +9,7 @@ bench() { # RESULT ARGUMENTS
     shift
     [ -d "$result" ] || in_time nnunet-skd bench -device "$DEVICE" --steps "$STEPS" -o "$result" "$@"
 }
-# all at once: nnUNetTrainer is compiled and timed once. A GPU below 24 GB names the trainers in pairs
+# all at once: nnUNetTrainer is compiled and timed once. Where the GPU's memory is too small, name them in pairs
 bench bench_80 -d 80 -c 2d$SMALL -tr nnUNetTrainer $TRAINERS --cases "$CASES"
 bench bench_81 -d 81 -c 3d_fullres$SMALL -tr nnUNetTrainer $TRAINERS --cases "$CASES"
 bench bench_losses --losses

@@ -7,7 +7,6 @@ import numpy as np
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt  # noqa: E402 after the backend is chosen
-from matplotlib.ticker import MaxNLocator  # noqa: E402
 
 from nnunet_skd.tools.slices import BLUE, GREEN, GREY, ORANGE  # noqa: E402
 
@@ -39,14 +38,14 @@ def draw_trainers(results: list[dict], title: str, path: Path) -> None:
     axes[1].barh(rows, memory, color=GREY, height=0.62)
     _ratios(axes[1], rows, memory, [r["peak_memory_ratio"] for r in results])
     axes[1].set(title="peak memory of a step", xlabel="MiB of tensors")
-    axes[1].xaxis.set_major_locator(MaxNLocator(4))
     if "inference" in panels:
         seconds = [r["inference_s"] for r in results]
         axes[2].barh(rows, [s["median"] for s in seconds], color=GREY, height=0.62)
         _whiskers(axes[2], rows, seconds)
         _ratios(axes[2], rows, [s["q3"] for s in seconds], [r["inference_ratio"]["median"] for r in results])
         axes[2].set(title="inference", xlabel="seconds per case")
-        axes[2].xaxis.set_major_locator(MaxNLocator(4))
+    for narrow in axes[1:]:
+        narrow.locator_params(axis="x", nbins=4)
     axes[0].set_yticks(rows, [r["name"] for r in results])
     axes[0].invert_yaxis()
     figure.legend(loc="outside lower center", ncols=3, frameon=False)

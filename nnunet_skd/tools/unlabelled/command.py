@@ -23,7 +23,7 @@ from pathlib import Path
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_skd.messages import first_line, listed
+from nnunet_skd.messages import differences, first_line, listed
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.json_file import ANYTHING, FOLDER_NAME, INTEGER, TEXT, check_shape, or_null
 from nnunet_skd.tools.unlabelled.checks import Cases, cases_of_folder, check_contents, parallel_reader
@@ -33,7 +33,6 @@ from nnunet_skd.tools.unlabelled.preprocess import new_record, preprocess, remov
 from nnunet_skd.unlabelled_data import (
     checked_cases,
     command,
-    differences,
     preprocessing,
     read_record,
     record_file,
