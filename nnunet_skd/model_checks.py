@@ -46,13 +46,16 @@ def teaching_folds(folder: Path, trainer: SelfDistillationTrainer) -> list[str]:
 
 
 def _compare_validation_cases(fold_folder: Path, trainer: SelfDistillationTrainer) -> None:
-    """The split may have changed since the teacher was trained: what it was validated on is in its folder."""
+    """The split may have changed since the teacher was trained: what it was validated on is in its folder.
+
+    More cases than ours prove nothing: ``nnUNetv2_train --val`` after a change adds today's to those of then.
+    """
     ending = trainer.dataset_json["file_ending"]
     validated = {p.name.removesuffix(ending) for p in (fold_folder / "validation").glob(f"*{ending}")}
     ours = set(trainer.do_split()[1])
-    if ours <= validated:
+    if validated == ours:
         return
-    if validated <= ours:
+    if validated < ours:
         raise ValueError(
             f"{fold_folder}/validation holds {len(validated)} of the {len(ours)} validation cases of fold "
             f"{trainer.fold}, so nothing says that the model has not seen the others. Run nnUNetv2_train with --val "

@@ -365,8 +365,8 @@ def test_refuses_a_model_of_another_split(monkeypatch):
     validation = folder / "fold_0" / "validation"
     (validation / f"{LABELLED[0]}.nii.gz").rename(validation / f"{LABELLED[1]}.nii.gz")
     refusal("validated on other cases than fold 0 has today", folder, monkeypatch=monkeypatch)
-    (validation / f"{LABELLED[0]}.nii.gz").touch()  # our validation cases and more: none was seen
-    taught(folder, monkeypatch=monkeypatch)
+    (validation / f"{LABELLED[0]}.nii.gz").touch()  # as nnUNetv2_train --val adds it after the split was changed
+    refusal("validated on other cases than fold 0 has today", folder, monkeypatch=monkeypatch)
     shutil.rmtree(validation)
     refusal("holds 0 of the 1 validation cases of fold 0.*--val", folder, monkeypatch=monkeypatch)
 

@@ -109,7 +109,9 @@ def test_trains_on_unlabelled_images_continues_after_a_kill_and_predicts(nnunet_
     printed = run(*command, "--c", nnUNet_n_proc_DA="2", **ways)
     assert [int(e) for e in re.findall(r": Epoch (\d+)$", printed, re.MULTILINE)] == [*range(saved["current_epoch"], 6)]
     after = rows(folder)
-    assert after["epoch"].tolist() == [*range(6)] and (after["unlabelled"] > 0).all()
+    assert after["epoch"].tolist() == [*range(6)]
+    # L_u itself may be 0: so short a training may forget its one class
+    assert (after["accepted"] == 1).all() and (after["unlabelled"][after["teacher_share_1"] > 0] > 0).all()
     pd.testing.assert_frame_equal(after[: saved["current_epoch"]], before[: saved["current_epoch"]])
     final = torch.load(folder / "checkpoint_final.pth", map_location="cpu", weights_only=False)
     assert final["distillation"]["teacher"]["steps"] == 48
