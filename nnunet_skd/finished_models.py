@@ -33,7 +33,7 @@ class Member:
 
     name: str
     network: nn.Module
-    forward: Callable[[Tensor], Tensor | list[Tensor]]  # of the network, compiled where nnU-Net compiles the student
+    forward: Callable[[Tensor], Tensor | list[Tensor]]  # calls the network; compiled if the student is
     mirror_axes: tuple[int, ...]
 
 
@@ -115,7 +115,7 @@ class FinishedModels(Teacher):
 
 def _load(folder: Path, trainer: SelfDistillationTrainer) -> list[Member]:
     """The members of one folder, each by nnU-Net's own means, on the CPU; half precision where they run on CUDA."""
-    members = []
+    members, compiled = [], trainer._do_i_compile()
     for fold in teaching_folds(folder, trainer):
         predictor = nnUNetPredictor(perform_everything_on_device=False, device=torch.device("cpu"), allow_tqdm=False)
         try:
@@ -131,7 +131,7 @@ def _load(folder: Path, trainer: SelfDistillationTrainer) -> list[Member]:
         network.eval().requires_grad_(False)
         if trainer.device.type == "cuda":
             network.half()
-        forward = torch.compile(network) if trainer._do_i_compile() else network
+        forward = torch.compile(network) if compiled else network
         axes = tuple(predictor.allowed_mirroring_axes or ())
         members.append(Member(f"{folder.name} fold {fold}", network, forward, axes))
     return members

@@ -48,22 +48,25 @@ def teaching_folds(folder: Path, trainer: SelfDistillationTrainer) -> list[str]:
 def _compare_validation_cases(fold_folder: Path, trainer: SelfDistillationTrainer) -> None:
     """The split may have changed since the teacher was trained: what it was validated on is in its folder.
 
-    More cases than ours prove nothing: ``nnUNetv2_train --val`` after a change adds today's to those of then.
+    More cases than ours prove nothing: ``nnUNetv2_train --val`` after a change adds today's to those of then. Without
+    a split file there is nothing to compare yet: nnU-Net makes the same one for everybody, and the training asks again.
     """
     ending = trainer.dataset_json["file_ending"]
     validated = {p.name.removesuffix(ending) for p in (fold_folder / "validation").glob(f"*{ending}")}
     ours = set(trainer.do_split()[1])
-    if validated == ours:
+    if not ours or validated == ours:
         return
     if validated < ours:
         raise ValueError(
             f"{fold_folder}/validation holds {len(validated)} of the {len(ours)} validation cases of fold "
-            f"{trainer.fold}, so nothing says that the model has not seen the others. Run nnUNetv2_train with --val "
-            f"for the teacher where it was trained, or train the student with fold all."
+            f"{trainer.fold}, so nothing says that the model has not seen the others. If splits_final.json is still "
+            f"the one that it was trained with, run nnUNetv2_train with --val for it; otherwise train it again, or "
+            f"train the student with fold all."
         )
     raise ValueError(
         f"{fold_folder} was validated on other cases than fold {trainer.fold} has today (splits_final.json changed): "
-        f"it may have seen today's validation cases. Train the teacher again, or train the student with fold all."
+        f"it may have seen today's validation cases. Remove its folder validation and train the teacher again, or "
+        f"train the student with fold all."
     )
 
 

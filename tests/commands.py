@@ -10,12 +10,26 @@ import time
 from pathlib import Path
 
 import nnunetv2
+import pandas as pd
 import pytest
 
 from nnunet_skd.compat import READS_EXT_TRAINER
 from nnunet_skd.tools.install.discovery import SHIM, SHIM_PACKAGE, trainers_folder
 
 BIN = Path(sys.executable).parent
+HOLD = """
+import os
+import time
+
+
+class Held:
+    '''Waits in the middle of its third epoch, to be killed there.'''
+
+    def train_step(self, batch):
+        while self.current_epoch == 2 and "HOLD" in os.environ:
+            time.sleep(1)
+        return super().train_step(batch)
+"""
 HAS_PROC = Path("/proc/self/stat").exists()
 
 
@@ -58,6 +72,30 @@ def run(*command, **env: str) -> str:
     )
     assert done.returncode == 0, f"{' '.join(map(str, command))} -> {done.returncode}\n{done.stdout[-6000:]}"
     return done.stdout
+
+
+def kill_in_the_third_epoch(command: tuple[str, ...], fold: Path, **env: str) -> None:
+    """Start a training whose trainer is ``Held``, and kill it with -9 when two epochs are logged."""
+    process = subprocess.Popen(
+        [BIN / command[0], *command[1:]],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "HOLD": "yes"} | env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 300
+    try:
+        while len(epochs(fold)) < 2 or not (fold / "checkpoint_best.pth").is_file():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def epochs(fold: Path) -> pd.DataFrame:
+    """distillation.csv so far."""
+    return pd.read_csv(fold / "distillation.csv") if (fold / "distillation.csv").is_file() else pd.DataFrame()
 
 
 def workers_after_kill_9(process: subprocess.Popen) -> list[int]:

@@ -239,7 +239,8 @@ def test_real_trainers_are_measured_and_the_users_folders_stay_as_they_are(nnune
 
 
 @pytest.mark.parametrize("name", ["nnUNetTrainer", "nnUNetTrainerDSKD_unlabelled", "nnUNetTrainer_onlyMirror01"])
-def test_predictions_are_mirrored_as_nnunet_would(nnunet_env, name):
+def test_predictions_are_mirrored_as_nnunet_would(nnunet_env, make_known, name):
+    make_known(trainers_folder())
     path = plan(nnunet_env, toy_plans(dim=3, patch=16))
     with borrowed_plans(path, "3d_fullres") as folder:
         set_variables({"nnUNet_results": str(folder / "nnUNet_results")})

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 
+import nnunetv2
 import pytest
 import torch
 from toy import make_trainer, run_epoch
@@ -97,6 +98,17 @@ def test_doctor_takes_a_relative_path_for_this_environment(ready, monkeypatch):
     monkeypatch.chdir(here.parent)
     monkeypatch.setenv("PATH", f"{here.name}{os.pathsep}{os.environ['PATH']}")
     assert problems() == []
+
+
+@by_variable
+def test_doctor_takes_commands_beside_nnunet_for_its_own(ready, monkeypatch, tmp_path):
+    """``pip install --target``; elsewhere they are another environment's."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "nnUNetv2_train").touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert "belongs to another environment" in problems()[0].text
+    monkeypatch.setattr(nnunetv2, "__path__", [str(tmp_path / "nnunetv2"), *nnunetv2.__path__])
+    assert not problems()
 
 
 @pytest.mark.parametrize("name", ["nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"])

@@ -6,6 +6,7 @@ source "$(dirname "$0")/common.sh"
 FEW=${FEW:-580} PSEUDO=${PSEUDO:-680} FIRST=${FIRST:-50epochs} SECOND=${SECOND:-20epochs}
 : "${IMAGES:?set it to the folder of images without labels}"
 [ -n "$REHEARSE" ] && FIRST=5epochs SECOND=1epoch
+[ "$FIRST" != "$SECOND" ] || { echo "FIRST and SECOND have to differ: both trainings would have one folder"; exit 2; }
 raw=$(ls -d "$nnUNet_raw"/Dataset"$(printf %03d "$FEW")"_*)
 predict() { # ARM DATASET TRAINER
     in_time nnUNetv2_predict -i "$raw/imagesTs" -o "$OUT/$1" -d "$2" -c 2d$SMALL -f all -tr "$3" -device "$DEVICE" \
@@ -24,7 +25,9 @@ second() { # ARM DATASET TRAINER: a short training from the model's weights, the
 second same_images_again "$FEW" nnUNetTrainer_$SECOND & jobs=($!)
 second pseudo_labels "$PSEUDO" nnUNetTrainer_$SECOND & jobs+=($!)
 nnUNet_skd_teacher=$model second distill "$FEW" nnUNetTrainerDistill_$SECOND & jobs+=($!)
-for job in "${jobs[@]}"; do wait "$job"; done
+status=0
+for job in "${jobs[@]}"; do wait "$job" || status=$?; done
+[ $status = 0 ] || exit $status
 [ -d "$OUT/few_labels" ] ||
     in_time nnunet-skd compare --pred "$OUT"/{labelled_only,same_images_again,pseudo_labels,distill} \
         --ref "$raw/labelsTs" -djfile "$raw/dataset.json" -o "$OUT/few_labels"

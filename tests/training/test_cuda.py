@@ -4,12 +4,14 @@ Run with ``pytest -m cuda``; skipped where there is no device. See experiments/g
 """
 
 import math
+import random
 import warnings
 
 import pytest
 import torch
 import torch.multiprocessing as mp
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from test_finished_models import finish, student
 from toy import FAMILIES, make_batch, make_trainer, start_epoch
 
 pytestmark = [
@@ -89,6 +91,27 @@ def test_peak_memory_of_dskd_is_near_nnunets():
         del trainer
         torch.cuda.empty_cache()
     assert peaks[1] < 1.3 * peaks[0]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("resident", [True, False])
+def test_finished_models_teach_in_half_precision(compiled, resident, monkeypatch):
+    folder = finish(folds=(0, 3), stages=4)
+    trainer = student(folder, fold="all", stages=4, device="cuda", monkeypatch=monkeypatch)
+    trainer._do_i_compile = lambda: compiled
+    trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+    trainer.teacher.check(trainer)
+    start_epoch(trainer, 0)
+    networks = [member.network for member in trainer.teacher._members]
+    if not resident:
+        trainer.teacher._resident = False
+        for network in networks:
+            network.to("cpu")
+    random.seed(0)
+    losses = [trainer.train_step(make_batch(trainer, seed))["loss"].item() for seed in range(6)]
+    assert all(math.isfinite(loss) for loss in losses) and trainer.loss.means.pop()["ddl"] > 0
+    places = {(p.device.type, p.dtype) for network in networks for p in network.parameters()}
+    assert places == {("cuda" if resident else "cpu", torch.half)}
 
 
 def _sum_over_ranks(rank: int, file: str, backend: str) -> None:

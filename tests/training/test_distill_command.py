@@ -53,6 +53,10 @@ def test_starts_nnunets_own_command(started, fold):
     assert started == [(train, str(model.resolve()))]
 
 
+def test_without_a_split_the_training_compares_the_validation_cases(started):
+    assert distill(0, finish(), folds=0) == 0 and len(started) == 1
+
+
 @pytest.mark.parametrize(("folds", "there_are"), [(3, "3"), (0, "5")])
 def test_refuses_a_fold_beyond_the_split(started, capsys, folds, there_are):
     """Without a split, nnU-Net makes one of five folds."""

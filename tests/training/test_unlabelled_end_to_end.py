@@ -3,16 +3,14 @@
 import os
 import re
 import shutil
-import signal
 import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from commands import BIN, run, shrink_plans
+from commands import BIN, HOLD, epochs, kill_in_the_third_epoch, run, shrink_plans
 
 from nnunet_skd.compat import READS_EXT_TRAINER
 from nnunet_skd.tools.demo.phantoms import write_phantom_dataset
@@ -23,7 +21,7 @@ pytestmark = [
     pytest.mark.skipif(not READS_EXT_TRAINER, reason="the trainers of this file are found by nnUNet_extTrainer"),
 ]
 
-OWN_VARIANTS = """
+OWN_VARIANTS = f"""{HOLD}
 from nnunet_skd.losses.unlabelled import Unlabelled
 from nnunet_skd.trainers.nnUNetTrainerDistill import nnUNetTrainerDistill
 from nnunet_skd.trainers.nnUNetTrainerDSKD_unlabelled import nnUNetTrainerDSKD_unlabelled
@@ -42,7 +40,7 @@ class nnUNetTrainer_brief(Brief, nnUNetTrainer):
     pass
 
 
-class nnUNetTrainerDSKD_unlabelled_brief(Brief, nnUNetTrainerDSKD_unlabelled):
+class nnUNetTrainerDSKD_unlabelled_brief(Brief, Held, nnUNetTrainerDSKD_unlabelled):
     epochs = 6
     terms = (Unlabelled(weight=0.5),)
 
@@ -83,32 +81,18 @@ def fold(dataset: Path, trainer: str) -> Path:
     return Path(os.environ["nnUNet_results"], dataset.name, f"{trainer}__nnUNetPlans__2d", "fold_0")
 
 
-def rows(folder: Path) -> pd.DataFrame:
-    return pd.read_csv(folder / "distillation.csv") if (folder / "distillation.csv").is_file() else pd.DataFrame()
-
-
 def test_trains_on_unlabelled_images_continues_after_a_kill_and_predicts(nnunet_env, ways):
     dataset, _ = prepared(nnunet_env)
     trainer = "nnUNetTrainerDSKD_unlabelled_brief"
     command, folder = train(trainer), fold(dataset, trainer)
-    process = subprocess.Popen(
-        [BIN / command[0], *command[1:]], env=os.environ | ways | {"OMP_NUM_THREADS": "1", "nnUNet_n_proc_DA": "2"},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    try:
-        while not ((folder / "checkpoint_best.pth").is_file() and len(rows(folder)) >= 2):
-            assert process.poll() is None
-            time.sleep(0.05)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    kill_in_the_third_epoch(command, folder, nnUNet_n_proc_DA="2", **ways)
     saved = torch.load(folder / "checkpoint_best.pth", map_location="cpu", weights_only=False)
     assert saved["distillation"]["teacher"]["steps"] == 8 * saved["current_epoch"]
-    before = rows(folder)
+    before = epochs(folder)
 
     printed = run(*command, "--c", nnUNet_n_proc_DA="2", **ways)
     assert [int(e) for e in re.findall(r": Epoch (\d+)$", printed, re.MULTILINE)] == [*range(saved["current_epoch"], 6)]
-    after = rows(folder)
+    after = epochs(folder)
     assert after["epoch"].tolist() == [*range(6)]
     # L_u itself may be 0: so short a training may forget its one class
     assert (after["accepted"] == 1).all() and (after["unlabelled"][after["teacher_share_1"] > 0] > 0).all()
@@ -144,13 +128,13 @@ def test_finished_models_teach_with_and_without_unlabelled_images_and_label_them
     trainer = "nnUNetTrainerDistill_brief"
     folder = fold(dataset, trainer)
     run(*train(trainer), nnUNet_skd_teacher=str(teacher), **ways)
-    table = rows(folder)
+    table = epochs(folder)
     assert (table["unlabelled"] == 0).all() and (table["ddl"] > 0).all()
     assert np.isfinite(table).all(axis=None)
 
     run("nnunet-skd", "unlabelled", "-d", 900, "-i", collected, "-np", 1)
     run(*train(trainer), nnUNet_skd_teacher=str(teacher), **ways)
-    table = rows(folder)
+    table = epochs(folder)
     # L_u itself may be 0: so short a training need not give its model a class that it knows
     assert table["unlabelled_weight"].iloc[1] == table["accepted"].iloc[1] == 1
 

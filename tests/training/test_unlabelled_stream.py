@@ -49,6 +49,8 @@ class nnUNetTrainerDSKD_unlabelled_weight0(nnUNetTrainerDSKD_unlabelled):
 def started(trainer_class=nnUNetTrainerDSKD_unlabelled_now, *, data=(), **kind):
     """At the start of the first epoch, with nnU-Net's real loaders."""
     data = dict(data)
+    random.seed(0)
+    np.random.seed(0)
     trainer = with_data(make_trainer(trainer_class, **{"patch": 16} | kind), **{"size": 20} | data)
     trainer.on_train_start()
     trainer.on_epoch_start()
