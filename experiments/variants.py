@@ -124,7 +124,7 @@ class nnUNetTrainerACWSKD_cw01(nnUNetTrainerACWSKD):
 
 
 class nnUNetTrainerDistill_cwd(nnUNetTrainerDistill):
-    """Channel-wise distillation too, at its authors' weight: half of the loss, on images without labels."""
+    """Channel-wise distillation too, at its authors' weight: three quarters of the loss, on images without labels."""
 
     terms = (*nnUNetTrainerDistill.terms, ChannelWise())
 

@@ -9,8 +9,8 @@ class nnUNetTrainerACWSKD(SelfDistillationTrainer):
     """Class-wise features, feature reconstruction and an adversarial temperature; re-created from the abstract.
 
     Ahead of nnUNetTrainer in early training in 3D, where its feature reconstruction finds classes earlier; level in a
-    longer schedule and in 2D. The class-wise part adds nothing to that in 3D; in 2D it makes up for what the
-    reconstruction alone costs (docs/results.md). What each term is:
+    longer schedule and in 2D. The class-wise part has not been seen to add to this head start; in 2D the whole is
+    better with it than without (docs/results.md). What each term is:
     :class:`nnunet_skd.acw.method.AdversarialClassWise`.
     """
 
@@ -24,7 +24,7 @@ class nnUNetTrainerACWSKD_noFRM(nnUNetTrainerACWSKD):
 
 
 class nnUNetTrainerACWSKD_noCW(nnUNetTrainerACWSKD):
-    """Ablation: without class-wise features and their distillation. As early in 3D as the whole, worse in 2D."""
+    """Ablation: without class-wise features and their distillation. As early in 3D as the whole, worse than it in 2D."""
 
     terms = (AdversarialClassWise(token=0.0, class_wise=0.0, class_wise_feature=0.0),)
 

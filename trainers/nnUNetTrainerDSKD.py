@@ -10,7 +10,7 @@ from nnunet_skd.trainer import SelfDistillationTrainer
 class nnUNetTrainerDSKD(SelfDistillationTrainer):
     """Deep distribution loss and pixel-wise self-distillation from the network at the end of the previous epoch.
 
-    Level with nnUNetTrainer where it was compared, and behind in early training on 3D CT (docs/results.md).
+    Level with nnUNetTrainer in 2D and on 3D MRI, behind it in early training on 3D CT (docs/results.md).
     """
 
     teacher = PreviousEpoch()

@@ -44,7 +44,7 @@ def channel_wise_loss(
 class ChannelWise(Term):
     """CWD on the full-resolution logits, with its authors' weight 3 and temperature 4. Any teacher will do.
 
-    No trainer of this package has it: beside L_u on images without labels it took away what L_u had gained
+    No trainer of this package has it: beside L_u on images without labels it took away half of what L_u had gained
     (docs/results.md, the choice of the terms).
 
     Where: on the labelled voxels of nnU-Net's patches, and on the voxels without a label of the second stream.

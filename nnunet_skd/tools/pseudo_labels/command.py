@@ -11,7 +11,7 @@ epochs, from the model's weights; or a whole training from scratch where these d
 nnU-Net's plain one or ours is named again, with its own number of epochs.
 
 The model is a folder that nnUNetv2_train wrote, or its name in $nnUNet_results/DATASET, of any trainer, plans and
-configuration with the same labels and channels. Its folds are an ensemble. In a second round it is the model that was
+configuration with the same labels and channels. Its folds predict together. In a second round it is the model that was
 trained on Dataset180; -d and -i stay, and -t is a new number.
 
 The training's fold is -f. Fold all (the default): every finished fold of the model labels. Fold 2: only its fold 2
@@ -44,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-i", required=True, type=Path, metavar="FOLDER", help="folder with images in nnU-Net's naming")
     parser.add_argument("--teacher", required=True, metavar="MODEL", help="model folder, or its name")
     parser.add_argument("-t", required=True, type=int, metavar="NUMBER", help="id of the new dataset, 1 to 999")
-    parser.add_argument("-f", default="all", metavar="FOLD", help="to be trained (default: %(default)s)")
-    parser.add_argument("-c", metavar="CONFIGURATION", help="to be trained (default: the model's)")
+    parser.add_argument("-f", default="all", metavar="FOLD", help="fold of the new training (default: %(default)s)")
+    parser.add_argument("-c", metavar="CONFIGURATION", help="configuration of the new training (default: the model's)")
     parser.add_argument("-p", metavar="PLANS", help="plans identifier (default: the model's)")
     parser.add_argument("-device", choices=("cuda", "cpu", "mps"), default="cuda", help="default: %(default)s")
     parser.add_argument("-np", type=int, metavar="N", help="processes (default: as nnU-Net's commands)")
