@@ -24,7 +24,7 @@ class nnUNetTrainerACWSKD_noFRM(nnUNetTrainerACWSKD):
 
 
 class nnUNetTrainerACWSKD_noCW(nnUNetTrainerACWSKD):
-    """Ablation: without class-wise features and their distillation. As early in 3D as the whole, worse than it in 2D."""
+    """Ablation: without class-wise features and their distillation. As early in 3D as the whole, in 2D behind it."""
 
     terms = (AdversarialClassWise(token=0.0, class_wise=0.0, class_wise_feature=0.0),)
 
