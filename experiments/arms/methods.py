@@ -21,10 +21,11 @@ def from_one_start_without_mirroring() -> dict[str, Arm]:
 
     All seeds share it, so the noise floor is that of the second training alone.
     """
-    plain, start = "nnUNetTrainerNoMirroring", Model("start", seed=0)
+    plain, start, twice = "nnUNetTrainerNoMirroring", Model("start", seed=0), "nnUNetTrainer, twice the steps"
     return {
         "nnUNetTrainer": Arm(plain, start=start),
-        "nnUNetTrainer, twice the steps": Arm(plain, start=start, steps=2),
+        twice: Arm(plain, start=start, steps=2),
         **{trainer: Arm(f"no_mirroring:{trainer}_NoMirroring", start=start) for trainer in OURS},
+        f"{ACW}, twice the steps": Arm(f"no_mirroring:{ACW}_NoMirroring", start=start, steps=2, against=(twice,)),
         start.arm: Arm(plain, steps=4, seeds=(0,), against=()),
     }
