@@ -212,7 +212,8 @@ def test_without_a_teacher_and_a_loss_module_everything_is_rest(monkeypatch):
 
 
 @pytest.mark.slow
-def test_real_trainers_are_measured_and_the_users_folders_stay_as_they_are(nnunet_env):
+def test_real_trainers_are_measured_and_the_users_folders_stay_as_they_are(nnunet_env, make_known):
+    make_known(trainers_folder())
     plan(nnunet_env, toy_plans(patch=64))
     before = dict(os.environ)
     names = ["nnUNetTrainer", "nnUNetTrainer", "nnUNetTrainerDSKD"]
@@ -251,8 +252,9 @@ def test_predictions_are_mirrored_as_nnunet_would(nnunet_env, make_known, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("order", [1, -1])
-def test_compiled_trainers_do_not_run_each_others_graphs(nnunet_env, aot_eager, monkeypatch, order):
+def test_compiled_trainers_do_not_run_each_others_graphs(nnunet_env, make_known, aot_eager, monkeypatch, order):
     """They share the network's code: what was compiled without ACW-SKD's hook must not serve a network that has it."""
+    make_known(trainers_folder())
     monkeypatch.setattr(nnUNetTrainer, "_do_i_compile", lambda self: True)
     names = ["nnUNetTrainer", "nnUNetTrainerDSKD", "nnUNetTrainerDSKD_ACW"][::order]
     path = plan(nnunet_env, toy_plans(patch=16, stages=4))
