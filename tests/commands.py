@@ -17,7 +17,7 @@ from nnunet_skd.compat import READS_EXT_TRAINER
 from nnunet_skd.tools.install.discovery import SHIM, SHIM_PACKAGE, trainers_folder
 
 BIN = Path(sys.executable).parent
-HOLD = """
+HELD = """
 import os
 import time
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from commands import BIN, HOLD, epochs, kill_in_the_third_epoch, run, shrink_plans
+from commands import BIN, HELD, epochs, kill_in_the_third_epoch, run, shrink_plans
 from skimage.io import imread
 
 from nnunet_skd.compat import READS_EXT_TRAINER
@@ -78,7 +78,7 @@ def test_2d_registered_then_by_variable(nnunet_env, clone_of_nnunet):
     assert re.search("Could not find requested nnunet trainer|Unable to locate trainer", done.stderr + done.stdout)
 
 
-OWN_VARIANTS = f"""{HOLD}
+OWN_VARIANTS = f"""{HELD}
 from nnunet_skd.trainers.nnUNetTrainerDSKD import nnUNetTrainerDSKD_5epochs
 from nnunet_skd.trainers.nnUNetTrainerDSKD_ACW import nnUNetTrainerDSKD_ACW
 

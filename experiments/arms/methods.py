@@ -1,8 +1,10 @@
 """The published methods, every voxel labelled."""
 
+from typing import Any
+
 from driver.definition import Arm, Model
 
-ACW = "nnUNetTrainerACWSKD"
+ACW, TWICE = "nnUNetTrainerACWSKD", "nnUNetTrainer, twice the steps"
 OURS = ("nnUNetTrainerDSKD", ACW, "nnUNetTrainerDSKD_ACW")
 
 
@@ -10,7 +12,7 @@ def arms() -> dict[str, Arm]:
     """From scratch."""
     return {
         "nnUNetTrainer": Arm(),
-        "nnUNetTrainer, twice the steps": Arm(steps=2),
+        TWICE: Arm(steps=2),
         **{trainer: Arm(trainer) for trainer in OURS},
         f"{ACW}_noCW": Arm(f"{ACW}_noCW", against=("nnUNetTrainer", ACW)),
     }
@@ -21,11 +23,15 @@ def from_one_start_without_mirroring() -> dict[str, Arm]:
 
     All seeds share it, so the noise floor is that of the second training alone.
     """
-    plain, start, twice = "nnUNetTrainerNoMirroring", Model("start", seed=0), "nnUNetTrainer, twice the steps"
+    plain, start = "nnUNetTrainerNoMirroring", Model("start", seed=0)
+
+    def ours(trainer: str, **options: Any) -> Arm:
+        return Arm(f"no_mirroring:{trainer}_NoMirroring", start=start, **options)
+
     return {
         "nnUNetTrainer": Arm(plain, start=start),
-        twice: Arm(plain, start=start, steps=2),
-        **{trainer: Arm(f"no_mirroring:{trainer}_NoMirroring", start=start) for trainer in OURS},
-        f"{ACW}, twice the steps": Arm(f"no_mirroring:{ACW}_NoMirroring", start=start, steps=2, against=(twice,)),
+        TWICE: Arm(plain, start=start, steps=2),
+        **{trainer: ours(trainer) for trainer in OURS},
+        f"{ACW}, twice the steps": ours(ACW, steps=2, against=(TWICE,)),
         start.arm: Arm(plain, steps=4, seeds=(0,), against=()),
     }

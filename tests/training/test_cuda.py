@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from test_finished_models import finish, student
+from test_finished_models import finish, taught
 from toy import FAMILIES, make_batch, make_trainer, start_epoch
 
 pytestmark = [
@@ -97,10 +97,7 @@ def test_peak_memory_of_dskd_is_near_nnunets():
 @pytest.mark.parametrize("resident", [True, False])
 def test_finished_models_teach_in_half_precision(compiled, resident, monkeypatch):
     folder = finish(folds=(0, 3), stages=4)
-    trainer = student(folder, fold="all", stages=4, device="cuda", monkeypatch=monkeypatch)
-    trainer._do_i_compile = lambda: compiled
-    trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-    trainer.teacher.check(trainer)
+    trainer = taught(folder, fold="all", stages=4, device="cuda", compiled=compiled, monkeypatch=monkeypatch)
     start_epoch(trainer, 0)
     networks = [member.network for member in trainer.teacher._members]
     if not resident:

@@ -60,8 +60,9 @@ def student(*folders, fold=0, trainer_class=nnUNetTrainerDistill_brief, unlabell
     return trainer
 
 
-def taught(*folders, monkeypatch, **kind):
+def taught(*folders, monkeypatch, compiled=False, **kind):
     trainer = student(*folders, monkeypatch=monkeypatch, **kind)
+    trainer._do_i_compile = lambda: compiled
     trainer.inference_allowed_mirroring_axes = None
     trainer.teacher.check(trainer)
     trainer.teacher.attach(trainer)
@@ -182,11 +183,7 @@ def test_compiled_teachers_equal_eager_ones_and_folds_share_a_graph(aot_eager, m
     for compiled in (False, True):
         torch._dynamo.reset()
         torch._dynamo.utils.counters.clear()
-        trainer = student(folder, fold="all", stages=4, monkeypatch=monkeypatch)
-        trainer._do_i_compile = lambda compiled=compiled: compiled
-        trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        trainer.teacher.check(trainer)
-        trainer.teacher.attach(trainer)
+        trainer = taught(folder, fold="all", stages=4, compiled=compiled, monkeypatch=monkeypatch)
         random.seed(0)
         for seed in range(12):
             outputs.append([z for z in trainer.teacher(make_batch(trainer, seed)["data"]) if z is not None])

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from commands import BIN, HOLD, epochs, kill_in_the_third_epoch, run, shrink_plans
+from commands import BIN, HELD, epochs, kill_in_the_third_epoch, run, shrink_plans
 
 from nnunet_skd.compat import READS_EXT_TRAINER
 from nnunet_skd.tools.demo.phantoms import write_phantom_dataset
@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.skipif(not READS_EXT_TRAINER, reason="the trainers of this file are found by nnUNet_extTrainer"),
 ]
 
-OWN_VARIANTS = f"""{HOLD}
+OWN_VARIANTS = f"""{HELD}
 from nnunet_skd.losses.unlabelled import Unlabelled
 from nnunet_skd.trainers.nnUNetTrainerDistill import nnUNetTrainerDistill
 from nnunet_skd.trainers.nnUNetTrainerDSKD_unlabelled import nnUNetTrainerDSKD_unlabelled
