@@ -8,6 +8,8 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import nnunetv2
+
 from nnunet_skd.tools.errors import BadInput
 
 
@@ -15,14 +17,25 @@ class CommandFailed(RuntimeError):
     """A command that one of ours has started ended with an error. The message names it and what to do."""
 
 
-def program(name: str) -> str:
-    """The path of a command: of this Python's environment, else the one on PATH (``pip install --target``)."""
+def own_folders() -> list[Path]:
+    """Where the commands of this Python may be: its environment, ``pip install --user``, ``pip install --target``."""
     folders = [
         Path(sys.executable).parent,
         sysconfig.get_path("scripts"),
         sysconfig.get_path("scripts", sysconfig.get_preferred_scheme("user")),
+        Path(nnunetv2.__path__[0]).parent / "bin",
     ]
-    found = shutil.which(name, path=os.pathsep.join(str(f) for f in folders)) or shutil.which(name)
+    return [Path(os.path.abspath(folder)) for folder in folders]
+
+
+def program(name: str) -> str:
+    """The path of a command: this Python's own, else the one on PATH.
+
+    Raises:
+        BadInput: there is none.
+    """
+    folders = own_folders()
+    found = shutil.which(name, path=os.pathsep.join(map(str, folders))) or shutil.which(name)
     if found is None:
         package = "nnunetv2" if name.startswith("nnUNetv2") else "nnunet_skd"
         raise BadInput(

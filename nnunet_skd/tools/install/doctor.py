@@ -30,6 +30,7 @@ from nnunet_skd.compat import (
     nnunet_version,
 )
 from nnunet_skd.messages import listed
+from nnunet_skd.tools.commands import own_folders
 from nnunet_skd.tools.install.discovery import (
     folders_on_variable,
     is_registered,
@@ -104,8 +105,7 @@ def _commands() -> list[Finding]:
     if found is None:
         remedy = f'export PATH="{here}:$PATH"'
         return [Finding("problem", f"nnUNetv2_train is not on PATH (nnunetv2: {nnunetv2.__path__[0]})", remedy)]
-    beside = Path(nnunetv2.__path__[0]).parent / "bin"  # pip install --target
-    if Path(os.path.abspath(found)).parent not in (here, beside):
+    if Path(os.path.abspath(found)).parent not in own_folders():
         text = f"nnUNetv2_train on PATH is {found}, which belongs to another environment than this one ({here})"
         return [Finding("problem", text, f'Activate this environment, or: export PATH="{here}:$PATH"')]
     return [Finding("ok", f"{found} uses nnunetv2 in {nnunetv2.__path__[0]}")]
