@@ -1,12 +1,15 @@
 """The house: imports run one way, from folder to folder, and files stay small."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import nnunet_skd
 import nnunet_skd.trainers
+from nnunet_skd.tools.convert.conversion import DATASETS
 
 PACKAGE = Path(nnunet_skd.__path__[0])
 TRAINERS = Path(nnunet_skd.trainers.__path__[0])
@@ -25,7 +28,10 @@ def training_path() -> list[Path]:
 
 
 def imports(file: Path) -> set[str]:
-    """Dotted names of the modules that a file imports, also inside functions, but not for type checking alone."""
+    """Dotted names of what a file imports, also inside functions, but not for type checking alone.
+
+    A relative import begins with its dots.
+    """
     names = set()
     pending = [ast.parse(file.read_text())]
     while pending:
@@ -36,7 +42,7 @@ def imports(file: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names}
         pending += ast.iter_child_nodes(node)
     return names
 
@@ -63,6 +69,7 @@ def test_imports_run_one_way(file):
     """No file imports from a room above its own, nor any of the tools."""
     here = room_of(file)
     for module in imports(file):
+        assert not module.startswith("."), f"{file} imports {module}"
         if module.split(".")[0] != "nnunet_skd" or module == "nnunet_skd":
             continue
         there = room(module)
@@ -73,8 +80,6 @@ def test_imports_run_one_way(file):
 @pytest.mark.parametrize("folder", ["losses", "acw"])
 def test_losses_and_acw_import_torch_alone(folder):
     """No nnU-Net, and nothing that is not in the standard library."""
-    import sys
-
     for file in (PACKAGE / folder).glob("*.py"):
         for module in imports(file):
             root = module.split(".")[0]
@@ -112,3 +117,23 @@ def test_what_is_imported_for_types_alone_does_not_count(tmp_path):
     assert imports(file) == {"typing.TYPE_CHECKING", "b"}
     file.write_text("def f():\n    from nnunet_skd.tools import errors\n")
     assert imports(file) == {"nnunet_skd.tools.errors"}
+    file.write_text("from . import a\nfrom ..tools import errors\n")
+    assert imports(file) == {"..a", "..tools.errors"}
+
+
+def test_no_converter_imports_another():
+    converters = list((PACKAGE / "tools" / "convert" / "datasets").glob("*.py"))
+    assert {file.stem for file in converters} - {"__init__"} == set(DATASETS)
+    for file in converters:
+        assert not {m for m in imports(file) if m.startswith("nnunet_skd.tools.convert.datasets")}, file
+
+
+def test_the_command_line_imports_no_command():
+    """In a process where neither nnunetv2 nor torch can be imported."""
+    code = "import sys; sys.modules |= {'nnunetv2': None, 'torch': None}\nimport nnunet_skd.tools.cli"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_files_needs_nothing_but_the_standard_library():
+    used = {m.split(".")[0] for m in imports(PACKAGE / "tools" / "files.py")}
+    assert used <= {*sys.stdlib_module_names, "nnunet_skd"}
