@@ -121,8 +121,8 @@ def check_model(folder: Path, trainer: SelfDistillationTrainer) -> None:
         configuration = teacher.get_configuration(name)
         theirs = _sees(teacher, configuration)
     with _at_fault(dataset_file):
-        theirs |= _says(dataset_json)
-    ours = _sees(trainer.plans_manager, trainer.configuration_manager) | _says(trainer.dataset_json)
+        theirs |= meaning(dataset_json)
+    ours = _sees(trainer.plans_manager, trainer.configuration_manager) | meaning(trainer.dataset_json)
     for what, value in ours.items():
         if theirs.get(what) != value:
             raise ValueError(
@@ -156,11 +156,11 @@ def _sees(plans: PlansManager, configuration: ConfigurationManager) -> dict:
     return sees
 
 
-def _says(dataset_json: dict) -> dict:
+def meaning(dataset_json: dict) -> dict:
     """What a model's channels mean. Those of regions lie in their order in dataset.json."""
     order, labels = dataset_json.get("regions_class_order"), dataset_json.get("labels", {})
     return {
-        "labels": list(labels.items()) if order else labels,
         "regions_class_order": order,
+        "labels": list(labels.items()) if order else labels,
         "channels": dataset_json.get("channel_names", dataset_json.get("modality")),
     }

@@ -110,22 +110,14 @@ class UnlabelledStream:
     """
 
     def __init__(self, trainer: SelfDistillationTrainer, batches: Iterator[dict], mirror_axes: tuple[int, ...]):
-        self._trainer, self._batches = trainer, batches
+        self.trainer, self._batches = trainer, batches
         self._partly = trainer.label_manager.has_ignore_label
         configuration = trainer.configuration_manager
         self._view = StrongerView(mirror_axes, tuple(configuration.spacing)[-len(configuration.patch_size) :])
 
-    @property
-    def teaches(self) -> bool:
-        return self._trainer.loss.teaches_unlabelled
-
-    @property
-    def optimizer(self) -> torch.optim.Optimizer:
-        return self._trainer.optimizer
-
     def backward(self) -> None:
         """One pass over a batch: the terms' gradients join those of the network's parameters."""
-        trainer = self._trainer
+        trainer = self.trainer
         batch = next(self._batches)
         data = batch["data"].to(trainer.device, non_blocking=True)
         target = [t.to(trainer.device, non_blocking=True) for t in batch["target"]] if self._partly else None
@@ -154,10 +146,10 @@ def gradients_of(stream: UnlabelledStream | None) -> Iterator[None]:
     nnU-Net's step begins with ``zero_grad`` and cannot be asked not to, so that function does nothing meanwhile. Two
     passes one after the other need no more memory than one, and the sum is scaled and clipped as one gradient.
     """
-    if stream is None or not stream.teaches:
+    if stream is None or not stream.trainer.loss.teaches_unlabelled:
         yield
         return
-    optimizer = stream.optimizer
+    optimizer = stream.trainer.optimizer
     optimizer.zero_grad(set_to_none=True)
     stream.backward()
     optimizer.zero_grad = lambda *_, **__: None

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from nnunet_skd.compat import READS_EXT_TRAINER
-from nnunet_skd.tools.install.discovery import SHIM, SHIM_PACKAGE, trainers_folder
+from nnunet_skd.tools.install.discovery import SHIM_PACKAGE, shim_files, trainers_folder
 
 BIN = Path(sys.executable).parent
 HELD = """
@@ -53,8 +53,8 @@ def make_known_to_commands(parent: Path, patch: pytest.MonkeyPatch, *folders: Pa
     for folder in folders:
         if folder == trainers_folder():
             (trainers / SHIM_PACKAGE).mkdir()
-            (trainers / SHIM_PACKAGE / "__init__.py").touch()
-            (trainers / SHIM_PACKAGE / "nnunet_skd_trainers.py").write_text(SHIM)
+            for file, text in shim_files(trainers / SHIM_PACKAGE).items():
+                file.write_text(text)
         else:
             for file in folder.glob("*.py"):
                 shutil.copy(file, trainers)

@@ -177,7 +177,7 @@ def test_mean_takes_only_classes_that_both_arms_have():
         ],
         columns=["arm", "case", "label", "Dice"],
     ).assign(fold="0")  # fmt: skip
-    first, second = paired_values(cases, "Dice", "a", "b", ["left", "right"])
+    first, second = paired_values(cases, "Dice", "a", "b")
     assert first["mean"].tolist() == pytest.approx([0.7, 0.5])
     assert second["mean"].tolist() == pytest.approx([0.7, 0.8])
     table = paired_table(cases, {"Dice": True}).set_index("label")

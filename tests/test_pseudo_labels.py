@@ -373,6 +373,15 @@ def test_a_model_of_other_data(toy, played, capsys, changes, message):
     refused(toy, played, capsys, message, model(toy, **changes))
 
 
+def test_the_order_of_regions_is_their_meaning(toy, played, capsys):
+    """regions_class_order gives the first region its value, whatever that region is."""
+    regions = {"background": 0, "whole": [1, 2], "core": [2]}
+    toy.description |= {"labels": regions, "regions_class_order": [1, 2]}
+    (toy.folder / "dataset.json").write_text(json.dumps(toy.description))
+    other = {"background": 0, "core": [2], "whole": [1, 2]}
+    refused(toy, played, capsys, "They differ in labels", model(toy, labels=other))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -2,11 +2,12 @@
 
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from nnunet_skd.tools.files import write_file
 
 
 class Place:
@@ -45,11 +46,9 @@ class Place:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write beside the target and move into place."""
+    """Write a file and the folders that it needs, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    write_file(path, text)
 
 
 @contextmanager

@@ -111,7 +111,7 @@ def read_dataset_json(file: str | Path, *, channels: bool = False) -> dict:
     Raises:
         BadInput: it cannot be read, or is not one of nnU-Net v2.
     """
-    content = read_json(file, DATASET_JSON, _DATASET_REMEDY)
+    content = read_json(file, {}, _DATASET_REMEDY)
     check_dataset_json(content, file)
     if channels and "channel_names" not in content and "modality" not in content:
         raise BadInput(f"{file} lacks channel_names. {_DATASET_REMEDY}")

@@ -11,7 +11,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_skd.compat import set_variables
 from nnunet_skd.tools.files import naming_what_is_full
-from nnunet_skd.tools.install.discovery import trainers_folder
+from nnunet_skd.tools.install.discovery import with_our_trainers
 
 
 @contextmanager
@@ -31,11 +31,10 @@ def borrowed_plans(plans_file: Path, configuration: str) -> Iterator[Path]:
         for name in (plans_file.name, "dataset.json"):
             shutil.copyfile(plans_file.with_name(name), dataset / name)
         (dataset / "dataset_fingerprint.json").write_text("{}")
-        external = [os.environ.get("nnUNet_extTrainer", ""), str(trainers_folder())]
         values = {
             "nnUNet_preprocessed": str(folder / "nnUNet_preprocessed"),
             "nnUNet_results": str(folder / "nnUNet_results"),
-            "nnUNet_extTrainer": os.pathsep.join(filter(None, external)),
+            "nnUNet_extTrainer": with_our_trainers(),
             "nnUNet_wandb_enabled": "0",
         }
         before = {name: os.environ.get(name) for name in values}

@@ -15,9 +15,7 @@ MEAN = "mean"
 TESTS = {"wilcoxon": wilcoxon_p, "permutation": sign_flip_p}
 
 
-def paired_values(
-    cases: pd.DataFrame, metric: str, reference: str, arm: str, labels: list[str]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def paired_values(cases: pd.DataFrame, metric: str, reference: str, arm: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The two arms' values of one metric, case by case.
 
     ``mean`` is the case's mean over the classes for which both arms have a value, so that it compares the same classes.
@@ -27,11 +25,12 @@ def paired_values(
         cases: one row per ``arm``, ``fold``, ``case`` and ``label``, with a column per metric; nan where not defined.
         metric: a column of ``cases``.
         reference, arm: two values of ``cases.arm``.
-        labels: the classes, in the order wanted.
 
     Returns:
-        Two frames (cases, labels) with the same rows and columns; with several classes ``mean`` is the first column.
+        Two frames (cases, labels) with the same rows and columns, labels in the order of ``cases``; with several
+        classes ``mean`` is the first column.
     """
+    labels = labels_of(metric, list(cases["label"].unique()))
     first, second = (
         cases[cases["arm"] == name]
         .groupby(["case", "label"])[metric]
@@ -68,10 +67,9 @@ def paired_table(
         a ``verdict``.
     """
     reference, *arms = cases["arm"].unique()
-    labels = list(cases["label"].unique())
     rows = []
     for metric, arm in tqdm(list(product(higher_is_better, arms)), desc="statistics", delay=2):
-        first, second = paired_values(cases, metric, reference, arm, labels_of(metric, labels))
+        first, second = paired_values(cases, metric, reference, arm)
         for label in tqdm(first.columns, desc=f"{metric} of {arm}", delay=2, leave=False):
             rows.append(
                 {"metric": metric, "label": label, "arm": arm, "reference": reference}

@@ -104,9 +104,8 @@ def _draw_values(comparison: Comparison, table: pd.DataFrame, metric: str, folde
         text = f"{metric} per case, the {MOST_PANELS} rows of the table with the largest difference"
     elif len(arms) > 1:  # a row of panels per class, a column per arm
         rows = pd.concat([rows[rows["label"] == label] for label in rows["label"].unique()])
-    labels = list(comparison.cases["label"].unique())
     reference = comparison.arms[0].name
-    pairs = {arm: paired_values(comparison.cases, metric, reference, arm, labels) for arm in arms}
+    pairs = {arm: paired_values(comparison.cases, metric, reference, arm) for arm in arms}
     panels = []
     for row in rows.itertuples():
         first, second = (frame[row.label] for frame in pairs[row.arm])
@@ -135,10 +134,7 @@ def _draw_changed(
         return None, [f"There are no pictures of cases, because the images were not found: {comparison.no_images}."]
     if comparison.reference_dir is None:
         return None, ["There are no pictures of cases, because no folder with the reference segmentations was found."]
-    labels = list(comparison.cases["label"].unique())
-    first, second = (
-        frame.iloc[:, 0] for frame in paired_values(comparison.cases, metric, reference.name, arm.name, labels)
-    )
+    first, second = (frame.iloc[:, 0] for frame in paired_values(comparison.cases, metric, reference.name, arm.name))
     change = np.round(second - first, 12).dropna()
     change = change[change != 0]
     largest = change.reindex(change.abs().sort_values(ascending=False, kind="stable").index[:count])

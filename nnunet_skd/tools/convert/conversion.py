@@ -133,7 +133,9 @@ def _split_for_nnunet(target: Path) -> Path | None:
 
 def _tell(found: Found, target: Path, splits: list[dict]) -> None:
     """Say what was written and what comes next."""
-    number = int(target.name[7:10])
+    from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id
+
+    number = convert_dataset_name_to_id(target.name)
     num_cases = {sub: len(list((target / sub).glob("*"))) for sub in ("labelsTr", "labelsTs")}
     print(f"\n{target}: {num_cases['labelsTr']} cases in imagesTr, {num_cases['labelsTs']} in imagesTs")
     print(f"{found.description}\nreference: {found.reference}\nlicence: {found.licence}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from nnunet_skd.tools.commands import CommandFailed, program
 from nnunet_skd.tools.demo.state import NNUNET_FOLDERS, State
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.install.discovery import trainers_folder
+from nnunet_skd.tools.install.discovery import with_our_trainers
 
 
 def say(title: str) -> None:
@@ -28,8 +28,7 @@ def demo_environment(out: Path, device: str, num_processes: int) -> dict[str, st
     """The environment of the commands: nnU-Net's folders inside ``out``, and the trainers of this package."""
     environment = dict(os.environ)
     environment |= {name: str(out / name) for name in NNUNET_FOLDERS}
-    others = [e for e in environment.get("nnUNet_extTrainer", "").split(os.pathsep) if e]
-    environment["nnUNet_extTrainer"] = os.pathsep.join(dict.fromkeys([str(trainers_folder()), *others]))
+    environment["nnUNet_extTrainer"] = with_our_trainers()
     environment["nnUNet_def_n_proc"] = str(num_processes)
     if environment.get("nnUNet_n_proc_DA", "0") == "0":  # with 0 nnU-Net's planner fails (2.8.1)
         environment["nnUNet_n_proc_DA"] = str(

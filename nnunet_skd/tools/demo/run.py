@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
+from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id
 
 from nnunet_skd.model_checks import CHECKPOINT
 from nnunet_skd.tools.cases import reader_class
@@ -94,7 +95,7 @@ def run_demo(
     dataset = state.content["data"]
     raw = out / "nnUNet_raw" / dataset
     dataset_json = read_dataset_json(raw / "dataset.json")
-    number = str(int(dataset[len("Dataset") :].split("_")[0]))
+    number = str(convert_dataset_name_to_id(dataset))
     num_test = len(_test_cases(raw, dataset_json))
     print(f"{dataset}: {dataset_json.get('numTraining', '?')} training cases, {num_test} test cases in {raw}")
 

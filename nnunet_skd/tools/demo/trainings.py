@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id
+
 from nnunet_skd.tools.demo.processes import Steps
 
 
@@ -22,7 +24,7 @@ class Trainings:
     def add(self, name: str, dataset: str, fold: str, start: Path | None = None) -> Path:
         """Train on a dataset, from the weights of a checkpoint if one is given; returns the fold's folder."""
         suffix = "" if name == self.trainer else f"_{name.replace(' ', '_')}"
-        number = str(int(dataset[len("Dataset") :].split("_")[0]))
+        number = str(convert_dataset_name_to_id(dataset))
         model = self.out / "nnUNet_results" / dataset / f"{self.trainer}__nnUNetPlans__{self.configuration}"
         self.models[name] = folder = model / f"fold_{fold}"
         self.predictions[name] = predicted = self.out / "predictions" / suffix[1:]

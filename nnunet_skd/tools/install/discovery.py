@@ -38,6 +38,12 @@ def export_line() -> str:
     return f'export nnUNet_extTrainer="{trainers_folder()}${{nnUNet_extTrainer:+:$nnUNet_extTrainer}}"'
 
 
+def with_our_trainers() -> str:
+    """``nnUNet_extTrainer`` with this package's trainers first, as :func:`export_line` puts them."""
+    others = [entry for entry in os.environ.get("nnUNet_extTrainer", "").split(os.pathsep) if entry]
+    return os.pathsep.join(dict.fromkeys([str(trainers_folder()), *others]))
+
+
 def ways_in() -> str:
     """The lines that make nnU-Net find the trainers, one of which is enough."""
     return f"nnunet-skd register\nor: {export_line()}" if READS_EXT_TRAINER else "nnunet-skd register"
@@ -53,9 +59,10 @@ def shim_folder() -> Path:
     return Path(nnunetv2.__path__[0], "training", "nnUNetTrainer", SHIM_PACKAGE)
 
 
-def shim_files() -> dict[Path, str]:
-    """The shim: a package (see SHIM_PACKAGE) of one module."""
-    return {shim_folder() / "__init__.py": "", shim_folder() / "nnunet_skd_trainers.py": SHIM}
+def shim_files(folder: Path | None = None) -> dict[Path, str]:
+    """The shim: a package of one module in this folder, by default in the active nnunetv2."""
+    folder = folder or shim_folder()
+    return {folder / "__init__.py": "", folder / "nnunet_skd_trainers.py": SHIM}
 
 
 def is_registered() -> bool:

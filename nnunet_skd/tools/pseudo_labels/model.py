@@ -6,7 +6,7 @@ from pathlib import Path
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_skd.catalogue import trainer_classes
-from nnunet_skd.model_checks import CHECKPOINT
+from nnunet_skd.model_checks import CHECKPOINT, meaning
 from nnunet_skd.tools.errors import BadInput, naming
 from nnunet_skd.tools.export.checkpoint import read_checkpoint
 from nnunet_skd.tools.nnunet_json import read_dataset_json, read_plans
@@ -89,9 +89,4 @@ class LabellingModel:
 
 def _says(dataset_json: dict) -> dict:
     """What a segmentation of this dataset means, and what it is made from."""
-    return {
-        "labels": dataset_json["labels"],
-        "regions_class_order": dataset_json.get("regions_class_order"),
-        "channels": dataset_json.get("channel_names", dataset_json.get("modality")),
-        "file ending": dataset_json["file_ending"],
-    }
+    return meaning(dataset_json) | {"file ending": dataset_json["file_ending"]}
