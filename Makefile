@@ -1,5 +1,5 @@
 # make demo, make test: everything from nothing but Python 3.10+
-# make test NNUNET=2.6.4: the tests that need nnU-Net, with that release, in an environment of its own
+# make test NNUNET=2.6.4: all tests with that release of nnU-Net, in an environment of its own
 # make test PYTHON=python3.12 VENV=.venv-3.12: all tests with another Python
 PYTHON ?= python3
 NNUNET ?=
@@ -22,9 +22,8 @@ demo: install
 # says: threads of two such commands must not spin while they wait for each other.
 test: export OMP_NUM_THREADS = 1
 test: export OMP_WAIT_POLICY = passive
-test: NEED_ONLY_TORCH = tests/losses tests/acw
 test: install lint
-	$(BIN)/pytest -n 2 -m "not slow" $(if $(NNUNET),$(NEED_ONLY_TORCH:%=--ignore=%))
+	$(BIN)/pytest -n 2 -m "not slow"
 	$(BIN)/pytest -n 2 -m slow
 
 # All that can be wrong with a file, for every command, and 100 kills of trainings: an hour or two. HOSTILE_KILLS=6: fewer.

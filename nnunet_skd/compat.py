@@ -117,5 +117,5 @@ def set_variables(values: dict[str, str | None]) -> None:
 def _holders(name: str) -> Iterator[ModuleType]:
     """nnU-Net's modules that hold the variable as a constant of their own: none since 2.8."""
     for module_name, module in list(sys.modules.items()):
-        if module_name.startswith("nnunetv2.") and isinstance(vars(module).get(name, 0), str | None):
+        if module_name.startswith("nnunetv2.") and name in vars(module) and isinstance(vars(module)[name], str | None):
             yield module

@@ -389,13 +389,13 @@ def test_loss_terms_keep_as_many_buffers_as_the_mathematics_needs(tmp_path):
     results = bench_losses(CPU, rounds=1, sizes={2: 32})
     kept = {r["term"]: r["buffers"] for r in results}
     assert results[0]["term"] == "Dice + CE" and results[0]["ratio"]["median"] == 1
-    assert list(kept) == ["Dice + CE", "DDL", "PSDL", "DDL + PSDL", "L_AT"]
+    assert list(kept) == ["Dice + CE", "DDL", "PSDL", "DDL + PSDL", "adversarial"]
     # PSDL: the teacher's probabilities, and the labels in int64, as much as two classes. DDL: the student's
     # probabilities at three outputs, each an eighth of the one before
     assert kept["PSDL"] == pytest.approx(2, abs=0.1)
     assert kept["DDL"] == pytest.approx(1 + 1 / 8 + 1 / 64, abs=0.1)
     assert kept["DDL + PSDL"] == pytest.approx(kept["DDL"] + kept["PSDL"], abs=0.1)
-    assert kept["L_AT"] == pytest.approx(1, abs=0.05)
+    assert kept["adversarial"] == pytest.approx(1, abs=0.05)
     environment = {"device_name": "x", "torch_compile": False, "torch": "2", "nnunetv2": "2.8"}
     everything = {"steps": 1, "batch_size": 2, "losses": results, **environment}
     save(everything, tmp_path)

@@ -9,7 +9,7 @@ from nnunet_skd.catalogue import trainer_classes
 from nnunet_skd.tools.cli import COMMANDS
 
 ROOT = Path(__file__).parents[1]
-PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "experiments").glob("*.md")]
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "experiments").rglob("*.md")]
 # of today's users; the notebook also tells of trainers that are gone
 CURRENT = [page for page in PAGES if page.name != "notebook.md"]
 EXAMPLES = {

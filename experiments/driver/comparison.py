@@ -41,7 +41,7 @@ def compare(rows: pd.DataFrame, study: Study, metric: str, mirroring: bool, nois
             continue
         table.append({"arm": name, "trainings": trainings_of(rows, name), "mean": mean_of(mine)})
         # the reference first: the difference to it stands in the arm's own row
-        for other in sorted(study.compared_with(name), key=study.reference.__ne__):
+        for other in sorted(study.compared_with(name), key=lambda other: other != study.reference):
             theirs = values(rows, other, metric)
             by_seed = not (arm.ensemble or study.arms[other].ensemble)
             draws = differences(theirs, mine, by_seed=by_seed)

@@ -71,7 +71,8 @@ class ChannelWise(Term):
 
     def weighted(self, step: Step) -> dict[str, Tensor]:
         weight = self.weight_at(step.epoch, step.num_epochs)
-        return {self.names[step.from_stream]: weight * self(step)} if weight else {}
+        name = "cwd_unlabelled" if step.from_stream else self.name
+        return {name: weight * self(step)} if weight else {}
 
     def forward(self, step: Step) -> Tensor:
         where = step.without_label(0) if step.from_stream else step.valid(0)

@@ -14,7 +14,7 @@ from nnunet_skd.losses.term import Term
 if TYPE_CHECKING:
     from nnunet_skd.step import Step
 
-FORMS = ("log", "raw", "fraction")
+FORMS = ("log", "raw")
 DIRECTIONS = ("student_teacher", "teacher_student")
 
 
@@ -41,7 +41,6 @@ def deep_distribution_loss(
     ``log``       ``softmax_k(log(f + 1/N) / tau)``   ours: the patch size cancels, small classes stay visible
     ``raw``       ``softmax_k(f * N / tau)``          the paper's (arXiv 2509.03173, Eq. 2-3, as quoted in a review);
                                                       saturates for patches of more than some 100 voxels
-    ``fraction``  ``softmax_k(f / tau)``              ours; nearly silent at tau = 3
     ============  ==================================  =============================================================
 
     Regions: each region is the paper's binary map, q is over [region, not region], mean over regions (ours). No tau^2
@@ -49,8 +48,8 @@ def deep_distribution_loss(
 
     >>> student = torch.tensor([0.9, 0.1]).view(1, 2, 1, 1).expand(1, 2, 8, 8)
     >>> teacher = torch.tensor([0.5, 0.5]).view(1, 2, 1, 1).expand(1, 2, 8, 8)
-    >>> round(deep_distribution_loss(student, teacher, form="fraction", temperature=1.0).item(), 4)
-    0.074
+    >>> round(deep_distribution_loss(student, teacher, temperature=1.0).item(), 4)
+    0.3422
 
     Args:
         student: probabilities ``B, K, spatial``, float32 or float64.
@@ -68,10 +67,7 @@ def deep_distribution_loss(
 
     def log_distribution(f: Tensor) -> Tensor:
         f = torch.stack((f, 1 - f), 1) if has_regions else f.unsqueeze(2)  # B, K or 2, 1 or R, grid
-        if form == "log":
-            f = (f.clamp_min(0) + 1 / voxels_per_patch).log()
-        elif form == "raw":
-            f = f * voxels_per_patch
+        f = (f.clamp_min(0) + 1 / voxels_per_patch).log() if form == "log" else f * voxels_per_patch
         return (f / temperature).log_softmax(1)
 
     fractions, has_voxels = patch_means(student, grid, valid)

@@ -134,14 +134,12 @@ class Unlabelled(Term):
         return {self.name if step.from_stream else "ignored": weight * self(step)} if weight else {}
 
     def forward(self, step: Step) -> Tensor:
+        known = self._known(step.teacher_probabilities(0), step)
         value = 0
-        for head in step.task.supervised:
-            if not step.teacher_has(head):
-                continue
+        for head in filter(step.teacher_has, step.task.supervised):
             q = step.teacher_probabilities(head)
             accepted = self._accepted(q, step, head)
             if head == 0:
-                known = self._known(q, step)
                 self._log(step, q, accepted)
             target = _decision(q, step) if self.target == "hard" else q
             loss = unlabelled_loss(step.outputs[head], target, accepted, known, has_regions=step.task.has_regions)

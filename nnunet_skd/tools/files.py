@@ -1,4 +1,4 @@
-"""Files and folders that appear complete or not at all, and lists of names for messages."""
+"""Files and folders that appear complete or not at all."""
 
 import errno
 import os

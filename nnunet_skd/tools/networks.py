@@ -70,7 +70,8 @@ def _architecture(name: str) -> type[nn.Module] | None:
 def _class_in(places: Iterable[str], name: object) -> type[nn.Module] | None:
     """A class by the name of a module that is loaded already, ``torch.nn`` included; attributes are not followed."""
     module_name, _, class_name = name.rpartition(".") if isinstance(name, str) else ("", "", "")
-    found = vars(sys.modules.get(module_name) or object).get(class_name)
+    module = sys.modules.get(module_name)
+    found = None if module is None else vars(module).get(class_name)
     return found if _is_layer(found) and found.__module__ in places else None
 
 

@@ -103,7 +103,6 @@ def describe_student(
         configuration_name=configuration,
         dataset_json=read_dataset_json(file.parent / "dataset.json", channels=True),
         fold=fold if fold == "all" else int(fold),
-        trainer_name=trainer,
         output_folder_base=get_output_folder(plans.dataset_name, trainer, plans_name, configuration),
         do_split=lambda: ([], validation),
     )

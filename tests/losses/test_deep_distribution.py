@@ -20,7 +20,6 @@ def reference(student, teacher, valid, full_size, *, has_regions, grid, tau, for
         energy = {
             "log": [math.log(f + 1 / n) for f in fractions],
             "raw": [f * n for f in fractions],
-            "fraction": list(fractions),
         }[form]
         top = max(energy)
         weights = [math.exp((e - top) / tau) for e in energy]

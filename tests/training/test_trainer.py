@@ -183,7 +183,8 @@ def test_the_predict_command_is_printed_at_the_end():
 def test_catalogue_is_complete_and_defines_no_init():
     classes = trainer_classes()
     epochs = {"1epoch": 1} | {f"{n}epochs": n for n in (5, 10, 20, 50, 100, 250, 500)}
-    for family in ("nnUNetTrainerDSKD", "nnUNetTrainerACWSKD", "nnUNetTrainerDSKD_ACW"):
+    for family in ("DSKD", "ACWSKD", "DSKD_ACW", "DSKD_unlabelled", "Distill"):
+        family = f"nnUNetTrainer{family}"
         assert make_trainer(classes[family]).num_epochs == 1000
         for suffix, number in epochs.items():
             assert make_trainer(classes[f"{family}_{suffix}"]).num_epochs == number

@@ -33,8 +33,8 @@ def bench_losses(device: torch.device, rounds: int, sizes: dict[int, int] = SIZE
 
     The teacher's forward pass is not part of it, turning its logits into probabilities is. The backward pass ends at
     the logits. On CUDA the logits are float16 under autocast, as in training. DDL and PSDL are measured together with
-    nnU-Net's loss, as in training; time and memory of nnU-Net's loss in the same round are taken off. L_AT is measured
-    alone.
+    nnU-Net's loss, as in training; time and memory of nnU-Net's loss in the same round are taken off. The adversarial
+    term is measured alone.
 
     Args:
         device: `cpu` or `cuda`.
@@ -142,7 +142,7 @@ def _terms(device: torch.device) -> dict[str, Callable]:
         "DDL": _distillation(device, ddl),
         "PSDL": _distillation(device, psdl),
         "DDL + PSDL": _distillation(device, ddl, psdl),
-        "L_AT": lambda student, teacher, target: lean_temperature_divergence(student[0], teacher[0], tau),
+        "adversarial": lambda student, teacher, target: lean_temperature_divergence(student[0], teacher[0], tau),
     }
 
 

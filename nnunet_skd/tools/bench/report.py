@@ -47,7 +47,7 @@ def loss_table(results: dict) -> str:
         for r in results["losses"]
     ]
     legend = (
-        "Forward and backward pass to the logits. DDL, PSDL: what they add to Dice + CE. L_AT: ACW-SKD's adversarial\n"
+        "Forward and backward pass to the logits. DDL, PSDL: what they add to Dice + CE. adversarial: ACW-SKD's\n"
         "temperature loss, alone. kept: for the backward pass; full-size: the same in float32 tensors of the\n"
         "full-resolution logits' size; peak: above the logits, of DDL and PSDL above the peak of Dice + CE,\n"
         "the teacher's outputs counted in."

@@ -94,7 +94,7 @@ def model_folders(
         dataset = maybe_convert_to_dataset_name(dataset_name_or_id)
     except (RuntimeError, ValueError) as error:
         raise BadInput(str(error)) from error
-    parts = _one_or_each(fewest, **{"-tr": trainers, "-p": plans, "-c": configurations})
+    parts = _one_or_each({"-tr": trainers, "-p": plans, "-c": configurations}, fewest)
     return dataset, parts, [results / dataset / convert_trainer_plans_config_to_identifier(*arm) for arm in parts]
 
 
@@ -132,8 +132,8 @@ def same_labels(models: Sequence[Path], *, channels: bool = False) -> dict:
     return contents[0]
 
 
-def _one_or_each(fewest: int, **names: Sequence[str]) -> list[tuple[str, ...]]:
-    """The arms' parts; a single name stands for every arm."""
+def _one_or_each(names: dict[str, Sequence[str]], fewest: int) -> list[tuple[str, ...]]:
+    """The arms' parts by the flag that names them; a single name stands for every arm."""
     count = max(len(n) for n in names.values())
     for flag, given in names.items():
         if len(given) not in (1, count):

@@ -174,7 +174,7 @@ def reached_text(reached: pd.DataFrame) -> str:
     rows = [["arm", "trainings", "epochs", "pseudo Dice", "range", "reached in epoch", "steps", "minutes"]]
     for r in reached.itertuples():
         when = ["never", "-", "-"]
-        if r.epoch == r.epoch:
+        if not np.isnan(r.epoch):
             when = [f"{r.epoch:.0f}", "-" if np.isnan(r.steps) else f"{r.steps:.0f}", f"{r.minutes:.1f}"]
         count = f"{r.trainings} ({r.running} running)" if r.running else str(r.trainings)
         rows.append([r.arm, count, str(r.epochs), f"{r.final:.4f}", f"{r.low:.4f} - {r.high:.4f}", *when])

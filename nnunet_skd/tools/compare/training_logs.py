@@ -91,8 +91,8 @@ def _read_logs(logs: list[Path]) -> dict[int, tuple[float, float]]:
             try:
                 if match["epoch"] is not None:
                     epoch, dice = int(match["epoch"]), None
-                    rows = rows if began else {e: row for e, row in rows.items() if e < epoch}
-                    began = True
+                    if not began:
+                        rows, began = {e: row for e, row in rows.items() if e < epoch}, True
                 elif match["dice"] is not None:
                     dice = _mean(match["dice"])
                 elif epoch is not None and dice is not None:
