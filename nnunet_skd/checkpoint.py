@@ -53,26 +53,31 @@ def written_aside(extra: dict) -> Iterator[None]:
 def read_extra(filename: str) -> tuple[dict | None, str]:
     """What lies under :data:`KEY` of a checkpoint, if anything does, and the name of the trainer that wrote it.
 
-    The file is mapped, not read: nnU-Net reads it a moment later.
-
     Raises:
         ValueError: where the file is not a complete checkpoint.
     """
     if not isinstance(filename, str):
         raise ValueError(f"a checkpoint is continued from its path, not from a {type(filename).__name__}")
-    mapped = zipfile.is_zipfile(filename)  # torch's older format cannot be mapped
     try:
-        checkpoint = torch.load(filename, map_location="cpu", weights_only=False, mmap=mapped)
+        checkpoint = _load(filename)
         return checkpoint.get(KEY), checkpoint["trainer_name"]
-    except (FileNotFoundError, PermissionError, IsADirectoryError):
+    except (FileNotFoundError, PermissionError, IsADirectoryError, ImportError, MemoryError):  # the file may be good
         raise
     except Exception as error:
         best = os.path.join(os.path.dirname(filename), "checkpoint_best.pth")
         if os.path.isfile(best) and os.path.abspath(best) != os.path.abspath(filename):
-            way_out = f"Copy {best} over it to continue from there"
+            way_out = f"Move it away, and --c continues from {best}"
         else:
             way_out = "Start the training anew"
         raise ValueError(f"{filename} is not a complete checkpoint ({in_one_line(error)}). {way_out}.") from error
+
+
+def _load(filename: str) -> dict:
+    """Mapped where that works, not read: nnU-Net reads it a moment later."""
+    if zipfile.is_zipfile(filename):  # torch's older format cannot be mapped, and some file systems map nothing
+        with suppress(Exception):
+            return torch.load(filename, map_location="cpu", weights_only=False, mmap=True)
+    return torch.load(filename, map_location="cpu", weights_only=False)
 
 
 def extra_state(trainer: SelfDistillationTrainer) -> dict:

@@ -5,6 +5,7 @@ a training that crashed, and go on.
 """
 
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss, SoftDiceLoss
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
@@ -52,15 +53,21 @@ def require_teacher(trainer: nnUNetTrainer) -> None:
 
 
 def require_side_outputs(trainer: nnUNetTrainer, network: nn.Module) -> None:
-    """Refuse a network whose decoder has no deep-supervision outputs.
+    """Refuse a network whose decoder has no deep-supervision outputs, and a loss that is not nnU-Net's of all of them.
 
     Raises:
-        ValueError: the decoder has none.
+        ValueError: the decoder has none, or the loss is of another kind.
     """
-    if not hasattr(getattr(network, "decoder", None), "deep_supervision"):
+    decoder = getattr(network, "decoder", None)
+    if not (hasattr(decoder, "deep_supervision") and hasattr(decoder, "seg_layers")):
         raise ValueError(
             f"{type(trainer).__name__} distils from deep-supervision outputs, and {type(network).__name__} has none. "
             f"Use a U-Net of nnU-Net's planners (plain or residual encoder)."
+        )
+    if not isinstance(trainer.loss, DeepSupervisionWrapper):
+        raise ValueError(
+            f"{type(trainer).__name__} adds its terms to a loss in nnU-Net's DeepSupervisionWrapper, and here is a "
+            f"{type(trainer.loss).__name__}. Wrap your loss as nnUNetTrainer._build_loss does."
         )
 
 

@@ -1,5 +1,7 @@
 """Reads a network's penultimate features without changing the network."""
 
+from __future__ import annotations
+
 from torch import Tensor, nn
 
 
@@ -13,6 +15,12 @@ class FeatureTap:
     def __init__(self, layer: nn.Module):
         self._inputs: list[Tensor] = []
         layer.register_forward_pre_hook(self._record)
+
+    def __deepcopy__(self, memo: dict) -> FeatureTap:
+        """A copy of the network has a tap of its own; a tensor with a gradient could not be copied."""
+        copied = object.__new__(FeatureTap)
+        copied._inputs = []
+        return copied
 
     def _record(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if module.training:

@@ -65,7 +65,7 @@ class FinishedModels(Teacher):
                 would overwrite it.
         """
         named = [folder for folder in os.environ.get(VARIABLE, "").split(os.pathsep) if folder]
-        self.folders = [str(Path(folder).expanduser().resolve()) for folder in named] or self._recorded
+        self.folders = [os.path.abspath(os.path.expanduser(folder)) for folder in named] or self._recorded
         if not self.folders:
             raise ValueError(
                 f"{type(trainer).__name__} needs finished models as its teacher. Name their folders: {VARIABLE}="
@@ -90,7 +90,7 @@ class FinishedModels(Teacher):
         trainer.print_to_log_file(f"Teachers: {', '.join(member.name for member in self._members)}")
 
     def state_dict(self) -> dict:
-        return {"folders": self.folders}
+        return {"folders": self.folders or self._recorded}
 
     def load_state_dict(self, state: dict) -> None:
         self._recorded = state.get("folders", [])
@@ -128,6 +128,11 @@ def _load(folder: Path, trainer: SelfDistillationTrainer) -> list[Member]:
         network = getattr(predictor.network, "_orig_mod", predictor.network)
         if trained_with_deep_supervision(folder / f"fold_{fold}"):
             network.decoder.deep_supervision = True
+        else:
+            trainer.print_to_log_file(
+                f"WARNING: {folder}/fold_{fold} has no debug.json which says that its side outputs were trained. It "
+                f"teaches the highest resolution alone."
+            )
         network.eval().requires_grad_(False)
         if trainer.device.type == "cuda":
             network.half()

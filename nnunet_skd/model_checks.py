@@ -101,7 +101,7 @@ def _at_fault(file: Path) -> Iterator[None]:
 
 def check_model(folder: Path, trainer: SelfDistillationTrainer) -> None:
     """Refuse a model that sees other images, or says other things, than the student."""
-    if folder == Path(trainer.output_folder_base).resolve():
+    if folder.resolve() == Path(trainer.output_folder_base).resolve():
         raise ValueError(
             f"{folder} would be overwritten by this training, which it is to teach. Copy it under another name that "
             f"ends alike (round1__{'__'.join(folder.name.split('__')[1:])}) and name the copy."

@@ -1,5 +1,7 @@
 """Moves the terms' own parameters beside nnU-Net's optimizer."""
 
+from __future__ import annotations
+
 import torch
 from torch import distributed, nn
 
@@ -29,22 +31,31 @@ class OwnParameters:
         self.optimizer = torch.optim.SGD(
             groups, lr=optimizer.param_groups[0]["lr"], momentum=0.99, nesterov=True, weight_decay=weight_decay
         )
-        self._grad_scaler = grad_scaler
+        self._grad_scaler, self._leader, self._hook = grad_scaler, None, None
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        optimizer.register_step_post_hook(lambda *_: self._step(optimizer.param_groups[0]["lr"]))
+        self.follow(optimizer)
         if distributed.is_initialized():
             for parameter in self._parameters:
                 distributed.broadcast(parameter.data, 0)
+
+    def follow(self, optimizer: torch.optim.Optimizer) -> None:
+        """Step after this optimizer, no longer after an earlier one: some trainers make a new one for each stage."""
+        if optimizer is not self._leader:
+            if self._hook is not None:
+                self._hook.remove()
+            self._leader, self._hook = optimizer, optimizer.register_step_post_hook(self._step)
 
     def zero_grad(self) -> None:
         """Called before each step."""
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _step(self, learning_rate: float) -> None:
+    def _step(self, leader: torch.optim.Optimizer, *_: object) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = leader.param_groups[0]["lr"]
         if distributed.is_initialized():
             self._average_gradients()
+        if all(parameter.grad is None for parameter in self._parameters):
+            return  # no term has begun yet; a gradient scaler refuses a step without gradients
         if self._grad_scaler is None:
             nn.utils.clip_grad_norm_(self._parameters, 12)
             self.optimizer.step()

@@ -15,11 +15,13 @@ class StrongerView:
         mirror_axes: the spatial axes that nnU-Net mirrors. Left and right stay apart where the trainer does not.
         spacing: in mm, of the spatial axes. Quarter turns need a plane of equal spacing and patch size whose axes are
             both mirrored.
+        masked: for each channel, whether nnU-Net keeps 0 outside of the object (``use_mask_for_norm``). It stays 0.
     """
 
-    def __init__(self, mirror_axes: tuple[int, ...], spacing: tuple[float, ...]):
+    def __init__(self, mirror_axes: tuple[int, ...], spacing: tuple[float, ...], masked: tuple[bool, ...] = ()):
         self.mirror_axes = mirror_axes
         self.spacing = spacing
+        self.masked = masked
 
     def __call__(
         self, data: Tensor, outputs: list[Tensor | None], target: list[Tensor] | None
@@ -28,7 +30,7 @@ class StrongerView:
         parts = [data, *outputs, *(target or [])]
         parts = self._cut_mix(self._turn(self._flip(parts)))
         data, outputs, moved = parts[0], parts[1 : 1 + len(outputs)], parts[1 + len(outputs) :]
-        return _change_intensity(data), outputs, None if target is None else moved
+        return _change_intensity(data, self.masked), outputs, None if target is None else moved
 
     def _flip(self, parts: list[Tensor | None]) -> list[Tensor | None]:
         axes = [axis + 2 for axis in self.mirror_axes if random.random() < 0.5]
@@ -73,12 +75,19 @@ def _each(parts: list[Tensor | None], change: Callable[[Tensor], Tensor]) -> lis
     return [None if x is None else change(x) for x in parts]
 
 
-def _change_intensity(data: Tensor) -> Tensor:
+def _change_intensity(data: Tensor, masked: tuple[bool, ...] = ()) -> Tensor:
     """Per patch and channel: scale, shift (in standard deviations of the channel) and Gaussian noise."""
     shape = (*data.shape[:2], *(1,) * (data.dim() - 2))
     scale = torch.empty(shape, device=data.device).uniform_(0.7, 1.3)
     shift = torch.empty(shape, device=data.device).uniform_(-0.3, 0.3)
     noise = torch.empty(shape, device=data.device).uniform_(0, 0.1)
     axes = tuple(range(2, data.dim()))
-    mean, std = data.mean(axes, keepdim=True), data.std(axes, keepdim=True)
-    return (data - mean) * scale + mean + std * (shift + noise * torch.randn_like(data))
+    inside = torch.ones_like(data, dtype=torch.bool)
+    for channel, is_masked in enumerate(masked):
+        if is_masked:
+            inside[:, channel] = data[:, channel] != 0
+    count = inside.sum(axes, keepdim=True)
+    mean = data.sum(axes, keepdim=True) / count.clamp_min(1)
+    std = (((data - mean) * inside).square().sum(axes, keepdim=True) / (count - 1).clamp_min(1)).sqrt()
+    changed = (data - mean) * scale + mean + std * (shift + noise * torch.randn_like(data))
+    return changed.where(inside, 0)

@@ -133,7 +133,7 @@ class MovingAverage(Teacher):
         return {"steps": self._steps, "network": self._copy.module.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
-        self._state = state
+        self._state = state if "steps" in state else {}  # another teacher's: begin anew
 
     def outputs(self, data: Tensor) -> list[Tensor]:
         return self._copy(data)

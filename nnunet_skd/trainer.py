@@ -63,12 +63,13 @@ class SelfDistillationTrainer(nnUNetTrainer):
     def on_train_start(self) -> None:
         if not self.was_initialized:
             self.initialize()
-        if self.teacher is not None:
+        goes_on = self.current_epoch < self.num_epochs  # else the final validation alone is missing
+        if self.teacher is not None and goes_on:
             self.teacher.check(self)
-        cases = stream_cases(self)
+        cases = stream_cases(self) if goes_on else None
         with processes_shared(cases is not None) as processes:
             super().on_train_start()
-        if self.teacher is not None:
+        if self.teacher is not None and goes_on:
             self.teacher.attach(self)
         if cases is not None:
             self.stream = open_stream(self, cases, processes)
@@ -79,6 +80,8 @@ class SelfDistillationTrainer(nnUNetTrainer):
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
+        if self.own_parameters is not None:
+            self.own_parameters.follow(self.optimizer)
         self.loss.train()
         self.loss.start_epoch(self.current_epoch, self.num_epochs)
         if self.teacher is not None:

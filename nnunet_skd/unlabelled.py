@@ -113,7 +113,8 @@ class UnlabelledStream:
         self.trainer, self._batches = trainer, batches
         self._partly = trainer.label_manager.has_ignore_label
         configuration = trainer.configuration_manager
-        self._view = StrongerView(mirror_axes, tuple(configuration.spacing)[-len(configuration.patch_size) :])
+        spacing = tuple(configuration.spacing)[-len(configuration.patch_size) :]
+        self._view = StrongerView(mirror_axes, spacing, tuple(configuration.use_mask_for_norm))
 
     def backward(self) -> None:
         """One pass over a batch: the terms' gradients join those of the network's parameters."""

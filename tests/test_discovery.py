@@ -1,6 +1,7 @@
 """register, path and doctor."""
 
 import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -67,6 +68,15 @@ def test_the_shim_holds_every_trainer(empty_nnunet):
     namespace = {}
     exec(discovery.SHIM, namespace)  # noqa: S102 - the generated module itself
     assert {name for name in namespace if name.startswith("nnUNetTrainer")} == set(trainer_classes())
+
+
+def test_trainers_of_others_are_found_where_ours_cannot_be_imported(monkeypatch, capsys):
+    """nnU-Net imports the shim on its way to theirs."""
+    monkeypatch.setitem(sys.modules, "nnunet_skd.catalogue", SimpleNamespace())
+    namespace = {}
+    exec(discovery.SHIM, namespace)  # noqa: S102 - the generated module itself
+    assert "cannot be used (ImportError" in capsys.readouterr().err
+    assert not any(name.startswith("nnUNetTrainer") for name in namespace)
 
 
 @by_variable

@@ -190,8 +190,35 @@ def test_a_damaged_checkpoint_is_named_with_the_way_out(tmp_path, content):
     with pytest.raises(ValueError, match=r"is not a complete checkpoint \(.+\). Start the training anew"):
         initialized(nnUNetTrainerDSKD).load_checkpoint(str(file))
     (tmp_path / "checkpoint_best.pth").touch()
-    with pytest.raises(ValueError, match="Copy .*checkpoint_best.pth over it"):
+    with pytest.raises(ValueError, match="Move it away, and --c continues from .*checkpoint_best.pth"):
         initialized(nnUNetTrainerDSKD).load_checkpoint(str(file))
+
+
+def test_a_checkpoint_that_this_environment_cannot_read_is_not_called_damaged(tmp_path, monkeypatch):
+    file = saved(initialized(nnUNetTrainerDSKD), tmp_path / "checkpoint_latest.pth")
+
+    def load(*_, **__):
+        raise ModuleNotFoundError("No module named 'numpy._core'")
+
+    trainer = initialized(nnUNetTrainerDSKD)
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(ModuleNotFoundError, match="numpy._core"):
+        trainer.load_checkpoint(file)
+
+
+def test_a_file_system_that_maps_nothing(tmp_path, monkeypatch):
+    trainer, load = initialized(nnUNetTrainerDSKD), torch.load
+    file = saved(trainer, tmp_path / "checkpoint_latest.pth")
+
+    def load_unmapped(*arguments, mmap=None, **options):
+        if mmap:
+            raise RuntimeError("unable to mmap")
+        return load(*arguments, **options)
+
+    again = initialized(nnUNetTrainerDSKD, seed=1)
+    monkeypatch.setattr(torch, "load", load_unmapped)
+    again.load_checkpoint(file)
+    assert_equal(everything(again), everything(trainer))
 
 
 def test_a_damaged_best_checkpoint_is_not_its_own_way_out(tmp_path):

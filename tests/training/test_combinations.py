@@ -178,6 +178,15 @@ def test_refuses_a_network_without_outputs_to_distil_from():
         initialized(nnUNetTrainerDSKD_OtherNetwork)
 
 
+def test_refuses_a_loss_that_is_not_of_all_outputs():
+    class nnUNetTrainerDSKD_OwnLoss(nnUNetTrainerDSKD):
+        def _build_loss(self):
+            return torch.nn.CrossEntropyLoss()
+
+    with pytest.raises(ValueError, match="DeepSupervisionWrapper, and here is a CrossEntropyLoss. Wrap your loss"):
+        initialized(nnUNetTrainerDSKD_OwnLoss)
+
+
 def test_refuses_a_loss_without_cross_entropy_for_the_pixelwise_term():
     with pytest.raises(ValueError, match="not nnU-Net's Dice and cross-entropy.*Take Pixelwise out"):
         initialized(joined(nnUNetTrainerDSKD, nnUNetTrainerDiceLoss))

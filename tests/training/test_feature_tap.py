@@ -1,3 +1,5 @@
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import nn
@@ -24,3 +26,13 @@ def test_the_network_keeps_its_state_dict():
     before = list(network.state_dict())
     FeatureTap(network[0])
     assert list(network.state_dict()) == before
+
+
+def test_a_network_can_be_copied_while_its_tap_is_full():
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Conv2d(2, 3, 1))
+    tap = FeatureTap(network[1])
+    data = torch.ones(1, 1, 2, 2)
+    network(data)
+    copied = deepcopy(network)
+    copied(2 * data)
+    assert torch.equal(tap.pop(), network[0](data))

@@ -341,6 +341,40 @@ def test_a_damaged_debug_json_means_no_trained_side_outputs(content, monkeypatch
     (folder / "fold_0" / "debug.json").write_bytes(content)
     trainer = taught(folder, stages=4, monkeypatch=monkeypatch)
     assert [z is not None for z in trainer.teacher(make_batch(trainer)["data"])] == [True, False, False]
+    assert "It teaches the highest resolution alone." in Path(trainer.log_file).read_text()
+
+
+def test_a_link_of_another_name_teaches(monkeypatch, tmp_path):
+    folder = finish(stages=4)
+    archived = folder.rename(tmp_path / "archived")
+    folder.symlink_to(archived)
+    trainer = taught(folder, stages=4, monkeypatch=monkeypatch)
+    assert trainer.teacher.folders == [str(folder)]
+
+
+def test_a_link_to_the_students_own_folder_is_refused(monkeypatch, tmp_path):
+    folder = finish(nnUNetTrainerDistill_brief, stages=4)
+    link = tmp_path / folder.name
+    link.symlink_to(folder)
+    refusal("would be overwritten", link, stages=4, monkeypatch=monkeypatch)
+
+
+def test_a_training_that_lacks_its_validation_alone_needs_no_teacher(monkeypatch, tmp_path):
+    """It was killed there, and --c repeats the validation; the teacher may be gone by now."""
+    folder = finish(stages=4)
+    trainer = student(folder, stages=4, monkeypatch=monkeypatch)
+    trainer.num_epochs = 1
+    run_epoch(trainer, 0)
+    file = save_as_of_this_epoch(trainer, tmp_path / "checkpoint_final.pth")
+    monkeypatch.delenv(VARIABLE)
+    folder.rename(tmp_path / "gone")
+    continued = student(stages=4, seed=1)
+    continued.num_epochs = 1
+    continued.load_checkpoint(file)
+    continued.on_train_start()
+    continued.save_checkpoint(str(tmp_path / "again.pth"))
+    again = torch.load(tmp_path / "again.pth", weights_only=False)
+    assert again["distillation"]["teacher"] == {"folders": [str(folder)]}
 
 
 @pytest.mark.parametrize("fold", [0, "all"])

@@ -193,6 +193,12 @@ def test_a_continued_training_equals_the_uninterrupted_one(ignore, tmp_path):
     assert rows[0]["unlabelled"] > 0 and ("ignored" in rows[0]) == ignore
 
 
+def test_begins_anew_from_the_state_of_another_teacher():
+    teacher = MovingAverage()
+    teacher.load_state_dict({"folders": ["somewhere"]})
+    assert teacher.state_dict() == {}
+
+
 def test_its_state_lies_in_the_checkpoints_extra_key_alone(tmp_path):
     trainer = new_trainer()
     trainer.on_train_start()

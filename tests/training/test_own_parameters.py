@@ -145,3 +145,29 @@ def test_inf_in_one_optimizers_gradients_alone_keeps_every_parameter_finite(part
             assert scaler.get_scale() == 2.0**15
     assert all(p.isfinite().all() for p in (network, own, theta))
     assert not torch.equal(own.detach(), before["own"]) and not torch.equal(network.detach(), before["network"])
+
+
+def test_follows_a_new_optimizer_and_leaves_the_old_one():
+    network, own, theta = parameters()
+    first, second = OPTIMIZERS["SGD"](network), OPTIMIZERS["SGD"](network)
+    extras = OwnParameters(groups(own, theta), first, None, 3e-5)
+    extras.follow(first)
+    extras.follow(second)
+    moved = []
+    for optimizer in (first, second):
+        before = own.detach().clone()
+        loss_of(network, own, theta, 0).backward()
+        optimizer.step()
+        moved.append(not torch.equal(own.detach(), before))
+    assert moved == [False, True]
+
+
+def test_a_scaler_waits_for_terms_that_have_not_begun():
+    network, own, theta = parameters()
+    optimizer, scaler = OPTIMIZERS["SGD"](network), torch.amp.GradScaler("cpu")
+    OwnParameters(groups(own, theta), optimizer, scaler, 3e-5)
+    before = own.detach().clone()
+    scaler.scale(network.sum()).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    assert torch.equal(own.detach(), before)

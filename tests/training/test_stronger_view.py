@@ -22,7 +22,7 @@ def pooled(x, step):
 
 def moved(view, data, monkeypatch, lower=(2, 4)):
     """A view without intensity, of data, outputs at three resolutions (one is missing) and targets."""
-    monkeypatch.setattr("nnunet_skd.stronger_view._change_intensity", lambda x: x)
+    monkeypatch.setattr("nnunet_skd.stronger_view._change_intensity", lambda x, masked: x)
     outputs = [data[:, :1].double(), None, *(pooled(data[:, :1], step) for step in lower)]
     target = [data[:, :1].long(), *(pooled(data[:, :1], step) for step in lower[:1])]
     return view(data, outputs, target)
@@ -80,7 +80,7 @@ def test_does_not_turn_a_plane_of_unequal_size(monkeypatch):
     data = torch.arange(32.0).view(1, 1, 4, 8).repeat(1, 2, 1, 1)
     view = StrongerView((0, 1), (1.0, 1.0))
     monkeypatch.setattr(view, "_cut_mix", lambda parts: parts)
-    monkeypatch.setattr("nnunet_skd.stronger_view._change_intensity", lambda x: x)
+    monkeypatch.setattr("nnunet_skd.stronger_view._change_intensity", lambda x, masked: x)
     assert {view(data, [], None)[0].shape for _ in range(30)} == {data.shape}
 
 
@@ -132,3 +132,17 @@ def test_intensity_changes_each_patch_and_channel_for_itself(dim):
     assert (correlation / seen.std(axes) / data.std(axes)).min() > 0.95  # one and the same image
     constant = torch.full((1, 1, *(4,) * dim), 5.0)
     assert torch.equal(_change_intensity(constant), constant)
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_what_nnunet_masks_stays_zero_and_does_not_count(dim):
+    """A skull-stripped channel, and one that keeps its background."""
+    data = 10 * torch.rand(3, 2, *(8,) * dim) + 100
+    data[:, :, :4] = 0
+    torch.manual_seed(0)
+    seen = _change_intensity(data, (True, False))
+    assert (seen[:, 0, :4] == 0).all() and (seen[:, 1, :4] != 0).all()
+    torch.manual_seed(0)
+    alone = _change_intensity(data[:, :, 4:])  # the same scale and shift; the noise is drawn for another size
+    axes = tuple(range(1, dim + 1))
+    torch.testing.assert_close(seen[:, 0, 4:].mean(axes), alone[:, 0].mean(axes), rtol=0.005, atol=0)

@@ -166,7 +166,7 @@ def shown(trainer, steps):
 
 
 def test_cases_and_positions_are_drawn_uniformly(monkeypatch):
-    monkeypatch.setattr("nnunet_skd.stronger_view._change_intensity", lambda x: x)
+    monkeypatch.setattr("nnunet_skd.stronger_view._change_intensity", lambda x, masked: x)
     trainer = started(nnUNetTrainerDSKD_unlabelled_now, data={"size": 24})
     np.random.seed(0)
     keys = [key for *_, batch in shown(trainer, 150) for key in batch]

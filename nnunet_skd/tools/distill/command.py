@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     if args.pretrained_weights and not Path(args.pretrained_weights).is_file():
         raise BadInput(f"-pretrained_weights {args.pretrained_weights} is not a file. Name a checkpoint_final.pth")
     student = describe_student(args.d, args.configuration, args.f, args.tr, args.p)
-    folders = [model_folder(model, student.plans_manager.dataset_name).resolve() for model in args.teacher]
+    folders = [model_folder(model, student.plans_manager.dataset_name) for model in args.teacher]
     if not folders and not args.continued:
         raise BadInput("name the models that teach, for example --teacher nnUNetTrainer__nnUNetPlans__2d")
     if split := [folder for folder in folders if os.pathsep in str(folder)]:

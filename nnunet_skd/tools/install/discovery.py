@@ -16,13 +16,15 @@ SHIM = '''"""Written by `nnunet-skd register`, removed by `nnunet-skd register -
 Makes the trainers of nnunet_skd known to nnU-Net; does nothing where nnunet_skd is not installed.
 """
 
+import sys
+
 try:
     from nnunet_skd.catalogue import trainer_classes
-except ModuleNotFoundError as error:
-    if error.name is None or error.name.split(".")[0] != "nnunet_skd":
-        raise
-else:
+
     globals().update(trainer_classes())
+except Exception as error:  # nnU-Net looks for trainers of others after these: they must not fail with us
+    if not (isinstance(error, ModuleNotFoundError) and error.name == "nnunet_skd"):
+        print(f"WARNING: the trainers of nnunet_skd cannot be used ({error!r}). nnunet-skd doctor", file=sys.stderr)
 '''
 
 

@@ -34,7 +34,8 @@ def unfinished_trainings(results: Path) -> list[Training]:
             continue
         except BadInput:
             best = fold / "checkpoint_best.pth"
-            way_out = f"copy {best.name} over it" if best.is_file() and best != checkpoint else "start it anew"
+            way_out = "move it away, and --c continues from " + best.name
+            way_out = way_out if best.is_file() and best != checkpoint else "start it anew"
             trainings.append(Training(fold, f"{checkpoint.name} is not a complete checkpoint: {way_out}"))
             continue
         if isinstance(extra := content.get(KEY), dict):

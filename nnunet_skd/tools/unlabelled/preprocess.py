@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import shutil
+import time
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def preprocess(dataset: Dataset, configuration: str, record: dict, processes: in
 
     manager = plans.get_configuration(configuration)
     labels = plans.get_label_manager(dataset.description).all_labels
-    failed = []
+    failed, due = [], 0.0
     with scratch_folder(folder.parent, _unfinished_prefix(folder)) as unfinished:
         jobs = {
             case: (case, record["cases"][case]["images"], unfinished, plans, manager, dataset.description, labels)
@@ -85,7 +86,10 @@ def preprocess(dataset: Dataset, configuration: str, record: dict, processes: in
             for made, final in zip(case_files(unfinished, case), case_files(folder, case), strict=True):
                 os.replace(made, final)
             record["cases"][case]["made"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
-            write_record(folder, record)
+            if (begin := time.monotonic()) >= due:  # a record of many thousand cases takes a while
+                write_record(folder, record)
+                due = time.monotonic() + 20 * (time.monotonic() - begin)
+        write_record(folder, record)
     return sorted(failed)
 
 
