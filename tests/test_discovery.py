@@ -211,6 +211,15 @@ def test_doctor_refuses_a_device_that_is_not_there(ready):
     assert finding.text == "no CUDA device" and "-device cpu" in finding.remedy
 
 
+def test_doctor_names_what_apple_gpus_lack(ready, monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.delenv("PYTORCH_ENABLE_MPS_FALLBACK", raising=False)
+    remedies = [finding.remedy for finding in doctor.examine("nnUNetTrainerDSKD", "mps")]
+    assert "export PYTORCH_ENABLE_MPS_FALLBACK=1" in remedies
+    monkeypatch.setenv("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+    assert len(doctor.examine("nnUNetTrainerDSKD", "mps")) == len(remedies) - 1
+
+
 @pytest.mark.skipif(READS_EXT_TRAINER, reason="nnU-Net reads nnUNet_extTrainer since 2.8")
 def test_where_nnunet_reads_no_variable_only_register_is_offered(nnunet_env, empty_nnunet, monkeypatch, capsys):
     monkeypatch.setenv("nnUNet_extTrainer", str(discovery.trainers_folder()))

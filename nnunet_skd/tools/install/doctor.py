@@ -248,7 +248,11 @@ def _device(device: str | None) -> list[Finding]:
         name = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
         return [_gpu_at_work(name, nnunet_compiles(torch.device("cuda")))]
     text = f"device {device}, torch.compile off: use nnUNetv2_train ... -device {device}"
-    return [
+    findings = [
         Finding("ok", text),
         Finding("hint", "without CUDA, use a small configuration", "nnunet-skd compact --help"),
     ]
+    if device == "mps" and os.environ.get("PYTORCH_ENABLE_MPS_FALLBACK") != "1":
+        text = "in 3D, DDL averages over patches by an operation that PyTorch lacks on Apple GPUs"
+        findings.append(Finding("hint", text, "export PYTORCH_ENABLE_MPS_FALLBACK=1"))
+    return findings
