@@ -15,8 +15,8 @@ from nnunet_skd.epoch_log import DistillationLog, mean_over_ranks
 from nnunet_skd.loss import SelfDistillationLoss
 from nnunet_skd.losses.term import Term
 from nnunet_skd.own_parameters import OwnParameters
+from nnunet_skd.second_stream import UnlabelledStream, gradients_of, open_stream, processes_shared, stream_cases
 from nnunet_skd.teachers import Teacher
-from nnunet_skd.unlabelled import UnlabelledStream, gradients_of, open_stream, processes_shared, stream_cases
 
 
 class SelfDistillationTrainer(nnUNetTrainer):

@@ -17,11 +17,12 @@ from nnunet_skd.tools.bench import runs
 from nnunet_skd.tools.bench import trainers as bench_trainers
 from nnunet_skd.tools.bench.borrowed_plans import borrowed_plans
 from nnunet_skd.tools.bench.losses import bench_losses
-from nnunet_skd.tools.bench.measure import alternate, paired_ratio, summary, tensor_memory
+from nnunet_skd.tools.bench.measure import alternate, paired_ratio, tensor_memory
 from nnunet_skd.tools.bench.random_data import random_batch, random_case
 from nnunet_skd.tools.bench.report import save
 from nnunet_skd.tools.bench.runs import bench
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.evaluate.statistics import quartiles
 from nnunet_skd.tools.install.discovery import trainers_folder
 
 CPU = torch.device("cpu")
@@ -134,7 +135,7 @@ def test_calls_take_turns():
 
 
 def test_median_quartiles_and_ratios_within_rounds():
-    assert summary([5, 1, 2, 4, 3]) == {"median": 3, "q1": 2, "q3": 4}
+    assert quartiles([5, 1, 2, 4, 3]) == {"median": 3, "q1": 2, "q3": 4}
     # a disturbance that hits both of a round cancels
     assert paired_ratio([2.0, 20.0, 2.0], [1.0, 10.0, 1.0]) == {"median": 2, "q1": 2, "q3": 2}
 

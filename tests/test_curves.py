@@ -11,9 +11,9 @@ from toy import toy_plans
 
 from nnunet_skd.tools.cli import main
 from nnunet_skd.tools.compare.curves import curve_table, model_curves, reached_table, reached_text
-from nnunet_skd.tools.compare.model_arms import parse_model_arms
 from nnunet_skd.tools.compare.training_logs import read_training
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.model_arms import parse_model_arms
 
 DATASET = "Dataset900_Toy"
 STAMP = "2026-05-04 10:00:00.123456: "

@@ -20,10 +20,10 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.variants.network_architecture.nnUNetTrainerBN import nnUNetTrainerBN
 from toy import DATASET, make_trainer, toy_dataset_json, toy_plans
 
+from nnunet_skd.tools.checkpoint_file import read_checkpoint, weights_sha256
 from nnunet_skd.tools.cli import main
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.export import to_nnunet as packaging
-from nnunet_skd.tools.export.checkpoint import read_checkpoint, weights_sha256
 from nnunet_skd.tools.export.source import downsampling
 from nnunet_skd.tools.export.to_nnunet import export_nnunet
 from nnunet_skd.trainers.nnUNetTrainerDSKD import nnUNetTrainerDSKD

@@ -12,10 +12,10 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from test_export import files_with_hashes, trained_model
 from toy import make_trainer, toy_dataset_json
 
+from nnunet_skd.tools.checkpoint_file import read_checkpoint, weights_sha256
 from nnunet_skd.tools.cli import main
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.export import to_onnx as module
-from nnunet_skd.tools.export.checkpoint import read_checkpoint, weights_sha256
 from nnunet_skd.tools.export.description import NORMALIZATION, describe
 from nnunet_skd.tools.export.source import Fold, SelfCheckFailed, TrainedModel
 from nnunet_skd.tools.export.to_onnx import export_onnx

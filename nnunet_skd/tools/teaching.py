@@ -9,7 +9,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_skd.compat import nnunet_folder
 from nnunet_skd.model_checks import teaching_folds
-from nnunet_skd.tools.compact.plans import read_dataset_plans
+from nnunet_skd.tools.dataset_plans import read_dataset_plans
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.json_file import TEXT, read_json
 from nnunet_skd.tools.nnunet_json import read_dataset_json

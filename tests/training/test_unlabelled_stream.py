@@ -24,11 +24,11 @@ from toy_data import LABELLED, UNLABELLED, with_data
 from nnunet_skd.compat import nnunet_version
 from nnunet_skd.losses.unlabelled import Unlabelled, unlabelled_loss
 from nnunet_skd.partly_labelled import IgnoredEverywhere
+from nnunet_skd.second_stream import processes_shared, stream_cases
 from nnunet_skd.tools.bench.measure import tensor_memory
 from nnunet_skd.trainers.nnUNetTrainerDistill import nnUNetTrainerDistill
 from nnunet_skd.trainers.nnUNetTrainerDSKD import nnUNetTrainerDSKD
 from nnunet_skd.trainers.nnUNetTrainerDSKD_unlabelled import nnUNetTrainerDSKD_unlabelled
-from nnunet_skd.unlabelled import processes_shared, stream_cases
 
 pytestmark = pytest.mark.usefixtures("nnunet_env")
 NNUNET = Version(nnunet_version())

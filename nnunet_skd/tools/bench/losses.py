@@ -16,8 +16,9 @@ from nnunet_skd.losses.lean_temperature_divergence import lean_temperature_diver
 from nnunet_skd.losses.pixelwise import Pixelwise
 from nnunet_skd.losses.term import Term
 from nnunet_skd.step import Task
-from nnunet_skd.tools.bench.measure import Memory, Stopwatch, alternate, paired_ratio, summary, tensor_memory
+from nnunet_skd.tools.bench.measure import Memory, Stopwatch, alternate, paired_ratio, tensor_memory
 from nnunet_skd.tools.compiling import nnunet_compiles
+from nnunet_skd.tools.evaluate.statistics import quartiles
 
 REFERENCE = "Dice + CE"
 WITH_REFERENCE = ("DDL", "PSDL", "DDL + PSDL")
@@ -66,7 +67,7 @@ def bench_losses(device: torch.device, rounds: int, sizes: dict[int, int] = SIZE
                     "classes": classes,
                     "edge": edge,
                     "term": term,
-                    "ms": summary(values),
+                    "ms": quartiles(values),
                     "ratio": paired_ratio(values, times[0]),
                     "kept": kept,
                     "buffers": kept / (4 * BATCH_SIZE * classes * edge**3),

@@ -9,10 +9,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 from tqdm import tqdm
+
+from nnunet_skd.tools.evaluate.statistics import quartiles
 
 WATCHED = "nnunet_skd_bench_watched"
 # Otherwise the profiler reports each start, stop and missing GPU on stderr.
@@ -114,12 +115,6 @@ def alternate(calls: list[Callable[[], Any]], rounds: int, text: str) -> list[li
     return results
 
 
-def summary(values: list[float]) -> dict[str, float]:
-    """Median and quartiles."""
-    q1, middle, q3 = np.percentile(values, [25, 50, 75])
-    return {"median": float(middle), "q1": float(q1), "q3": float(q3)}
-
-
 def paired_ratio(values: list[float], reference: list[float]) -> dict[str, float]:
     """Median and quartiles of the ratios within each round."""
-    return summary([value / base for value, base in zip(values, reference, strict=True)])
+    return quartiles([value / base for value, base in zip(values, reference, strict=True)])

@@ -9,8 +9,8 @@ from nnunet_skd import __version__
 from nnunet_skd.tools.bench.borrowed_plans import borrowed_plans
 from nnunet_skd.tools.bench.losses import BATCH_SIZE, bench_losses
 from nnunet_skd.tools.bench.trainers import bench_trainers
-from nnunet_skd.tools.compact.plans import read_dataset_plans
 from nnunet_skd.tools.compiling import nnunet_compiles
+from nnunet_skd.tools.dataset_plans import read_dataset_plans
 from nnunet_skd.tools.devices import device_name, find_device
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.nnunet_json import read_dataset_json

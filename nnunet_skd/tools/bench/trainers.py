@@ -17,11 +17,12 @@ from tqdm import tqdm
 
 from nnunet_skd.compat import set_variables
 from nnunet_skd.messages import first_line
+from nnunet_skd.second_stream import UnlabelledStream, batch_size_of
 from nnunet_skd.tools.bench.borrowed_plans import borrowed_plans
-from nnunet_skd.tools.bench.measure import Stopwatch, alternate, paired_ratio, summary, tensor_memory
+from nnunet_skd.tools.bench.measure import Stopwatch, alternate, paired_ratio, tensor_memory
 from nnunet_skd.tools.bench.random_data import random_batch, random_case
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.unlabelled import UnlabelledStream, batch_size_of
+from nnunet_skd.tools.evaluate.statistics import quartiles
 
 # The first steps compile, let cuDNN choose its algorithms and let the gradient scaler settle.
 WARM_UP_STEPS = 4
@@ -212,8 +213,8 @@ def _result(arm: _Arm, times: list[dict], predictions: list[float], reference: t
     result = {
         "name": arm.name,
         "network_parameters": sum(p.numel() for p in trainer.network.parameters()),
-        "step_ms": summary(step),
-        **{f"{part}_ms": summary([t[part] for t in times]) for part in PARTS},
+        "step_ms": quartiles(step),
+        **{f"{part}_ms": quartiles([t[part] for t in times]) for part in PARTS},
         "ratio": paired_ratio(step, [t["step"] for t in first_times]),
         "peak_memory": arm.peak_memory,
         "peak_memory_ratio": arm.peak_memory / first_arm.peak_memory,
@@ -222,7 +223,7 @@ def _result(arm: _Arm, times: list[dict], predictions: list[float], reference: t
         "raw": {f"{part}_ms": [t[part] for t in times] for part in ("step", *PARTS)},
     }
     if predictions:
-        result["inference_s"] = summary(predictions)
+        result["inference_s"] = quartiles(predictions)
         result["inference_ratio"] = paired_ratio(predictions, first_predictions)
         result["raw"]["inference_s"] = predictions
     return result

@@ -36,8 +36,9 @@ import argparse
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_skd.tools.compact.cost import network_cost
-from nnunet_skd.tools.compact.plans import add_compact_configuration, plans_file
+from nnunet_skd.tools.compact.plans import add_compact_configuration
 from nnunet_skd.tools.compact.presets import load_preset, width_preset
+from nnunet_skd.tools.dataset_plans import plans_file
 from nnunet_skd.tools.errors import naming
 from nnunet_skd.tools.nnunet_json import read_dataset_json, read_plans
 from nnunet_skd.tools.text_table import aligned

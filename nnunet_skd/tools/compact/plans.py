@@ -1,18 +1,15 @@
-"""A dataset's plans file in nnUNet_preprocessed, and how a configuration is added to it."""
+"""How a configuration is added to a dataset's plans file in nnUNet_preprocessed."""
 
 import json
 import re
-from pathlib import Path
 
-from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
-
-from nnunet_skd.compat import nnunet_folder
 from nnunet_skd.tools.compact.configuration import compact_configuration
 from nnunet_skd.tools.compact.cost import network_cost
 from nnunet_skd.tools.compact.presets import load_preset
+from nnunet_skd.tools.dataset_plans import read_dataset_plans
 from nnunet_skd.tools.errors import BadInput, naming
 from nnunet_skd.tools.files import write_file
-from nnunet_skd.tools.nnunet_json import read_dataset_json, read_plans
+from nnunet_skd.tools.nnunet_json import read_dataset_json
 
 
 def add_compact_configuration(
@@ -57,39 +54,3 @@ def add_compact_configuration(
         network_cost(plans, read_dataset_json(path.parent / "dataset.json"), name)  # whether it can be built at all
     write_file(path, json.dumps(plans, indent=4))
     return name
-
-
-def plans_file(dataset: int | str, plans_name: str) -> Path:
-    """A dataset's plans file in nnUNet_preprocessed, beside its dataset.json.
-
-    Raises:
-        BadInput: nnUNet_preprocessed is not set, no such dataset, or one of the two files is missing.
-    """
-    preprocessed = nnunet_folder("nnUNet_preprocessed")
-    if preprocessed is None:
-        raise BadInput("nnUNet_preprocessed is not set. Export it as for nnUNetv2_plan_and_preprocess")
-    try:
-        folder = preprocessed / maybe_convert_to_dataset_name(dataset)
-    except (RuntimeError, ValueError) as error:
-        raise BadInput(str(error)) from error
-    path = folder / f"{plans_name}.json"
-    for file in (path, folder / "dataset.json"):
-        if not file.is_file():
-            raise BadInput(
-                f"{file} does not exist. Run nnUNetv2_plan_and_preprocess -d {dataset} first, or name the plans with -p"
-            )
-    return path
-
-
-def read_dataset_plans(dataset: int | str, plans_name: str) -> tuple[Path, dict]:
-    """A dataset's `plans_file`, and what is in it, checked.
-
-    Raises:
-        BadInput: as `plans_file` and `read_plans`; or the plans are another dataset's, whose folders nnU-Net would use.
-    """
-    path = plans_file(dataset, plans_name)
-    plans = read_plans(path)
-    if plans["dataset_name"] != path.parent.name:
-        name = plans["dataset_name"]
-        raise BadInput(f"{path} has the dataset_name {name}, but lies in {path.parent.name}. Correct it")
-    return path, plans

@@ -43,12 +43,12 @@ from nnunetv2.configuration import default_num_processes
 
 from nnunet_skd.tools.compare.comparison import predicted_comparison, trained_comparison
 from nnunet_skd.tools.compare.curves import model_curves, trained_curves, write_curves
-from nnunet_skd.tools.compare.model_arms import SYNTAX, parse_model_arms
 from nnunet_skd.tools.compare.paired_table import TESTS
 from nnunet_skd.tools.compare.report import write_comparison
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.folders import ALL_METRICS
 from nnunet_skd.tools.files import require_free, require_writable
+from nnunet_skd.tools.model_arms import SYNTAX, parse_model_arms
 from nnunet_skd.tools.old_names import accept_old_name
 
 

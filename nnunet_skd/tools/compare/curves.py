@@ -9,10 +9,10 @@ import pandas as pd
 
 from nnunet_skd.tools.compare.arms import model_folders, short_names
 from nnunet_skd.tools.compare.curves_plot import draw_curves
-from nnunet_skd.tools.compare.model_arms import ModelArm, same_dataset
 from nnunet_skd.tools.compare.training_logs import Training, read_training
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.files import new_folder
+from nnunet_skd.tools.model_arms import ModelArm, same_dataset
 from nnunet_skd.tools.text_table import aligned
 
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from nnunet_skd.tools.checkpoint_file import read_checkpoint
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.export.checkpoint import read_checkpoint
 
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
 EMA_WEIGHT = 0.1  # nnU-Net's own moving average, by which it chooses checkpoint_best.pth

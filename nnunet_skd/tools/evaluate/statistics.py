@@ -1,4 +1,4 @@
-"""The statistics behind ``evaluate`` and ``compare``: a bootstrap interval, two paired tests and Holm's correction."""
+"""Quartiles, a bootstrap interval, two paired tests and Holm's correction."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -7,6 +7,12 @@ from scipy import stats
 RESAMPLES = 9999
 # What one batch of resamples may hold (8 bytes each), so that memory stays bounded over thousands of cases.
 NUMBERS_AT_ONCE = 2_000_000
+
+
+def quartiles(values: list[float]) -> dict[str, float]:
+    """Median and quartiles."""
+    q1, middle, q3 = np.percentile(values, [25, 50, 75])
+    return {"median": float(middle), "q1": float(q1), "q3": float(q3)}
 
 
 def bootstrap_interval(

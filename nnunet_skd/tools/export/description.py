@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
-from nnunet_skd.tools.export.checkpoint import weights_sha256
+from nnunet_skd.tools.checkpoint_file import weights_sha256
 from nnunet_skd.tools.export.source import Fold, TrainedModel
 from nnunet_skd.tools.export.target import provenance
 

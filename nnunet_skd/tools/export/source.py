@@ -16,8 +16,8 @@ from torch import nn
 from nnunet_skd.catalogue import trainer_classes
 from nnunet_skd.compat import build_network
 from nnunet_skd.messages import first_line
+from nnunet_skd.tools.checkpoint_file import read_checkpoint
 from nnunet_skd.tools.errors import BadInput, naming
-from nnunet_skd.tools.export.checkpoint import read_checkpoint
 from nnunet_skd.tools.networks import require_stock_network
 from nnunet_skd.tools.nnunet_json import label_manager, read_dataset_json, read_plans
 from nnunet_skd.tools.trainers import TrainerNotFound, look_up

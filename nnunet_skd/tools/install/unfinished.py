@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_skd.checkpoint import KEY, PARTS
+from nnunet_skd.tools.checkpoint_file import NeedsCode, read_checkpoint
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.export.checkpoint import NeedsCode, read_checkpoint
 from nnunet_skd.tools.trainers import look_up
 
 

@@ -7,8 +7,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_skd.catalogue import trainer_classes
 from nnunet_skd.model_checks import CHECKPOINT, meaning
+from nnunet_skd.tools.checkpoint_file import read_checkpoint
 from nnunet_skd.tools.errors import BadInput, naming
-from nnunet_skd.tools.export.checkpoint import read_checkpoint
 from nnunet_skd.tools.nnunet_json import read_dataset_json, read_plans
 from nnunet_skd.tools.unlabelled.dataset import Dataset
 from nnunet_skd.tools.unlabelled.images import stamps

@@ -30,12 +30,12 @@ from pathlib import Path
 
 from nnunetv2.configuration import default_num_processes
 
-from nnunet_skd.tools.compare.model_arms import SYNTAX, parse_model_arms, same_dataset
 from nnunet_skd.tools.devices import device_name, find_device
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.calibration import CALIBRATION
 from nnunet_skd.tools.evaluate.folders import ALL_METRICS, known_metrics
 from nnunet_skd.tools.files import new_folder, require_folder, require_free, require_writable
+from nnunet_skd.tools.model_arms import SYNTAX, parse_model_arms, same_dataset
 from nnunet_skd.tools.speed.cases import case_images
 from nnunet_skd.tools.speed.measure import load_arm, measure
 from nnunet_skd.tools.speed.report import quality_table, speed_table, speed_text, write_picture

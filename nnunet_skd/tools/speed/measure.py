@@ -16,9 +16,9 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from tqdm import tqdm
 
 from nnunet_skd.messages import in_one_line
-from nnunet_skd.tools.compare.model_arms import ModelArm
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.images import read_images, written_whole
+from nnunet_skd.tools.model_arms import ModelArm
 from nnunet_skd.tools.speed.cases import CaseImages
 
 

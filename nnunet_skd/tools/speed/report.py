@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from nnunet_skd.tools.bench.measure import summary
 from nnunet_skd.tools.evaluate.folders import evaluate_folders
+from nnunet_skd.tools.evaluate.statistics import quartiles
 from nnunet_skd.tools.evaluate.summary import FOREGROUND, summarize
 from nnunet_skd.tools.slices import BLUE, PAPER_WIDTH
 from nnunet_skd.tools.speed.measure import LoadedArm
@@ -56,7 +56,7 @@ def speed_table(arms: Sequence[LoadedArm], times: pd.DataFrame, quality: pd.Data
     rows = []
     for arm in arms:
         of_arm = times[times["arm"] == arm.name]
-        seconds = summary(of_arm["seconds"].tolist())
+        seconds = quartiles(of_arm["seconds"].tolist())
         rows.append(
             {
                 "arm": arm.name,

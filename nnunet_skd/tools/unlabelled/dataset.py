@@ -15,7 +15,7 @@ from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from nnunet_skd.compat import nnunet_folder
 from nnunet_skd.messages import listed
 from nnunet_skd.tools.cases import find_cases
-from nnunet_skd.tools.compact.plans import read_dataset_plans
+from nnunet_skd.tools.dataset_plans import read_dataset_plans
 from nnunet_skd.tools.errors import BadInput, naming
 from nnunet_skd.tools.nnunet_json import label_manager, read_dataset_json
 from nnunet_skd.unlabelled_data import labelled_cases, labelled_folder, second_stage
