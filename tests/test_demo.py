@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 from skimage import io
 
+from nnunet_skd.tools.cli import main
 from nnunet_skd.tools.commands import program
 from nnunet_skd.tools.demo import processes
 from nnunet_skd.tools.demo.data import hold_out
@@ -250,6 +252,13 @@ def test_a_folder_that_is_no_demo_is_never_touched(tmp_path, overwrite):
     with pytest.raises(BadInput, match="not empty and does not hold a demo"):
         open_state(tmp_path, {"trainer": "A"}, overwrite)
     assert _names(tmp_path) == ["thesis.txt"]
+
+
+def test_the_command_gives_the_signals_back(tmp_path):
+    """Processes that are forked later in this one, as by nnU-Net's Pool, must end when they are told to."""
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["demo", "-o", str(tmp_path / "demo"), "--data", str(tmp_path / "absent")]) == 2
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_unusable_arguments_are_refused_at_once(tmp_path):
