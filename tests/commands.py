@@ -122,6 +122,14 @@ def _state(stat: Path) -> list[str]:
         return ["Z"]
 
 
+def fold_folder(
+    dataset: Path, trainer: str, configuration: str = "2d", plans_name: str = "nnUNetPlans", *, fold: int | str = 0
+) -> Path:
+    """Where nnUNetv2_train leaves a fold."""
+    model = f"{trainer}__{plans_name}__{configuration}"
+    return Path(os.environ["nnUNet_results"], dataset.name, model, f"fold_{fold}")
+
+
 def shrink_plans(dataset: Path, plans_name: str = "nnUNetPlans", *, stages: int = 4, patch: int = 32) -> None:
     """Make every configuration of the preprocessed dataset a network of a few channels on small patches."""
     file = Path(os.environ["nnUNet_preprocessed"], dataset.name, f"{plans_name}.json")

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 from sklearn.metrics import brier_score_loss
+from volumes import write_segmentation
 
 from nnunet_skd.tools.cli import main
 from nnunet_skd.tools.errors import BadInput
@@ -87,23 +88,18 @@ def test_nothing_to_judge():
 
 
 # ------------------------------------------------------------------------------------------------ the commands
-def write_image(path, array):
-    path.parent.mkdir(exist_ok=True)
-    sitk.WriteImage(sitk.GetImageFromArray(np.asarray(array, np.uint8)), str(path))
-
-
 @pytest.fixture
 def folders(tmp_path):
     """Two cases, random probabilities in two prediction folders; the second is more certain."""
     rng = np.random.default_rng(0)
     for case in "xy":
         reference = rng.integers(0, 4, (3, 5, 6))
-        write_image(tmp_path / "reference" / f"{case}.nii.gz", reference)
+        write_segmentation(tmp_path / "reference" / f"{case}.nii.gz", reference)
         logits = rng.normal(size=(3, 3, 5, 6)) + 2 * (reference == np.arange(3)[:, None, None, None])
         for name, scale in (("soft", 1), ("sure", 5)):
             p = np.exp(scale * logits)
             p = (p / p.sum(0)).astype(np.float32)
-            write_image(tmp_path / name / f"{case}.nii.gz", p.argmax(0))
+            write_segmentation(tmp_path / name / f"{case}.nii.gz", p.argmax(0))
             np.savez_compressed(tmp_path / name / f"{case}.npz", probabilities=p)
     for name, content in (("labels", LABELS), ("regions", REGIONS)):
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
@@ -148,7 +144,7 @@ def test_a_single_slice_has_two_axes(folders):
     for case in "xy":
         for name in ("reference", "soft"):
             array = sitk.GetArrayFromImage(sitk.ReadImage(str(folders / name / f"{case}.nii.gz")))
-            write_image(folders / name / f"{case}.nii.gz", array[:1])
+            write_segmentation(folders / name / f"{case}.nii.gz", array[:1])
         p = np.load(folders / "soft" / f"{case}.npz")["probabilities"]
         np.savez_compressed(folders / "soft" / f"{case}.npz", probabilities=p[:, :1])
     frame = evaluate_folders(folders / "reference", folders / "soft", LABELS, num_processes=1, metrics=["ECE"])

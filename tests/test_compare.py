@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import SimpleITK as sitk
 from nnunetv2.evaluation.evaluate_predictions import compute_metrics, save_summary_json
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 from skimage import io
+from volumes import write_volume
 
 from nnunet_skd.tools.cli import main
 from nnunet_skd.tools.compare import report
@@ -513,13 +513,6 @@ def test_a_picture_takes_the_rows_with_the_largest_difference(predictions, monke
 
 
 # ------------------------------------------------------------------------------------------------ slices
-
-
-def write_volume(path, array, spacing):
-    image = sitk.GetImageFromArray(array)
-    image.SetSpacing(spacing)
-    sitk.WriteImage(image, str(path))
-    return path
 
 
 @pytest.mark.parametrize(("spacing", "axis"), [((1, 1, 3), 0), ((1, 3, 1), 1), ((2, 2, 2), 0), ((1, 1.5, 1), 0)])

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from commands import BIN, HELD, epochs, kill_in_the_third_epoch, run, shrink_plans
+from commands import BIN, HELD, epochs, fold_folder, kill_in_the_third_epoch, run, shrink_plans
 from skimage.io import imread
 
 from nnunet_skd.compat import READS_EXT_TRAINER
@@ -31,11 +31,6 @@ def prepare(dim, planner=(), plans_name="nnUNetPlans", **phantoms) -> Path:
     run(*command, nnUNet_n_proc_DA="1")  # the planner takes it for a number of threads, which 0 is not
     shrink_plans(dataset, plans_name, patch=32 if dim == 2 else 16)
     return dataset
-
-
-def fold_folder(dataset: Path, trainer: str, configuration: str, plans_name="nnUNetPlans") -> Path:
-    folder = f"{trainer}__{plans_name}__{configuration}"
-    return Path(os.environ["nnUNet_results"], dataset.name, folder, "fold_0")
 
 
 def predicted_labels(folder: Path) -> set:

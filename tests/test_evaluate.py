@@ -9,12 +9,12 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-import SimpleITK as sitk
 from commands import BIN, HAS_PROC, workers_after_kill_9
 from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from skimage import io
+from volumes import write_segmentation
 
 from nnunet_skd.tools import cli
 from nnunet_skd.tools.errors import BadInput
@@ -35,12 +35,6 @@ REGIONS = {
 }
 
 
-def _write(path, array, spacing=(1.0, 1.0, 1.0)):
-    image = sitk.GetImageFromArray(np.asarray(array, np.uint8))
-    image.SetSpacing(spacing)
-    sitk.WriteImage(image, str(path))
-
-
 @pytest.fixture
 def folders(tmp_path):
     """Four 3D cases: noise with ignore; class 3 only in the reference, only in the prediction, in neither."""
@@ -51,7 +45,9 @@ def folders(tmp_path):
         guess = np.where((rng.random(truth.shape) < 0.6) & (truth < 4), truth, guess)
         for folder, array, dropped in ((reference, truth, dropped_r), (prediction, guess, dropped_p)):
             folder.mkdir(exist_ok=True)
-            _write(folder / f"{name}.nii.gz", np.where(np.isin(array, dropped), 0, array), spacing=(0.5, 0.7, 3))
+            write_segmentation(
+                folder / f"{name}.nii.gz", np.where(np.isin(array, dropped), 0, array), spacing=(0.5, 0.7, 3)
+            )
     return reference, prediction
 
 
@@ -92,7 +88,7 @@ def test_kill_9_leaves_no_worker(tmp_path):
     for folder in ("reference", "prediction"):
         (tmp_path / folder).mkdir()
         for number in range(60):
-            _write(tmp_path / folder / f"{number}.nii.gz", np.roll(boxes, number, axis=2))
+            write_segmentation(tmp_path / folder / f"{number}.nii.gz", np.roll(boxes, number, axis=2))
     content = {"labels": {"background": 0, "one": 1, "two": 2}, "file_ending": ".nii.gz"}
     (tmp_path / "dataset.json").write_text(json.dumps(content))
     command = [BIN / "nnunet-skd", "evaluate", "reference", "prediction", "-djfile", "dataset.json", "-np", "2"]
@@ -111,7 +107,7 @@ def test_spacing_comes_from_the_files(tmp_path):
     square[4:8, 8:20, 8:20] = 1
     for name, array in (("reference", square), ("prediction", np.roll(square, 1, axis=0))):
         (tmp_path / name).mkdir()
-        _write(tmp_path / name / "x.nii.gz", array, spacing=(0.5, 0.5, 3.0))  # SimpleITK's order: x, y, z
+        write_segmentation(tmp_path / name / "x.nii.gz", array, spacing=(0.5, 0.5, 3.0))  # SimpleITK's order: x, y, z
     dataset_json = {"labels": {"background": 0, "box": 1}, "file_ending": ".nii.gz"}
     frame = evaluate_folders(
         tmp_path / "reference", tmp_path / "prediction", dataset_json, num_processes=1, metrics=["HD95_voxel", "HD95"]
@@ -150,14 +146,14 @@ def test_missing_predictions_are_named_or_left_out_with_chill(folders):
 def test_many_names_are_cut_short(folders):
     reference, _ = folders
     for number in range(9):
-        _write(reference / f"z{number}.nii.gz", np.zeros((2, 2, 2)))
+        write_segmentation(reference / f"z{number}.nii.gz", np.zeros((2, 2, 2)))
     with pytest.raises(BadInput, match=r"z0.*z7\.nii\.gz and 1 more"):
         evaluate_folders(*folders, LABELS, num_processes=1)
 
 
 def test_predictions_without_reference_are_named(folders):
     reference, prediction = folders
-    _write(prediction / "stranger.nii.gz", np.zeros((2, 2, 2)))
+    write_segmentation(prediction / "stranger.nii.gz", np.zeros((2, 2, 2)))
     with pytest.raises(BadInput, match=r"stranger\.nii\.gz without a reference"):
         evaluate_folders(*folders, LABELS, num_processes=1, chill=True)
 
@@ -172,13 +168,13 @@ def test_predictions_without_reference_are_named(folders):
     ids=["shape", "spacing", "label"],
 )
 def test_prediction_that_does_not_fit(folders, array, spacing, message):
-    _write(folders[1] / "c.nii.gz", array, spacing)
+    write_segmentation(folders[1] / "c.nii.gz", array, spacing)
     with pytest.raises(BadInput, match=message):
         evaluate_folders(*folders, LABELS, num_processes=1, metrics=["Dice"])
 
 
 def test_unknown_label_in_a_reference(folders):
-    _write(folders[0] / "c.nii.gz", np.full((4, 7, 8), 9), (0.5, 0.7, 3))
+    write_segmentation(folders[0] / "c.nii.gz", np.full((4, 7, 8), 9), (0.5, 0.7, 3))
     with pytest.raises(BadInput, match=r"reference/c\.nii\.gz holds the label 9"):
         evaluate_folders(*folders, LABELS, num_processes=1, metrics=["Dice"])
 
@@ -284,7 +280,7 @@ def test_command_writes_three_files_and_a_table(folders, tmp_path, capsys):
 
 def test_failed_command_leaves_no_result(folders, tmp_path, capsys):
     (tmp_path / "dataset.json").write_text(json.dumps(LABELS))
-    _write(folders[1] / "d.nii.gz", np.zeros((4, 7, 9)))
+    write_segmentation(folders[1] / "d.nii.gz", np.zeros((4, 7, 9)))
     files = sorted(folders[1].iterdir())
     command = [
         "evaluate",

@@ -13,12 +13,14 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from folders import files_with_hashes
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.model_sharing.model_import import install_model_from_zip_file
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.variants.network_architecture.nnUNetTrainerBN import nnUNetTrainerBN
-from toy import DATASET, make_trainer, toy_dataset_json, toy_plans
+from toy import DATASET, make_trainer, toy_dataset_json
+from toy_models import trained_model
 
 from nnunet_skd.tools.checkpoint_file import read_checkpoint, weights_sha256
 from nnunet_skd.tools.cli import main
@@ -29,30 +31,6 @@ from nnunet_skd.tools.export.to_nnunet import export_nnunet
 from nnunet_skd.trainers.nnUNetTrainerDSKD import nnUNetTrainerDSKD
 
 INSTALLED = f"{DATASET}/nnUNetTrainer__nnUNetPlans__2d"
-
-
-def trained_model(
-    trainer_class=nnUNetTrainerDSKD, *, folds=("0",), checkpoint="checkpoint_final.pth", dim=2, regions=False, **plans
-) -> Path:
-    """A model folder as nnU-Net leaves it behind, made without training. Needs the fixture ``nnunet_env``."""
-    trainer = make_trainer(trainer_class, dim=dim, regions=regions, **plans)
-    trainer.initialize()
-    trainer.inference_allowed_mirroring_axes = tuple(range(dim))
-    trainer._best_ema = np.float64(0.5)
-    trainer.logger.get_checkpoint()["mean_fg_dice"] = [np.float32(0.25), np.float64(0.5)]
-    folder = Path(trainer.output_folder_base)
-    for fold in folds:
-        for parameter in trainer.network.parameters():
-            parameter.grad = torch.randn_like(parameter)
-        trainer.optimizer.step()  # gives the optimizer its state, and each fold its weights
-        file = folder / f"fold_{fold}" / checkpoint
-        file.parent.mkdir(exist_ok=True)
-        trainer.save_checkpoint(str(file))
-        torch.save(torch.load(file, weights_only=False) | {"distillation": {"frm": torch.ones(10000)}}, file)
-    (folder / "plans.json").write_text(json.dumps(toy_plans(dim, **plans)))
-    (folder / "dataset.json").write_text(json.dumps(toy_dataset_json(regions=regions)))
-    (folder / "dataset_fingerprint.json").write_text("{}")
-    return folder
 
 
 def predictor_for(folder: Path, fold, checkpoint="checkpoint_final.pth") -> nnUNetPredictor:
@@ -75,12 +53,6 @@ def source_logits(folder: Path, fold: str, dim=2) -> torch.Tensor:
     result = logits(predictor_for(copy, fold), dim)
     shutil.rmtree(copy)
     return result
-
-
-def files_with_hashes(folder: Path) -> dict[str, str]:
-    """Of all files but Python's bytecode, which an imported trainer leaves behind."""
-    files = (p for p in folder.rglob("*") if p.is_file() and p.suffix != ".pyc")
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,11 @@ import sys
 import numpy as np
 import pytest
 import torch
+from folders import files_with_hashes
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from test_export import files_with_hashes, trained_model
 from toy import make_trainer, toy_dataset_json
+from toy_models import trained_model
 
 from nnunet_skd.tools.checkpoint_file import read_checkpoint, weights_sha256
 from nnunet_skd.tools.cli import main

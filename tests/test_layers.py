@@ -1,11 +1,11 @@
 """The house: imports run one way, from folder to folder, and files stay small."""
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from imports import imports
 
 import nnunet_skd
 import nnunet_skd.trainers
@@ -25,26 +25,6 @@ def training_path() -> list[Path]:
     """Every file of the package but the tools, and the trainers."""
     inside = [file for file in PACKAGE.rglob("*.py") if file.relative_to(PACKAGE).parts[0] not in ("tools", "trainers")]
     return [*inside, *TRAINERS.glob("*.py")]
-
-
-def imports(file: Path) -> set[str]:
-    """Dotted names of what a file imports, also inside functions, but not for type checking alone.
-
-    A relative import begins with its dots.
-    """
-    names = set()
-    pending = [ast.parse(file.read_text())]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            pending += node.orelse
-            continue
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            names |= {f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names}
-        pending += ast.iter_child_nodes(node)
-    return names
 
 
 def room(module: str) -> str:
@@ -126,6 +106,14 @@ def test_no_converter_imports_another():
     assert {file.stem for file in converters} - {"__init__"} == set(DATASETS)
     for file in converters:
         assert not {m for m in imports(file) if m.startswith("nnunet_skd.tools.convert.datasets")}, file
+
+
+def test_no_file_of_the_tests_imports_a_test():
+    """What two of them need lies in a file that is none."""
+    files = list(Path(__file__).parent.rglob("*.py"))
+    tests = {file.stem for file in files if file.stem.startswith("test_")}
+    for file in files:
+        assert not tests & {part for module in imports(file) for part in module.split(".")}, file
 
 
 def test_the_command_line_imports_no_command():

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_layers import imports
+from imports import imports
 
 import nnunet_skd
 import nnunet_skd.trainers

@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 import torch
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
-from test_unlabelled_command import Toy, save, save_case
 from toy import DATASET
+from toy_dataset import SPLITS, Toy, model, prepared, save, save_case
 
 from nnunet_skd.tools import commands
 from nnunet_skd.tools.cli import main
 
 NEW = f"Dataset181_{DATASET[11:]}_pseudo"
-SPLITS = [{"train": ["train_1"], "val": ["train_0"]}, {"train": ["train_0"], "val": ["train_1"]}]
 
 
 class Played:
@@ -54,12 +53,6 @@ def toy(nnunet_env) -> Toy:
     return prepared(Toy(nnunet_env))
 
 
-def prepared(toy: Toy) -> Toy:
-    (toy.folder / "splits_final.json").write_text(json.dumps(SPLITS))
-    toy.add("new_0", "new_1")
-    return toy
-
-
 @pytest.fixture
 def played(toy, monkeypatch) -> Played:
     return play(toy, monkeypatch)
@@ -69,19 +62,6 @@ def play(toy: Toy, monkeypatch) -> Played:
     played = Played(toy)
     monkeypatch.setattr(commands.subprocess, "run", played)
     return played
-
-
-def model(toy: Toy, trainer: str = "nnUNetTrainer", **changes) -> Path:
-    """As nnUNetv2_train leaves it, with the folds 0 and all."""
-    results = toy.raw.parents[1] / "nnUNet_results" / DATASET
-    folder = results / f"{trainer}__{toy.plans['plans_name']}__{toy.configuration}"
-    for fold, case in (("0", "train_0"), ("all", "train_1")):
-        (folder / f"fold_{fold}" / "validation").mkdir(parents=True)
-        (folder / f"fold_{fold}" / "validation" / f"{case}{toy.ending}").touch()
-        (folder / f"fold_{fold}" / "checkpoint_final.pth").touch()
-    (folder / "plans.json").write_text(json.dumps(toy.plans))
-    (folder / "dataset.json").write_text(json.dumps(toy.description | changes))
-    return folder
 
 
 def label(toy: Toy, teacher: Path, number: int = 181, fold: str = "all", options: tuple[str, ...] = ()) -> int:

@@ -14,17 +14,13 @@ from matplotlib import image
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from skimage.io import imread
 from toy import make_trainer, toy_dataset_json, toy_plans
+from volumes import write_volume
 
 from nnunet_skd.tools.cli import main
 from nnunet_skd.tools.demo.phantoms import write_phantom_dataset
 from nnunet_skd.tools.evaluate.calibration import ALL_CLASSES
 from nnunet_skd.tools.evaluate.folders import evaluate_folders
 from nnunet_skd.tools.speed.report import speed_text, write_picture
-
-
-def write_image(path, array):
-    path.parent.mkdir(exist_ok=True)
-    sitk.WriteImage(sitk.GetImageFromArray(array), str(path))
 
 
 @pytest.fixture
@@ -41,8 +37,8 @@ def toy(nnunet_env):
     (model / "dataset.json").write_text(json.dumps(toy_dataset_json()))
     rng = np.random.default_rng(0)
     for case in ("x", "y"):
-        write_image(nnunet_env / "images" / f"{case}_0000.nii.gz", rng.normal(size=(1, 48, 40)).astype(np.float32))
-        write_image(nnunet_env / "labels" / f"{case}.nii.gz", rng.integers(0, 3, (1, 48, 40)).astype(np.uint8))
+        write_volume(nnunet_env / "images" / f"{case}_0000.nii.gz", rng.normal(size=(1, 48, 40)).astype(np.float32))
+        write_volume(nnunet_env / "labels" / f"{case}.nii.gz", rng.integers(0, 3, (1, 48, 40)).astype(np.uint8))
     return nnunet_env
 
 
@@ -122,7 +118,7 @@ def unknown_trainer(env):
             ["a={}@0"],
             "holds y_0001.nii.gz, but",
         ),
-        (lambda e: write_image(e / "images" / "y_0001.nii.gz", np.ones((1, 48, 40))), ["a={}"], "a file per channel"),
+        (lambda e: write_volume(e / "images" / "y_0001.nii.gz", np.ones((1, 48, 40))), ["a={}"], "a file per channel"),
         (lambda e: (e / "images" / "y_0000.nii.gz").write_bytes(b"no image"), ["a={}"], "y_0000.nii.gz is damaged"),
         (lambda e: [f.unlink() for f in (e / "images").iterdir()], ["a={}"], "holds no image named CASE_0000"),
         (lambda e: (e / "out").mkdir() or (e / "out" / "mine").touch(), ["a={}"], "not empty"),

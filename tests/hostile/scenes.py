@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import published
 import pytest
-import SimpleITK as sitk
-import test_convert as published
-import test_pseudo_labels as labelled
+import toy_dataset
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from test_export import trained_model
-from test_unlabelled_command import Toy, save_case
 from toy import DATASET, toy_dataset_json, toy_plans
+from toy_models import trained_model
+from volumes import write_volume
 
 from nnunet_skd.tools.convert.datasets import btcv, dca1, flare22, synapse, xcad
 from nnunet_skd.tools.errors import BadInput
@@ -47,10 +46,8 @@ def _json(file: Path, content: object) -> Path:
 
 
 def _segmentation(file: Path, seed: int = 0) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
     labels = np.random.default_rng(seed).integers(0, 3, (4, 12, 14)).astype(np.uint8)
-    sitk.WriteImage(sitk.GetImageFromArray(labels), str(file))
-    return file
+    return write_volume(file, labels)
 
 
 def evaluate(env: Path, _) -> Scene:
@@ -119,9 +116,9 @@ def distill(env: Path, patch) -> Scene:
 
 
 def unlabelled(env: Path, _) -> Scene:
-    toy = Toy(env, dim=3)
-    save_case(toy.source, "new_0", 3)
-    save_case(toy.source, "new_1", 3)
+    toy = toy_dataset.Toy(env, dim=3)
+    toy_dataset.save_case(toy.source, "new_0", 3)
+    toy_dataset.save_case(toy.source, "new_1", 3)
     files = [toy.folder / "nnUNetPlans.json", toy.folder / "dataset.json", toy.source / "new_1_0000.nii.gz"]
     arguments = ["unlabelled", "-d", DATASET, "-i", toy.source, "-c", "3d_fullres", "-np", 1]
     return Scene(arguments, files, files[2:], keeps=SOME, instead=(SOME, "holds no cases", "have no configuration"))
@@ -129,8 +126,8 @@ def unlabelled(env: Path, _) -> Scene:
 
 def pseudo_labels(env: Path, patch) -> Scene:
     patch.setattr("nnunet_skd.tools.pseudo_labels.command.show_and_run", _reached)
-    toy = labelled.prepared(Toy(env, dim=3))
-    model = labelled.model(toy)
+    toy = toy_dataset.prepared(toy_dataset.Toy(env, dim=3))
+    model = toy_dataset.model(toy)
     files = [toy.folder / name for name in ("nnUNetPlans.json", "dataset.json", "splits_final.json")]
     files += [model / "plans.json", model / "dataset.json", toy.source / "new_1_0000.nii.gz"]
     arguments = ["pseudo-labels", "-d", DATASET, "-i", toy.source, "--teacher", model, "-t", 181, "-f", 0, "-np", 1]
@@ -138,8 +135,8 @@ def pseudo_labels(env: Path, patch) -> Scene:
 
 
 def unlabelled_list(env: Path, _) -> Scene:
-    toy = Toy(env)
-    save_case(toy.source, "new_0", 2)
+    toy = toy_dataset.Toy(env)
+    toy_dataset.save_case(toy.source, "new_0", 2)
     from nnunet_skd.tools.cli import main
 
     assert main(["unlabelled", "-d", DATASET, "-i", str(toy.source), "-c", "2d", "-np", "1"]) == 0

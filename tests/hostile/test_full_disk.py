@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from scenes import SCENES
-from test_inputs import restore, tree
+from trees import restore, tree
 
 from nnunet_skd.tools.cli import main
 from nnunet_skd.tools.export import to_onnx

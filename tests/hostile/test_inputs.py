@@ -4,7 +4,6 @@ Whatever comes in: exit status 2 or 1 and a message that names the culprit, no t
 inputs unchanged; or the command takes it. A sample by default; all of them with HOSTILE=all (``make hostile``).
 """
 
-import hashlib
 import os
 import random
 import resource
@@ -18,24 +17,13 @@ from pathlib import Path
 import pytest
 from damages import damages, remove
 from scenes import SCENES
+from trees import restore, tree
 
 from nnunet_skd.tools.cli import main
 
 SAMPLE = 24  # of each command's inputs, in `make test`
 ALL = os.environ.get("HOSTILE") == "all"
 TAKEN = "taken"
-
-
-def tree(folder: Path) -> dict[str, str]:
-    """Every file and folder below one, with a hash of what it holds. nnU-Net's own folders may be made."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        content = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else ""
-        content = content if isinstance(content, bytes) else os.fsencode(content)
-        found[str(path.relative_to(folder))] = hashlib.sha1(content, usedforsecurity=False).hexdigest()
-    return found
-
-
 KEPT = "kept what was complete"
 
 
@@ -98,21 +86,9 @@ def copy_of(env: Path) -> Path:
     return env.with_name(f"{env.name}_scene_as_it_was")
 
 
-def restore(env: Path, before: dict[str, str], copy: Path) -> None:
-    """Remove what a command that took its input has made, and put back what it changed."""
-    now = tree(env)
-    for name in sorted(set(now) - set(before), reverse=True):
-        remove(env / name)
-    for name in before:
-        if now.get(name) != before[name] and (copy / name).is_file():
-            (env / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(copy / name, env / name)
-
-
 @pytest.fixture(autouse=True)
 def _a_copy_of_the_scene(nnunet_env, monkeypatch):
     """Made when the scene is complete."""
-    import test_inputs
 
     def and_copied(name, env, patch):
         made = real(name, env, patch)
@@ -120,7 +96,7 @@ def _a_copy_of_the_scene(nnunet_env, monkeypatch):
         return made
 
     real = prepared
-    monkeypatch.setattr(test_inputs, "prepared", and_copied)
+    monkeypatch.setitem(globals(), "prepared", and_copied)
     yield
     shutil.rmtree(copy_of(nnunet_env), ignore_errors=True)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from commands import BIN, run, shrink_plans
+from commands import BIN, fold_folder, run, shrink_plans
 
 from nnunet_skd.tools.demo.phantoms import write_phantom_dataset
 from nnunet_skd.tools.install.discovery import trainers_folder
@@ -103,7 +103,7 @@ def test_no_kill_loses_what_was_saved(dataset, nnunet_env, monkeypatch, capsys, 
 
 
 def folder(dataset: Path, family: str) -> Path:
-    return Path(os.environ["nnUNet_results"], dataset.name, f"nnUNetTrainer{family}_brief__nnUNetPlans__2d", "fold_0")
+    return fold_folder(dataset, f"nnUNetTrainer{family}_brief")
 
 
 def train(family: str, log: Path, *options: str) -> subprocess.Popen:

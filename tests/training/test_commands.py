@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from commands import make_known_to_commands, run, shrink_plans
+from commands import fold_folder, make_known_to_commands, run, shrink_plans
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_skd.tools.demo.phantoms import write_phantom_dataset
@@ -67,8 +67,7 @@ def train(configuration, fold, *flags, trainer=TRAINER) -> str:
 
 
 def folder(dataset, configuration, fold, trainer=TRAINER) -> Path:
-    model = f"{trainer}__nnUNetPlans__{configuration}"
-    return Path(os.environ["nnUNet_results"], dataset.name, model, f"fold_{fold}")
+    return fold_folder(dataset, trainer, configuration, fold=fold)
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -11,8 +11,8 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from test_finished_models import finish, taught
 from toy import FAMILIES, make_batch, make_trainer, start_epoch
+from toy_models import finish, taught
 
 pytestmark = [
     pytest.mark.cuda,

@@ -1,38 +1,20 @@
-"""Two gloo processes on the CPU. nnU-Net's own DDP is CUDA only, so the harness sets the device itself."""
+"""Two gloo processes on the CPU: the ranks stay identical, and what they log is gathered."""
 
 import json
-import os
-from datetime import timedelta
 
 import pytest
 import torch
 import torch.multiprocessing as mp
+from ddp import join, on_cpu
 from torch import distributed
 from toy import make_batch, make_trainer, run_epoch
 
 from nnunet_skd.catalogue import trainer_classes
 
-TIMEOUT = timedelta(seconds=120)  # a rank that waits for ever is a failure, not a hanging test
-
 
 def rank_main(rank: int, world: int, name: str, file: str, folder: str):
-    torch.set_num_threads(1)
-    os.environ |= {"nnUNet_compile": "f", "nnUNet_n_proc_DA": "0"}
-    distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=world, timeout=TIMEOUT)
-    trainer_class = trainer_classes()[name]
-
-    class CPUTrainer(trainer_class):
-        """nnU-Net puts every DDP rank on its own CUDA device; this harness takes them back to the CPU."""
-
-        def initialize(self):
-            self.device, self.grad_scaler = torch.device("cpu"), None
-            real = torch.nn.parallel.DistributedDataParallel
-            import nnunetv2.training.nnUNetTrainer.nnUNetTrainer as module
-
-            module.DDP = lambda network, device_ids: real(network)
-            super().initialize()
-
-    trainer = make_trainer(CPUTrainer, patch=16, stages=4, batch_size=4, seed=rank)
+    join(rank, world, file)
+    trainer = make_trainer(on_cpu(trainer_classes()[name]), patch=16, stages=4, batch_size=4, seed=rank)
     trainer.initialize()
 
     # rank 0 never sees class 2

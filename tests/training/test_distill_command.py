@@ -6,9 +6,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from test_finished_models import finish
 from toy import DATASET, toy_dataset_json, toy_plans
 from toy_data import LABELLED
+from toy_models import finish
 
 from nnunet_skd.model_checks import VARIABLE
 from nnunet_skd.tools import commands

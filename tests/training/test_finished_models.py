@@ -1,7 +1,6 @@
 """Finished models as teachers: ensembles, other networks, what is refused, and which outputs were ever trained."""
 
 import json
-import os
 import random
 import shutil
 from pathlib import Path
@@ -14,59 +13,13 @@ from nnunetv2.training.nnUNetTrainer.variants.network_architecture.nnUNetTrainer
     nnUNetTrainerNoDeepSupervision,
 )
 from toy import make_batch, make_trainer, run_epoch, save_as_of_this_epoch
-from toy_data import LABELLED, with_data
+from toy_data import LABELLED
+from toy_models import finish, nnUNetTrainerDistill_brief, student, taught
 
 from nnunet_skd.finished_models import _move_all
 from nnunet_skd.model_checks import VARIABLE, check_model
-from nnunet_skd.trainers.nnUNetTrainerDistill import nnUNetTrainerDistill
 
 pytestmark = pytest.mark.usefixtures("nnunet_env")
-
-
-class nnUNetTrainerDistill_brief(nnUNetTrainerDistill):
-    def initialize(self):
-        self.num_epochs = 4
-        super().initialize()
-
-
-def finish(trainer_class=nnUNetTrainer, folds=(0,), *, seed=1, **kind) -> Path:
-    """A folder as nnUNetv2_train leaves it: toy networks of random weights, and what was validated."""
-    for fold in folds:
-        trainer = make_trainer(trainer_class, seed=seed, **kind)
-        trainer.fold = fold
-        trainer.output_folder = os.path.join(trainer.output_folder_base, f"fold_{fold}")
-        Path(trainer.output_folder, "validation").mkdir(parents=True, exist_ok=True)
-        trainer.initialize()
-        trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        trainer.save_checkpoint(os.path.join(trainer.output_folder, "checkpoint_final.pth"))
-        Path(trainer.output_folder, "debug.json").write_text(
-            json.dumps({"enable_deep_supervision": str(trainer.enable_deep_supervision)})
-        )
-        for case in LABELLED if fold == "all" else LABELLED[fold : fold + 1]:
-            Path(trainer.output_folder, "validation", f"{case}.nii.gz").touch()
-        seed += 1
-    folder = Path(trainer.output_folder_base)
-    (folder / "plans.json").write_text(json.dumps(trainer.plans_manager.plans))
-    (folder / "dataset.json").write_text(json.dumps(trainer.dataset_json))
-    return folder
-
-
-def student(*folders, fold=0, trainer_class=nnUNetTrainerDistill_brief, unlabelled=(), monkeypatch=None, **kind):
-    trainer = with_data(make_trainer(trainer_class, **kind), unlabelled=unlabelled)
-    trainer.fold = fold
-    if monkeypatch is not None:
-        monkeypatch.setenv(VARIABLE, os.pathsep.join(map(str, folders)))
-    trainer.initialize()
-    return trainer
-
-
-def taught(*folders, monkeypatch, compiled=False, **kind):
-    trainer = student(*folders, monkeypatch=monkeypatch, **kind)
-    trainer._do_i_compile = lambda: compiled
-    trainer.inference_allowed_mirroring_axes = None
-    trainer.teacher.check(trainer)
-    trainer.teacher.attach(trainer)
-    return trainer
 
 
 def move(folder, name) -> Path:

@@ -1,12 +1,14 @@
 """The moving average: its closed form, buffers, mirroring, its place in checkpoints, DDP, compiling."""
 
 import copy
+import os
 import random
 
 import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
+from ddp import join, on_cpu
 from torch import distributed, nn
 from toy import assert_equal, everything, initialized, make_batch, make_trainer, run_epoch, save_as_of_this_epoch
 from toy_data import with_data
@@ -245,29 +247,13 @@ def test_compiled_steps_equal_eager_steps_and_no_view_compiles_anew(aot_eager):
 
 
 def rank_main(rank: int, world: int, rendezvous: str, folder: str, ignore: bool):
-    import os
-    from datetime import timedelta
-
-    import nnunetv2.training.nnUNetTrainer.nnUNetTrainer as module
-
-    torch.set_num_threads(1)
-    os.environ |= {"nnUNet_compile": "f", "nnUNet_n_proc_DA": "0"}
-    limit = timedelta(seconds=120)
-    distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=world,
-                                   timeout=limit)  # fmt: skip
-    real = nn.parallel.DistributedDataParallel
-    module.DDP = lambda network, device_ids: real(network)
-
-    class CPUTrainer(nnUNetTrainerDSKD_unlabelled_now):
-        def initialize(self):
-            self.device, self.grad_scaler = torch.device("cpu"), None
-            super().initialize()
-
+    join(rank, world, rendezvous)
     # each rank has a root of its own, as a shared one would be written by both
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         os.environ[name] = f"{folder}/{rank}/{name}"
         os.makedirs(os.environ[name], exist_ok=True)
-    trainer = with_data(make_trainer(CPUTrainer, patch=16, batch_size=4, seed=rank, ignore=ignore), size=20)
+    trainer_class = on_cpu(nnUNetTrainerDSKD_unlabelled_now)
+    trainer = with_data(make_trainer(trainer_class, patch=16, batch_size=4, seed=rank, ignore=ignore), size=20)
     trainer.on_train_start()
     random.seed(rank)
     torch.manual_seed(rank)

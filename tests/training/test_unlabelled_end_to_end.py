@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from commands import BIN, HELD, epochs, kill_in_the_third_epoch, run, shrink_plans
+from commands import BIN, HELD, epochs, fold_folder, kill_in_the_third_epoch, run, shrink_plans
 
 from nnunet_skd.compat import READS_EXT_TRAINER
 from nnunet_skd.tools.demo.phantoms import write_phantom_dataset
@@ -77,14 +77,10 @@ def train(trainer: str, *options: str) -> tuple[str, ...]:
     return ("nnUNetv2_train", "900", "2d", "0", "-tr", trainer, "-device", "cpu", *options)
 
 
-def fold(dataset: Path, trainer: str) -> Path:
-    return Path(os.environ["nnUNet_results"], dataset.name, f"{trainer}__nnUNetPlans__2d", "fold_0")
-
-
 def test_trains_on_unlabelled_images_continues_after_a_kill_and_predicts(nnunet_env, ways):
     dataset, _ = prepared(nnunet_env)
     trainer = "nnUNetTrainerDSKD_unlabelled_brief"
-    command, folder = train(trainer), fold(dataset, trainer)
+    command, folder = train(trainer), fold_folder(dataset, trainer)
     kill_in_the_third_epoch(command, folder, nnUNet_n_proc_DA="2", **ways)
     saved = torch.load(folder / "checkpoint_best.pth", map_location="cpu", weights_only=False)
     assert saved["distillation"]["teacher"]["steps"] == 8 * saved["current_epoch"]
@@ -117,16 +113,16 @@ def test_the_refusal_without_unlabelled_images_names_the_command_that_helps(nnun
     )  # fmt: skip
     assert done.returncode != 0
     (helps,) = re.findall(r"Run: (nnunet-skd unlabelled .*) -i FOLDER", done.stderr)
-    assert not (fold(dataset, "nnUNetTrainerDSKD_unlabelled_1epoch") / "checkpoint_final.pth").exists()
+    assert not (fold_folder(dataset, "nnUNetTrainerDSKD_unlabelled_1epoch") / "checkpoint_final.pth").exists()
     run(*helps.split(), "-i", collected, "-np", 1)
 
 
 def test_finished_models_teach_with_and_without_unlabelled_images_and_label_them(nnunet_env, ways):
     dataset, collected = prepared(nnunet_env, preprocess=False)
     run(*train("nnUNetTrainer_brief"), **ways)
-    teacher = fold(dataset, "nnUNetTrainer_brief").parent
+    teacher = fold_folder(dataset, "nnUNetTrainer_brief").parent
     trainer = "nnUNetTrainerDistill_brief"
-    folder = fold(dataset, trainer)
+    folder = fold_folder(dataset, trainer)
     run(*train(trainer), nnUNet_skd_teacher=str(teacher), **ways)
     table = epochs(folder)
     assert (table["unlabelled"] == 0).all() and (table["ddl"] > 0).all()
