@@ -33,6 +33,7 @@ class Arm:
         models: finished models that this arm needs.
         environment: variables for the training; ``{models}`` stands for the folders of ``models``, joined by ":".
         start: the model that gives the starting weights (nnU-Net's -pretrained_weights).
+        keeps_last_layer: all weights of ``start``; nnU-Net's -pretrained_weights makes the last layer anew.
         prepare: ``pseudo_labels``: the ``models`` together, with mirroring, label the images outside the draw and the
             slices that nobody annotated, and the training takes these labels as if they were true; ``unlabelled``: the
             images outside the draw are given to the training by ``nnunet-skd unlabelled``.
@@ -48,6 +49,7 @@ class Arm:
     models: tuple[Model, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
     start: Model | None = None
+    keeps_last_layer: bool = False
     prepare: str | None = None
     ensemble: bool = False
     seeds: tuple[int, ...] | None = None

@@ -60,6 +60,9 @@ class Making:
             name, compact, self.fold(), self.job["class_name"], continue_training=started, device=torch.device("cpu")
         )
         maybe_load_checkpoint(trainer, started, False, None if started else self.job["start"])
+        if self.recipe.get("keeps_last_layer") and not started:
+            weights = torch.load(self.job["start"], weights_only=False)["network_weights"]
+            trainer.network.load_state_dict(weights)
         trainer.run_training()
         times = trainer.logger.local_logger.my_fantastic_logging
         epochs = np.subtract(times["epoch_end_timestamps"], times["epoch_start_timestamps"])

@@ -2,12 +2,10 @@
 
 from dataclasses import replace
 
-from arms.methods import from_one_start_without_mirroring
 from studies import methods_081_2d
 
 STUDY = replace(
     methods_081_2d.STUDY,
     question="Does self-distillation help a network that knows the organs, in 3D?",
     configuration="3d_fullres",
-    arms=from_one_start_without_mirroring(),
 )
