@@ -9,6 +9,7 @@ import inspect
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -112,6 +113,17 @@ def set_variables(values: dict[str, str | None]) -> None:
             os.environ[name] = value
         for module in _holders(name):
             setattr(module, name, value)
+
+
+@contextmanager
+def with_variables(values: dict[str, str | None]) -> Iterator[None]:
+    """:func:`set_variables` for a while."""
+    before = {name: os.environ.get(name) for name in values}
+    set_variables(values)
+    try:
+        yield
+    finally:
+        set_variables(before)
 
 
 def _holders(name: str) -> Iterator[ModuleType]:

@@ -16,15 +16,20 @@ from toy_dataset import SPLITS, Toy, model, prepared, save, save_case
 
 from nnunet_skd.tools import commands
 from nnunet_skd.tools.cli import main
+from nnunet_skd.tools.pseudo_labels import command
 
 NEW = f"Dataset181_{DATASET[11:]}_pseudo"
 
 
 class Played:
-    """nnU-Net's commands: predictions are images of zeros. ``fails_after``: so many, and then an error."""
+    """nnU-Net's commands: predictions are images of zeros. ``fails_after``: so many, and then an error.
+
+    ``begun``: what the second training was to begin with.
+    """
 
     def __init__(self, toy: Toy):
         self.toy, self.started, self.asked, self.fails_after, self.failing = toy, [], [], None, ""
+        self.begun: list[tuple] = []
 
     def __call__(self, command, env):
         name, words = Path(command[0]).name, command[1:]
@@ -61,6 +66,7 @@ def played(toy, monkeypatch) -> Played:
 def play(toy: Toy, monkeypatch) -> Played:
     played = Played(toy)
     monkeypatch.setattr(commands.subprocess, "run", played)
+    monkeypatch.setattr(command, "begin", lambda *arguments: played.begun.append(arguments))
     return played
 
 
@@ -114,9 +120,9 @@ def test_the_new_dataset_holds_all_files_and_the_old_one_stays(nnunet_env, monke
     assert json.loads((preprocessed / "splits_final.json").read_text()) == [split] * 5
 
     *_, line = capsys.readouterr().out.strip().splitlines()
-    checkpoint = teacher.resolve() / f"fold_{fold}" / "checkpoint_final.pth"
-    expected = f"181 {toy.configuration} {fold} -tr nnUNetTrainer_250epochs -pretrained_weights {checkpoint}"
-    assert line.strip() == f"nnUNetv2_train {expected} -device cpu"
+    trainer, weights = "nnUNetTrainer_250epochs", teacher / f"fold_{fold}" / "checkpoint_final.pth"
+    assert line.strip() == f"nnUNetv2_train 181 {toy.configuration} {fold} -tr {trainer} --c -device cpu"
+    assert played.begun == [(NEW, toy.configuration, fold, trainer, "nnUNetPlans", weights)]
 
 
 def test_each_fold_that_may_label_joins(toy, played, capsys):
@@ -144,12 +150,18 @@ def test_another_network_is_trained_from_scratch(trainer, options, toy, played, 
     (folder / "plans.json").write_text(json.dumps(plans))
     assert label(toy, folder) == 0
     line = capsys.readouterr().out.strip().splitlines()[-1]
-    assert line.strip() == f"nnUNetv2_train 181 2d all{options}"
+    assert line.strip() == f"nnUNetv2_train 181 2d all{options}" and not played.begun
 
 
 def test_after_a_trainer_that_needs_a_teacher_comes_a_plain_one(toy, played, capsys):
     assert label(toy, model(toy, "nnUNetTrainerDistill_50epochs")) == 0
-    assert "181 2d all -tr nnUNetTrainer_250epochs -pretrained_weights" in capsys.readouterr().out
+    assert "181 2d all -tr nnUNetTrainer_250epochs --c" in capsys.readouterr().out
+
+
+def test_the_trainer_can_be_chosen(toy, played, capsys):
+    assert label(toy, model(toy), options=("-tr", "nnUNetTrainer_20epochs")) == 0
+    assert "181 2d all -tr nnUNetTrainer_20epochs --c" in capsys.readouterr().out
+    assert played.begun[0][3] == "nnUNetTrainer_20epochs"
 
 
 def test_the_second_training_is_of_the_models_plans_and_of_its_trainer_if_that_is_not_nnunets(toy, played, capsys):
@@ -159,9 +171,7 @@ def test_the_second_training_is_of_the_models_plans_and_of_its_trainer_if_that_i
     printed = capsys.readouterr().out
     assert (toy.folder.parent / NEW / "nnUNetOtherPlans.json").is_file() and "-plans_name nnUNetOtherPlans" in printed
     line = printed.strip().splitlines()[-1]
-    assert "181 2d all -tr nnUNetTrainerNoMirroring -pretrained_weights" in line and line.endswith(
-        "-p nnUNetOtherPlans"
-    )
+    assert line.strip() == "nnUNetv2_train 181 2d all -tr nnUNetTrainerNoMirroring --c -p nnUNetOtherPlans"
 
 
 def test_the_files_that_dataset_json_names(toy, played):
@@ -230,8 +240,8 @@ def test_a_folder_of_another_name_and_a_link_to_one(toy, played, capsys, tmp_pat
     renamed.symlink_to(elsewhere)
     assert label(toy, renamed) == 0
     line = capsys.readouterr().out.strip().splitlines()[-1]
-    weights = renamed / "fold_all" / "checkpoint_final.pth"
-    assert line.strip() == f"nnUNetv2_train 181 2d all -tr nnUNetTrainerNoMirroring -pretrained_weights {weights}"
+    assert line.strip() == "nnUNetv2_train 181 2d all -tr nnUNetTrainerNoMirroring --c"
+    assert played.begun[0][-1] == renamed / "fold_all" / "checkpoint_final.pth"
 
 
 # --- again -----------------------------------------------------------------------------------------------------------
@@ -372,6 +382,7 @@ def test_the_order_of_regions_is_their_meaning(toy, played, capsys):
         ({"fold": "2"}, "there is no fold 2"),
         ({"options": ("-c", "2d_w025")}, "has no configuration '2d_w025'"),
         ({"options": ("-np", "0")}, "-np is 0"),
+        ({"options": ("-tr", "nnUNetTrainerNobody")}, "does not find the trainer nnUNetTrainerNobody"),
     ],
 )
 def test_what_cannot_be_made(toy, played, capsys, options, message):

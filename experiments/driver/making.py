@@ -43,6 +43,8 @@ class Making:
         """
         from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 
+        from nnunet_skd.tools.pseudo_labels.second_training import load_all_weights
+
         code = fingerprint(self.recipe)
         if code != self.job["fingerprint"]:
             raise SystemExit(f"the code was changed while the study ran: {self.job['fingerprint']}, now {code}")
@@ -61,8 +63,7 @@ class Making:
         )
         maybe_load_checkpoint(trainer, started, False, None if started else self.job["start"])
         if self.recipe.get("keeps_last_layer") and not started:
-            weights = torch.load(self.job["start"], weights_only=False)["network_weights"]
-            trainer.network.load_state_dict(weights)
+            load_all_weights(trainer, Path(self.job["start"]))
         trainer.run_training()
         times = trainer.logger.local_logger.my_fantastic_logging
         epochs = np.subtract(times["epoch_end_timestamps"], times["epoch_start_timestamps"])

@@ -136,12 +136,13 @@ def test_finished_models_teach_with_and_without_unlabelled_images_and_label_them
 
     printed = run(*train(trainer, "--c"), **ways)  # finished: only the validation is left, and no variable is needed
     assert "WARNING: this training was begun" not in printed
-    assert "Teachers: nnUNetTrainer_brief__nnUNetPlans__2d fold 0" in printed
+    assert "Teachers: " not in printed
 
     printed = run("nnunet-skd", "pseudo-labels", "-d", 900, "-i", collected, "--teacher", teacher, "-t", 181,
-                  "-f", 0, "-device", "cpu", "-np", 1, **ways)  # fmt: skip
+                  "-f", 0, "-tr", "nnUNetTrainer_brief", "-device", "cpu", "-np", 1, **ways)  # fmt: skip
     (line,) = re.findall(r"^  (nnUNetv2_train .*)$", printed, re.MULTILINE)
-    run(*line.replace("nnUNetTrainer_250epochs", "nnUNetTrainer_brief").split(), **ways)
+    printed = run(*line.split(), **ways)
+    assert re.findall(r": Epoch (\d+)$", printed, re.MULTILINE)[0] == "0"
     new = Path(os.environ["nnUNet_results"], f"Dataset181_{dataset.name[11:]}_pseudo", teacher.name, "fold_0")
     assert (new / "checkpoint_final.pth").is_file()
     validated = [{file.name for file in (f / "validation").glob("*.png")} for f in (new, teacher / "fold_0")]

@@ -1,6 +1,5 @@
 """nnU-Net's folders for a measurement, away from the user's."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_skd.compat import set_variables
+from nnunet_skd.compat import with_variables
 from nnunet_skd.tools.files import naming_what_is_full
 from nnunet_skd.tools.install.discovery import with_our_trainers
 
@@ -37,9 +36,5 @@ def borrowed_plans(plans_file: Path, configuration: str) -> Iterator[Path]:
             "nnUNet_extTrainer": with_our_trainers(),
             "nnUNet_wandb_enabled": "0",
         }
-        before = {name: os.environ.get(name) for name in values}
-        set_variables(values)
-        try:
+        with with_variables(values):
             yield folder
-        finally:
-            set_variables(before)

@@ -7,7 +7,6 @@ from pathlib import Path
 import pandas as pd
 from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id
 
-from nnunet_skd.model_checks import CHECKPOINT
 from nnunet_skd.tools.cases import reader_class
 from nnunet_skd.tools.demo.linked_dataset import link_dataset
 from nnunet_skd.tools.demo.paired_folders import pair_folders
@@ -155,9 +154,9 @@ def _without_and_with_pseudo_labels(trainings: Trainings, dataset: str, number: 
         "pseudo_labels",
         f"Its labels for the images without labels, {images}",
         ["nnunet-skd", "pseudo-labels", "-d", number, "-i", str(images), "--teacher", str(model.parent)]
-        + ["-t", str(added), "-device", trainings.device, "-np", processes],
+        + ["-t", str(added), "-tr", trainings.trainer, "-device", trainings.device, "-np", processes],
     )
-    trainings.add(WITH_PSEUDO_LABELS, new_name(dataset, added), fold, start=model / CHECKPOINT)
+    trainings.add(WITH_PSEUDO_LABELS, new_name(dataset, added), fold)
 
 
 def _source(

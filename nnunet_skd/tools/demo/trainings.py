@@ -21,8 +21,8 @@ class Trainings:
         self.models: dict[str, Path] = {}
         self.predictions: dict[str, Path] = {}
 
-    def add(self, name: str, dataset: str, fold: str, start: Path | None = None) -> Path:
-        """Train on a dataset, from the weights of a checkpoint if one is given; returns the fold's folder."""
+    def add(self, name: str, dataset: str, fold: str) -> Path:
+        """Train on a dataset, from the checkpoint in the fold's folder if one is there; returns that folder."""
         suffix = "" if name == self.trainer else f"_{name.replace(' ', '_')}"
         number = str(convert_dataset_name_to_id(dataset))
         model = self.out / "nnUNet_results" / dataset / f"{self.trainer}__nnUNetPlans__{self.configuration}"
@@ -30,9 +30,7 @@ class Trainings:
         self.predictions[name] = predicted = self.out / "predictions" / suffix[1:]
         train = ["nnUNetv2_train", number, self.configuration, fold, "-tr", self.trainer, "-device", self.device]
         if not self.step.state.finished(f"train{suffix}") and any(folder.glob("checkpoint_*.pth")):
-            train.append("--c")  # interrupted: continue from the last checkpoint
-        elif start is not None:
-            train += ["-pretrained_weights", str(start)]
+            train.append("--c")  # interrupted, or begun by pseudo-labels
         title = f"Training of {self.trainer}, fold {fold} (nnU-Net reports after each epoch of 250 steps)"
         self.step(f"train{suffix}", title, train)
         self.step(

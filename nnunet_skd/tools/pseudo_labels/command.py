@@ -8,7 +8,9 @@ these images with the predictions as labels. It gets the plans and the fingerpri
 Dataset 80 stays as it is: images are linked, labels are copied. Each of nnU-Net's commands is printed before it runs.
 The last line is yours to run. It trains on the new dataset: nnUNetTrainer_250epochs, a quarter of nnU-Net's 1000
 epochs, from the model's weights; or a whole training from scratch where these do not fit. Another trainer than
-nnU-Net's plain one or ours is named again, with its own number of epochs.
+nnU-Net's plain one or ours is named again, with its own number of epochs. With -tr you choose. The weights lie in
+nnUNet_results as a checkpoint from before the first epoch, which --c continues: the last layer is kept, which nnU-Net's
+-pretrained_weights would make anew.
 
 The model is a folder that nnUNetv2_train wrote, or its name in $nnUNet_results/DATASET, of any trainer, plans and
 configuration with the same labels and channels. Its folds predict together. In a second round it is the model that was
@@ -33,7 +35,9 @@ from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.pseudo_labels.labelled_cases import LabelledCases
 from nnunet_skd.tools.pseudo_labels.model import SHORT, LabellingModel, name_parts
 from nnunet_skd.tools.pseudo_labels.new_dataset import NewDataset
+from nnunet_skd.tools.pseudo_labels.second_training import begin
 from nnunet_skd.tools.teaching import absolute, describe_student, folds_that_may_teach, model_folder
+from nnunet_skd.tools.trainers import look_up
 from nnunet_skd.tools.unlabelled.checks import Cases, cases_of_folder, check_contents, parallel_reader
 from nnunet_skd.tools.unlabelled.dataset import open_dataset, require_preprocessing
 from nnunet_skd.unlabelled_data import preprocessing, second_stage
@@ -47,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-f", default="all", metavar="FOLD", help="fold of the new training (default: %(default)s)")
     parser.add_argument("-c", metavar="CONFIGURATION", help="configuration of the new training (default: the model's)")
     parser.add_argument("-p", metavar="PLANS", help="plans identifier (default: the model's)")
+    parser.add_argument("-tr", metavar="TRAINER", help="trainer of the new training (default: as above)")
     parser.add_argument("-device", choices=("cuda", "cpu", "mps"), default="cuda", help="default: %(default)s")
     parser.add_argument("-np", type=int, metavar="N", help="processes (default: as nnU-Net's commands)")
 
@@ -54,6 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.np is not None and args.np < 1:
         raise BadInput(f"-np is {args.np}, but has to be at least 1")
+    if args.tr is not None:
+        look_up(args.tr)
     _, plans_name, configuration = name_parts(absolute(args.teacher))
     plans_name, configuration = args.p or plans_name, args.c or configuration
     dataset = open_dataset(args.d, plans_name)
@@ -86,8 +93,12 @@ def run(args: argparse.Namespace) -> int:
     except CommandFailed as error:
         print(f"\nnnunet-skd pseudo-labels: {error} The same command goes on from here.", file=sys.stderr)
         return 1
-    options = model.second_training(dataset.plans, configuration)
-    train = ["nnUNetv2_train", str(new.number), configuration, args.f, *options]
+    trainer, weights = model.second_training(dataset.plans, configuration)
+    trainer = args.tr or trainer
+    train = ["nnUNetv2_train", str(new.number), configuration, args.f]
+    train += ["-tr", trainer] * (trainer != "nnUNetTrainer") + ["--c"] * (weights is not None)
+    if weights is not None:
+        begin(new.name, configuration, args.f, trainer, plans_name, weights)
     train += ["-p", plans_name] * (plans_name != "nnUNetPlans") + ["-device", args.device] * (args.device != "cuda")
     print(f"\n{new.name}: {len(labelled.files)} labelled cases, {len(cases)} with pseudo-labels. To train on it:")
     print(f"  {shlex.join(train)}")

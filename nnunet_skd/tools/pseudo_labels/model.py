@@ -63,8 +63,8 @@ class LabellingModel:
         """Size and time of each fold's checkpoint."""
         return {fold: stamps([self._checkpoint(fold)])[0] for fold in self.folds}
 
-    def second_training(self, plans: PlansManager, configuration: str) -> list[str]:
-        """Options of nnUNetv2_train: a short training from the weights where they fit, else a whole one from scratch.
+    def second_training(self, plans: PlansManager, configuration: str) -> tuple[str, Path | None]:
+        """Its trainer: a short one from these weights where they fit, else a whole one from scratch (None).
 
         A trainer that is neither nnU-Net's plain one nor ours may make another network, and trains again itself.
         """
@@ -73,8 +73,8 @@ class LabellingModel:
         is_plain = trainer in trainer_classes() or re.fullmatch(r"nnUNetTrainer(_\d+epochs?)?", trainer)
         theirs, ours = self.plans.get_configuration(self.configuration), plans.get_configuration(configuration)
         if theirs.configuration["architecture"] != ours.configuration["architecture"]:
-            return [] if is_plain else ["-tr", trainer]
-        return ["-tr", SHORT if is_plain else trainer, "-pretrained_weights", str(weights)]
+            return "nnUNetTrainer" if is_plain else trainer, None
+        return SHORT if is_plain else trainer, weights
 
     def _trainer(self, checkpoint: Path) -> str:
         """As the checkpoint names it; the folder may have been renamed."""

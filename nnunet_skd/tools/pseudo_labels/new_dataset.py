@@ -20,6 +20,7 @@ from nnunet_skd.tools.files import copy, new_folder, write_file
 from nnunet_skd.tools.images import UnreadableImage, read_segmentation
 from nnunet_skd.tools.json_file import ANYTHING, TEXT, read_json
 from nnunet_skd.tools.pseudo_labels.labelled_cases import FINGERPRINT, LabelledCases
+from nnunet_skd.tools.pseudo_labels.second_training import was_trained
 from nnunet_skd.tools.teaching import SPLITS
 from nnunet_skd.tools.unlabelled.checks import Cases
 from nnunet_skd.tools.unlabelled.dataset import Dataset
@@ -70,8 +71,9 @@ class NewDataset:
 
     def _read_record(self) -> dict:
         remedy = "Choose another number"
-        if not (nnunet_folder("nnUNet_results") / self.name).is_dir():  # no model to lose
-            folders = [shlex.quote(str(f)) for f in (self.folder, self.preprocessed) if f.is_dir()]
+        results = nnunet_folder("nnUNet_results") / self.name
+        if not any(map(was_trained, results.glob("*/fold_*"))):  # no model to lose
+            folders = [shlex.quote(str(f)) for f in (self.folder, self.preprocessed, results) if f.is_dir()]
             remedy += f", or remove what was made: {' '.join(folders)}"
         before = read_json(self.folder / RECORD, dict.fromkeys(self.made_of, ANYTHING), remedy)
         if changed := [what for what, value in self.made_of.items() if before[what] != value]:
