@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Few labels at the default plans: dataset FEW (default 580) holds few labelled cases; the folder IMAGES those without
 # labels, which `nnunet-skd unlabelled` preprocessed too; dataset PSEUDO (default 680) will hold both. A model of the
-# labelled cases, then three short trainings from its weights, side by side. Run again until it says done.
+# labelled cases, then three short trainings from its weights, side by side: all of them for the pseudo-labels, all but
+# the last layer for the other two (nnU-Net's -pretrained_weights). Run again until it says done.
 source "$(dirname "$0")/common.sh"
 FEW=${FEW:-580} PSEUDO=${PSEUDO:-680} FIRST=${FIRST:-50epochs} SECOND=${SECOND:-20epochs}
 : "${IMAGES:?set it to the folder of images without labels}"
@@ -16,7 +17,8 @@ train "$FEW" 2d$SMALL all nnUNetTrainer_$FIRST
 model=$(model_of "$FEW" 2d$SMALL nnUNetTrainer_$FIRST)
 weights=$model/fold_all/checkpoint_final.pth
 predict labelled_only "$FEW" nnUNetTrainer_$FIRST
-in_time nnunet-skd pseudo-labels -d "$FEW" -i "$IMAGES" --teacher "$model" -t "$PSEUDO" -device "$DEVICE"
+in_time nnunet-skd pseudo-labels -d "$FEW" -i "$IMAGES" --teacher "$model" -t "$PSEUDO" \
+    -tr nnUNetTrainer_$SECOND -device "$DEVICE"
 
 second() { # ARM DATASET TRAINER: a short training from the model's weights, then its predictions
     train "$2" 2d$SMALL all "$3" "$weights"
