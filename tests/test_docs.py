@@ -18,7 +18,13 @@ EXAMPLES = {
     "nnUNetTrainerDSKD_NoMirroring",
     "nnUNetTrainerNAME",
 }  # made up, or nnU-Net's
-STOCK = {"nnUNetTrainer", "nnUNetTrainer_250epochs", "nnUNetTrainerDA5", "nnUNetTrainerNoMirroring"}
+STOCK = {
+    "nnUNetTrainer",
+    "nnUNetTrainer_100epochs",
+    "nnUNetTrainer_250epochs",
+    "nnUNetTrainerDA5",
+    "nnUNetTrainerNoMirroring",
+}
 
 
 def name_of(page: Path) -> str:
