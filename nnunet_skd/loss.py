@@ -67,6 +67,8 @@ class SelfDistillationLoss(nn.Module):
     def start_epoch(self, epoch: int, num_epochs: int) -> None:
         self.epoch, self.num_epochs = epoch, num_epochs
         for term in self.terms:
+            if epoch == 0:  # since the term was made, the network may have got the weights of a finished model
+                term.start_anew(self.task)
             term.start_epoch(epoch, num_epochs)
 
     def forward(self, outputs: list[Tensor], target: list[Tensor]) -> Tensor:

@@ -97,7 +97,7 @@ class ReconstructionBranch(nn.Module):
         self.temperature = temperature
 
     def copy_head(self, segmentation_layer: nn.Conv2d | nn.Conv3d) -> None:
-        """Make hT a copy of h: at the start, and where a checkpoint brings a trained h but no hT."""
+        """Make hT a copy of h: at the start, and where a trained h came without hT."""
         self.teacher_head.load_state_dict(segmentation_layer.state_dict())
 
     def forward(self, features: Tensor, coarse_logits: Tensor, labels: Tensor, valid: Tensor | None) -> Reconstruction:

@@ -64,7 +64,10 @@ class Term(nn.Module):
         """Learn what stays the same during the training, and refuse what cannot work (``ValueError``)."""
 
     def start_anew(self, task: Task) -> None:
-        """Called where a training continues from a checkpoint that holds nothing of this term's parameters."""
+        """Called before the first epoch, and where a checkpoint holds nothing of this term's parameters.
+
+        The network may have got trained weights since :meth:`attach`.
+        """
 
     def parameter_groups(self) -> list[dict]:
         """Of the term's own parameters, if it has any, for :class:`nnunet_skd.own_parameters.OwnParameters`."""

@@ -55,6 +55,19 @@ def test_every_extra_parameter_learns_and_gradients_are_clipped_like_the_network
     assert all(name.endswith("temperature.theta") for name in unchanged)  # its steps may be below its precision here
 
 
+@pytest.mark.parametrize("trainer_class", [nnUNetTrainerACWSKD, nnUNetTrainerDSKD_ACW])
+def test_begins_from_a_finished_models_last_layer(trainer_class):
+    """Where a training begins with all of a model's weights, hT begins with them too, and not with a stranger's."""
+    trainer = initialized(trainer_class)
+    head = trainer.plain_network().decoder.seg_layers[-1]
+    torch.nn.init.normal_(head.weight)
+    start_epoch(trainer, 0)
+    assert torch.equal(term_of(trainer).branch.teacher_head.weight, head.weight)
+    torch.nn.init.normal_(head.weight)
+    start_epoch(trainer, 1)
+    assert not torch.equal(term_of(trainer).branch.teacher_head.weight, head.weight)
+
+
 def test_all_distillation_terms_are_zero_at_step_0():
     trainer = initialized(nnUNetTrainerACWSKD)
     start_epoch(trainer, 500)  # the ramp is 1
