@@ -43,6 +43,10 @@ class Played:
         (self.toy.folder.parent / NEW / data).mkdir(exist_ok=True)
         return SimpleNamespace(returncode=int(name == self.failing))
 
+    def begin(self, *arguments) -> Path:
+        self.begun.append(arguments)
+        return self.toy.folder.parents[1] / "nnUNet_results" / "second"
+
     def predict(self, images: Path, output: Path) -> SimpleNamespace:
         output.mkdir(exist_ok=True)
         cases = sorted(f.name.removesuffix(f"_0000{self.toy.ending}") for f in images.glob("*_0000.*"))
@@ -66,7 +70,7 @@ def played(toy, monkeypatch) -> Played:
 def play(toy: Toy, monkeypatch) -> Played:
     played = Played(toy)
     monkeypatch.setattr(commands.subprocess, "run", played)
-    monkeypatch.setattr(command, "begin", lambda *arguments: played.begun.append(arguments))
+    monkeypatch.setattr(command, "begin", played.begin)
     return played
 
 

@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # Few labels at the default plans: dataset FEW (default 580) holds few labelled cases; the folder IMAGES those without
 # labels, which `nnunet-skd unlabelled` preprocessed too; dataset PSEUDO (default 680) will hold both. A model of the
-# labelled cases, then three short trainings from its weights, side by side: all of them for the pseudo-labels, all but
-# the last layer for the other two (nnU-Net's -pretrained_weights). Run again until it says done.
+# labelled cases, then three short trainings from all of its weights, side by side. Run again until it says done.
 source "$(dirname "$0")/common.sh"
 FEW=${FEW:-580} PSEUDO=${PSEUDO:-680} FIRST=${FIRST:-50epochs} SECOND=${SECOND:-20epochs}
 : "${IMAGES:?set it to the folder of images without labels}"
@@ -20,8 +19,12 @@ predict labelled_only "$FEW" nnUNetTrainer_$FIRST
 in_time nnunet-skd pseudo-labels -d "$FEW" -i "$IMAGES" --teacher "$model" -t "$PSEUDO" \
     -tr nnUNetTrainer_$SECOND -device "$DEVICE"
 
+begin='import pathlib, sys
+from nnunet_skd.tools.pseudo_labels.second_training import begin
+begin(*sys.argv[1:6], pathlib.Path(sys.argv[6]))'
 second() { # ARM DATASET TRAINER: a short training from the model's weights, then its predictions
-    train "$2" 2d$SMALL all "$3" "$weights"
+    [ "$2" = "$PSEUDO" ] || python3 -c "$begin" "$(basename "$raw")" 2d$SMALL all "$3" nnUNetPlans "$weights"
+    train "$2" 2d$SMALL all "$3"
     predict "$@"
 }
 second same_images_again "$FEW" nnUNetTrainer_$SECOND & jobs=($!)

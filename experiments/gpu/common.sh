@@ -21,11 +21,10 @@ left() { # seconds until this script's time is over, 1 at least: 0 would be no l
 model_of() { # DATASET CONFIGURATION TRAINER: its folder, an error where there is none
     ls -d "$nnUNet_results"/Dataset"$(printf %03d "$1")"_*/"$3"__nnUNetPlans__"$2"
 }
-train() { # DATASET CONFIGURATION FOLD TRAINER [WEIGHTS]: starts or continues, and stops in time for the next script
+train() { # DATASET CONFIGURATION FOLD TRAINER: starts or continues, and stops in time for the next script
     local folder how=()
     folder=$(model_of "$1" "$2" "$4" 2>/dev/null)/fold_$3 || true
     [ -f "$folder/validation/summary.json" ] && return 0
-    [ -n "${5:-}" ] && how=(-pretrained_weights "$5")
     compgen -G "$folder/checkpoint_*.pth" >/dev/null && how=(--c)
     in_time nnUNetv2_train "$1" "$2" "$3" -tr "$4" -device "$DEVICE" "${how[@]}"
 }

@@ -35,7 +35,7 @@ from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.pseudo_labels.labelled_cases import LabelledCases
 from nnunet_skd.tools.pseudo_labels.model import SHORT, LabellingModel, name_parts
 from nnunet_skd.tools.pseudo_labels.new_dataset import NewDataset
-from nnunet_skd.tools.pseudo_labels.second_training import begin
+from nnunet_skd.tools.pseudo_labels.second_training import begin, was_trained
 from nnunet_skd.tools.teaching import absolute, describe_student, folds_that_may_teach, model_folder
 from nnunet_skd.tools.trainers import look_up
 from nnunet_skd.tools.unlabelled.checks import Cases, cases_of_folder, check_contents, parallel_reader
@@ -59,8 +59,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.np is not None and args.np < 1:
         raise BadInput(f"-np is {args.np}, but has to be at least 1")
-    if args.tr is not None:
-        look_up(args.tr)
     _, plans_name, configuration = name_parts(absolute(args.teacher))
     plans_name, configuration = args.p or plans_name, args.c or configuration
     dataset = open_dataset(args.d, plans_name)
@@ -87,22 +85,32 @@ def run(args: argparse.Namespace) -> int:
         "preprocessing": preprocessing(dataset.plans, configuration),
     }
     new = NewDataset(dataset, args.t, made_of)
+    trainer, weights = model.second_training(dataset.plans, configuration)
+    trainer = args.tr or trainer
+    look_up(trainer)
     try:
         if not new.is_complete:
             _make(new, cases, labelled, model, args)
     except CommandFailed as error:
         print(f"\nnnunet-skd pseudo-labels: {error} The same command goes on from here.", file=sys.stderr)
         return 1
-    trainer, weights = model.second_training(dataset.plans, configuration)
-    trainer = args.tr or trainer
+    if weights is not None:
+        _begin(new, args.f, trainer, weights)
     train = ["nnUNetv2_train", str(new.number), configuration, args.f]
     train += ["-tr", trainer] * (trainer != "nnUNetTrainer") + ["--c"] * (weights is not None)
-    if weights is not None:
-        begin(new.name, configuration, args.f, trainer, plans_name, weights)
     train += ["-p", plans_name] * (plans_name != "nnUNetPlans") + ["-device", args.device] * (args.device != "cuda")
     print(f"\n{new.name}: {len(labelled.files)} labelled cases, {len(cases)} with pseudo-labels. To train on it:")
     print(f"  {shlex.join(train)}")
     return 0
+
+
+def _begin(new: NewDataset, fold: str, trainer: str, weights: Path) -> None:
+    """Say where the beginning lies, so that nobody looks for it on another machine or under another trainer's name."""
+    folder = begin(new.name, new.made_of["configuration"], fold, trainer, new.made_of["plans"], weights)
+    if was_trained(folder):
+        print(f"\n{folder} holds a training already, which --c continues. To begin anew, remove it and repeat this.")
+    else:
+        print(f"\nThe training begins with {weights}, which lies in {folder} for --c.")
 
 
 def _make(

@@ -6,7 +6,6 @@ which ``nnUNetv2_train --c`` continues, after any stop too.
 """
 
 import io
-import os
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -16,17 +15,28 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_skd.compat import with_variables
 from nnunet_skd.messages import in_one_line
+from nnunet_skd.tools.checkpoint_file import read_checkpoint
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.files import write_file, written_by_a_library
 
-BEGINNING = "checkpoint_latest.pth"  # the first that --c looks for in a training that is not finished
+# The last that --c looks for, and the first that nnU-Net writes, after each epoch that is the best so far. (A
+# checkpoint_latest.pth would stay for 50 epochs, and --c would go back to it.)
+BEGINNING = "checkpoint_best.pth"
 
 
 def was_trained(fold: Path) -> bool:
-    """Whether there is more than the beginning: nnU-Net adds another checkpoint after the first epoch."""
-    return any(file.name != BEGINNING for file in fold.glob("checkpoint_*.pth"))
+    """Whether the folder of a fold holds more than a beginning."""
+    return any(file.name != BEGINNING or not _is_beginning(file) for file in fold.glob("checkpoint_*.pth"))
 
 
-def begin(dataset: str, configuration: str, fold: str, trainer_name: str, plans_name: str, weights: Path) -> None:
+def _is_beginning(checkpoint: Path) -> bool:
+    try:
+        return read_checkpoint(checkpoint, mapped=True).get("current_epoch") == 0
+    except BadInput:  # whatever it is, it was not written here
+        return False
+
+
+def begin(dataset: str, configuration: str, fold: str, trainer_name: str, plans_name: str, weights: Path) -> Path:
     """Save the beginning of a training. One that has had an epoch is left alone.
 
     Args:
@@ -36,23 +46,29 @@ def begin(dataset: str, configuration: str, fold: str, trainer_name: str, plans_
         trainer_name: what ``-tr`` will be.
         weights: checkpoint of a model.
 
+    Returns:
+        The folder of the training's fold.
+
     Raises:
-        BadInput: the trainer's network has other weights than the checkpoint.
+        BadInput: the trainer cannot be set up on a CPU, or its network has other weights than the checkpoint.
     """
-    with redirect_stdout(io.StringIO()), with_variables({"nnUNet_wandb_enabled": "0"}):  # the training tells W&B
-        trainer = get_trainer_from_args(
-            dataset, configuration, fold if fold == "all" else int(fold), trainer_name, plans_name,
-            device=torch.device("cpu"),
-        )  # fmt: skip
-        folder = Path(trainer.output_folder)
-        if was_trained(folder):
-            return
-        trainer.initialize()
+    number = fold if fold == "all" else int(fold)
+    try:
+        with redirect_stdout(io.StringIO()), with_variables({"nnUNet_wandb_enabled": "0"}):  # the training tells W&B
+            trainer = get_trainer_from_args(
+                dataset, configuration, number, trainer_name, plans_name, device=torch.device("cpu")
+            )
+            folder = Path(trainer.output_folder)
+            if was_trained(folder):
+                return folder
+            trainer.initialize()
+    except Exception as error:  # of a trainer that needs a GPU, another fold, or other plans
+        raise BadInput(f"{trainer_name} cannot be set up ({in_one_line(error)}). Name another with -tr") from error
     load_all_weights(trainer, weights)
     trainer.current_epoch = -1  # nnU-Net saves the number of the next one
-    unfinished = folder / f"{BEGINNING}.tmp"
-    trainer.save_checkpoint(str(unfinished))
-    os.replace(unfinished, folder / BEGINNING)
+    with written_by_a_library(folder / BEGINNING):
+        write_file(folder / BEGINNING, lambda file: trainer.save_checkpoint(str(file)))
+    return folder
 
 
 def load_all_weights(trainer: nnUNetTrainer, weights: Path) -> None:
