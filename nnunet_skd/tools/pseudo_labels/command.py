@@ -110,7 +110,7 @@ def _begin(new: NewDataset, fold: str, trainer: str, weights: Path) -> None:
     if was_trained(folder):
         print(f"\n{folder} holds a training already, which --c continues. To begin anew, remove it and repeat this.")
     else:
-        print(f"\nThe training begins with {weights}, which lies in {folder} for --c.")
+        print(f"\nThe training begins with all weights of {weights}. They lie in {folder}, where --c finds them.")
 
 
 def _make(
