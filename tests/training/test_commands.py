@@ -11,6 +11,7 @@ import torch
 from commands import fold_folder, make_known_to_commands, run, shrink_plans
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from nnunet_skd.compat import with_variables
 from nnunet_skd.tools.demo.phantoms import write_phantom_dataset
 from nnunet_skd.tools.install.discovery import trainers_folder
 
@@ -114,8 +115,10 @@ def test_a_training_starts_from_pretrained_weights(dataset, trained, source):
         file = Path(os.environ["nnUNet_preprocessed"], dataset.name, "nnUNetPlans.json")
         plans = json.loads(file.read_text()) | {"continue_training": False}
         description = json.loads((dataset / "dataset.json").read_text())
-        stock = nnUNetTrainer(plans, "3d_fullres", 0, description, torch.device("cpu"))
-        stock.initialize()
+        roots = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")  # which nnU-Net 2.6 keeps as constants
+        with with_variables({root: os.environ[root] for root in roots}):
+            stock = nnUNetTrainer(plans, "3d_fullres", 0, description, torch.device("cpu"))
+            stock.initialize()
         checkpoint = Path(os.environ["nnUNet_results"], "stock.pth")
         stock.save_checkpoint(str(checkpoint))
     printed = train("3d_fullres", 1, "-pretrained_weights", checkpoint)

@@ -13,6 +13,7 @@ from torch import distributed, nn
 from toy import assert_equal, everything, initialized, make_batch, make_trainer, run_epoch, save_as_of_this_epoch
 from toy_data import with_data
 
+from nnunet_skd.compat import set_variables
 from nnunet_skd.losses.unlabelled import Unlabelled
 from nnunet_skd.teachers import MovingAverage, Teacher
 from nnunet_skd.trainers.nnUNetTrainerDSKD_unlabelled import nnUNetTrainerDSKD_unlabelled
@@ -249,9 +250,10 @@ def test_compiled_steps_equal_eager_steps_and_no_view_compiles_anew(aot_eager):
 def rank_main(rank: int, world: int, rendezvous: str, folder: str, ignore: bool):
     join(rank, world, rendezvous)
     # each rank has a root of its own, as a shared one would be written by both
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        os.environ[name] = f"{folder}/{rank}/{name}"
-        os.makedirs(os.environ[name], exist_ok=True)
+    roots = {name: f"{folder}/{rank}/{name}" for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+    set_variables(roots)
+    for root in roots.values():
+        os.makedirs(root, exist_ok=True)
     trainer_class = on_cpu(nnUNetTrainerDSKD_unlabelled_now)
     trainer = with_data(make_trainer(trainer_class, patch=16, batch_size=4, seed=rank, ignore=ignore), size=20)
     trainer.on_train_start()
