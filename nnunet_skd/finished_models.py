@@ -17,6 +17,7 @@ from nnunet_skd.messages import in_one_line
 from nnunet_skd.model_checks import (
     CHECKPOINT,
     VARIABLE,
+    absolute,
     check_model,
     teaching_folds,
     trained_with_deep_supervision,
@@ -65,7 +66,7 @@ class FinishedModels(Teacher):
                 would overwrite it.
         """
         named = [folder for folder in os.environ.get(VARIABLE, "").split(os.pathsep) if folder]
-        self.folders = [os.path.abspath(os.path.expanduser(folder)) for folder in named] or self._recorded
+        self.folders = [str(absolute(folder)) for folder in named] or self._recorded
         if not self.folders:
             raise ValueError(
                 f"{type(trainer).__name__} needs finished models as its teacher. Name their folders: {VARIABLE}="

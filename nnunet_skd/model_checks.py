@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,6 +98,11 @@ def _at_fault(file: Path) -> Iterator[None]:
         raise ValueError(f"{file} lacks {error}. {_WAY_OUT}") from error
     except Exception as error:  # a list in place of an object, null, text in place of a number, a circle
         raise ValueError(f"{file} is not in nnU-Net's form ({in_one_line(error)}). {_WAY_OUT}") from error
+
+
+def absolute(path: str | Path) -> Path:
+    """The whole path: ~ and .. are resolved, but a link keeps its name, as a model's folder is known by its name."""
+    return Path(os.path.abspath(Path(path).expanduser()))
 
 
 def check_model(folder: Path, trainer: SelfDistillationTrainer) -> None:

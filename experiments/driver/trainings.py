@@ -67,7 +67,7 @@ def training_of(study: Study, cell: Cell) -> Training:
         "outside": _labelled(study, Arm(), cell.draw) if arm.prepare else None,
         "ensemble": arm.ensemble,
     }
-    if arm.keeps_last_layer:
+    if arm.keeps_last_layer:  # not there where it is False, so that earlier trainings keep their keys
         recipe["keeps_last_layer"] = True
     return Training(recipe, tuple(needs + ([start] if start else [])), cell)
 

@@ -1,6 +1,5 @@
 """Finished models and the student that they may teach, as the commands name them."""
 
-import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,7 +7,7 @@ from nnunetv2.utilities.file_path_utilities import get_output_folder
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_skd.compat import nnunet_folder
-from nnunet_skd.model_checks import teaching_folds
+from nnunet_skd.model_checks import absolute, teaching_folds
 from nnunet_skd.tools.dataset_plans import read_dataset_plans
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.json_file import TEXT, read_json
@@ -25,11 +24,6 @@ def read_splits(file: Path, remedy: str) -> list[dict[str, list[str]]]:
         BadInput: it is missing or damaged.
     """
     return read_json(file, [{"train": [TEXT], "val": [TEXT]}], remedy)
-
-
-def absolute(path: str | Path) -> Path:
-    """The whole path: ~ and .. are resolved, but a link keeps its name, as a model's folder is known by its name."""
-    return Path(os.path.abspath(Path(path).expanduser()))
 
 
 def folds_that_may_teach(model: Path, student: SimpleNamespace) -> list[str]:

@@ -13,6 +13,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_skd.compat import with_variables
 from nnunet_skd.tools.demo.phantoms import write_phantom_dataset
+from nnunet_skd.tools.demo.state import NNUNET_FOLDERS
 from nnunet_skd.tools.install.discovery import trainers_folder
 
 pytestmark = pytest.mark.slow
@@ -115,8 +116,7 @@ def test_a_training_starts_from_pretrained_weights(dataset, trained, source):
         file = Path(os.environ["nnUNet_preprocessed"], dataset.name, "nnUNetPlans.json")
         plans = json.loads(file.read_text()) | {"continue_training": False}
         description = json.loads((dataset / "dataset.json").read_text())
-        roots = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")  # which nnU-Net 2.6 keeps as constants
-        with with_variables({root: os.environ[root] for root in roots}):
+        with with_variables({name: os.environ[name] for name in NNUNET_FOLDERS}):  # constants in nnU-Net 2.6
             stock = nnUNetTrainer(plans, "3d_fullres", 0, description, torch.device("cpu"))
             stock.initialize()
         checkpoint = Path(os.environ["nnUNet_results"], "stock.pth")

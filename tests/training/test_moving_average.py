@@ -16,6 +16,7 @@ from toy_data import with_data
 from nnunet_skd.compat import set_variables
 from nnunet_skd.losses.unlabelled import Unlabelled
 from nnunet_skd.teachers import MovingAverage, Teacher
+from nnunet_skd.tools.demo.state import NNUNET_FOLDERS
 from nnunet_skd.trainers.nnUNetTrainerDSKD_unlabelled import nnUNetTrainerDSKD_unlabelled
 
 pytestmark = pytest.mark.usefixtures("nnunet_env")
@@ -250,7 +251,7 @@ def test_compiled_steps_equal_eager_steps_and_no_view_compiles_anew(aot_eager):
 def rank_main(rank: int, world: int, rendezvous: str, folder: str, ignore: bool):
     join(rank, world, rendezvous)
     # each rank has a root of its own, as a shared one would be written by both
-    roots = {name: f"{folder}/{rank}/{name}" for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+    roots = {name: f"{folder}/{rank}/{name}" for name in NNUNET_FOLDERS}
     set_variables(roots)
     for root in roots.values():
         os.makedirs(root, exist_ok=True)

@@ -34,8 +34,8 @@ def unfinished_trainings(results: Path) -> list[Training]:
             continue
         except BadInput:
             best = fold / "checkpoint_best.pth"
-            way_out = "move it away, and --c continues from " + best.name
-            way_out = way_out if best.is_file() and best != checkpoint else "start it anew"
+            can_go_back = best.is_file() and best != checkpoint
+            way_out = f"move it away, and --c continues from {best.name}" if can_go_back else "start it anew"
             trainings.append(Training(fold, f"{checkpoint.name} is not a complete checkpoint: {way_out}"))
             continue
         if isinstance(extra := content.get(KEY), dict):
