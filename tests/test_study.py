@@ -76,6 +76,7 @@ def test_every_study_can_be_planned(file):
         ({"arms": {"a": Arm(prepare="pseudo_labels")}, "labelled": 5}, "come from finished models"),
         ({"arms": {"a": Arm(prepare="unlabelled")}}, "nothing to prepare"),
         ({"arms": {"a": Arm(prepare="magic")}}, "prepare is one of"),
+        ({"arms": {"a": Arm(keeps_last_layer=True)}}, "name it in start"),
         ({"arms": {"a": Arm(ensemble=True)}}, "two models or more"),
         ({"arms": {"a": Arm(labelled="all")}, "labelled": 5, "test": "rest"}, "cases that it is tested on"),
         ({"arms": {"a": Arm(labelled="fold 5")}}, "'fold 0' to 'fold 4'"),

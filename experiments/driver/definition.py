@@ -127,6 +127,8 @@ class Study:
             raise BadInput(f"arm '{name}': everything is labelled, so there is nothing to prepare")
         if arm.prepare == "pseudo_labels" and not arm.models:
             raise BadInput(f"arm '{name}': pseudo-labels come from finished models; name them in models")
+        if arm.keeps_last_layer and arm.start is None:
+            raise BadInput(f"arm '{name}' keeps the last layer of a model that it does not name; name it in start")
         if arm.ensemble and len(arm.models) < 2:
             raise BadInput(f"arm '{name}': an ensemble needs two models or more")
         if (self.steps * arm.steps) % self.iterations:
