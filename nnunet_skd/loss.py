@@ -21,7 +21,7 @@ class SelfDistillationLoss(nn.Module):
         task: what the terms may know.
 
     Raises:
-        ValueError: where a term cannot work with this task.
+        ValueError: where a term cannot work with this task, or two have one name.
     """
 
     def __init__(self, segmentation_loss: nn.Module, terms: Sequence[Term], task: Task):
@@ -31,6 +31,11 @@ class SelfDistillationLoss(nn.Module):
         for term in terms:
             term.attach(task)
         self.terms = nn.ModuleList(terms)
+        if twice := [name for name in self.names if self.names.count(name) > 1]:
+            raise ValueError(
+                f"two terms are named {twice[0]!r}, which names a column of the log and a key of the checkpoint. Give "
+                f"one of them another name, in a subclass"
+            )
         self.tap = FeatureTap(task.segmentation_layer) if any(term.needs_features for term in terms) else None
         self.means = EpochMeans()
         self.epoch, self.num_epochs = 0, 1

@@ -23,7 +23,7 @@ class Term(nn.Module):
         under_autocast: whether the term runs in nnU-Net's mixed precision, as its networks do. Otherwise products stay
             in the precision of their operands.
         on_labelled: whether the term applies to nnU-Net's labelled patches.
-        on_unlabelled: whether the term applies to the patches of the second stream, see :mod:`nnunet_skd.unlabelled`.
+        on_unlabelled: whether the term applies to patches of the second stream, see :mod:`nnunet_skd.second_stream`.
 
     Raises:
         ValueError: for a negative weight.

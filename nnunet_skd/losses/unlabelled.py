@@ -71,7 +71,7 @@ def unlabelled_loss(
 class Unlabelled(Term):
     """L_u: the sum over the supervised outputs, with nnU-Net's weights, of :func:`unlabelled_loss` (ours).
 
-    Where: on the patches of the second stream (:mod:`nnunet_skd.unlabelled`), and where the dataset has an ignore
+    Where: on the patches of the second stream (:mod:`nnunet_skd.second_stream`), and where the dataset has an ignore
     label, on the ignored voxels of nnU-Net's labelled patches as well.
 
     q is the teacher's probabilities (``soft``) or its decision (``hard``: the most probable class, or the regions above

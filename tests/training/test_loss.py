@@ -49,6 +49,12 @@ def test_is_the_sum_that_the_docstring_says():
     assert torch.allclose(value, expected, rtol=1e-6)
 
 
+def test_two_terms_of_one_name_are_refused():
+    """The second would replace the first in the sum, in the log and in the checkpoint."""
+    with pytest.raises(ValueError, match="two terms are named 'ddl'.*in a subclass"):
+        build((DeepDistribution(patches_per_axis=4), DeepDistribution(patches_per_axis=8)))
+
+
 def test_teacher_outputs_serve_one_step_and_are_not_kept():
     student, teacher, target = random_outputs()
     loss = build()
