@@ -127,12 +127,12 @@ def _load(folder: Path, trainer: SelfDistillationTrainer) -> list[Member]:
                 f"damaged, its trainer is not known here, or its plans.json was changed since. Train it again."
             ) from error
         network = getattr(predictor.network, "_orig_mod", predictor.network)
-        if trained_with_deep_supervision(folder / f"fold_{fold}"):
+        if hasattr(network, "decoder") and trained_with_deep_supervision(folder / f"fold_{fold}"):
             network.decoder.deep_supervision = True
         else:
             trainer.print_to_log_file(
-                f"WARNING: {folder}/fold_{fold} has no debug.json which says that its side outputs were trained. It "
-                f"teaches the highest resolution alone."
+                f"WARNING: no debug.json in {folder}/fold_{fold} says that its side outputs were trained. It teaches "
+                f"the highest resolution alone."
             )
         network.eval().requires_grad_(False)
         if trainer.device.type == "cuda":

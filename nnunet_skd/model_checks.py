@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,14 @@ if TYPE_CHECKING:
 
 VARIABLE = "nnUNet_skd_teacher"
 CHECKPOINT = "checkpoint_final.pth"
+FEWEST_DEEPEST = 4  # voxels: over one or two, instance normalisation gives the same whatever the image
 _WAY_OUT = f"{VARIABLE} must name a folder that nnUNetv2_train wrote, as nnUNetv2_predict_from_modelfolder -m takes it."
+
+
+def folds_with(folder: Path, file: str = "") -> list[str]:
+    """The folds of a model that hold a file. A copy such as fold_0_old is none of nnU-Net's folds."""
+    names = (path.name.removeprefix("fold_") for path in folder.glob("fold_*") if (path / file).exists())
+    return sorted(name for name in names if name == "all" or name.isdigit())
 
 
 def teaching_folds(folder: Path, trainer: SelfDistillationTrainer) -> list[str]:
@@ -28,8 +36,7 @@ def teaching_folds(folder: Path, trainer: SelfDistillationTrainer) -> list[str]:
     Raises:
         ValueError: there is none that is finished and has not seen the trainer's validation cases.
     """
-    names = (file.parent.name.removeprefix("fold_") for file in folder.glob(f"fold_*/{CHECKPOINT}"))
-    finished = sorted(name for name in names if name == "all" or name.isdigit())
+    finished = folds_with(folder, CHECKPOINT)
     if trainer.fold == "all":
         if not finished:
             raise ValueError(f"{folder} holds no finished fold ({CHECKPOINT}). Finish its training first.")
@@ -143,6 +150,11 @@ def check_model(folder: Path, trainer: SelfDistillationTrainer) -> None:
         raise ValueError(
             f"{folder} cannot teach: the student's patch {patch} is not divisible by the teacher's strides {strides}. "
             f"Use a model of fewer stages, or another patch."
+        )
+    if (deepest := math.prod(patch) // math.prod(strides)) < FEWEST_DEEPEST:
+        raise ValueError(
+            f"{folder} cannot teach: of the student's patch {patch} its deepest layer sees {deepest} voxel(s), too few "
+            f"for its normalisation, as its strides are {strides}. Use a model of fewer stages, or a larger patch."
         )
 
 

@@ -213,11 +213,13 @@ def configuration(**values):
         ("plans.json", lambda p: p["configurations"]["2d"]["architecture"]["arch_kwargs"].update(
             strides=[[1, 1], [2, 2], [3, 3]]), r"patch \[32, 32\] is not divisible by the teacher's strides \[6, 6\]"),
         ("plans.json", lambda p: p["configurations"]["2d"]["architecture"]["arch_kwargs"].update(
+            strides=[[1, 1], [4, 4], [8, 8]]), r"of the student's patch \[32, 32\] its deepest layer sees 1 voxel"),
+        ("plans.json", lambda p: p["configurations"]["2d"]["architecture"]["arch_kwargs"].update(
             features_per_stage=[8, 8, 8]), "cannot be loaded .*size mismatch.*plans.json was changed"),
         ("plans.json", lambda p: p["configurations"]["2d"]["architecture"]["arch_kwargs"].update(
             kernel_sizes=None), "cannot be loaded .*plans.json was changed"),
     ],
-    ids=["labels", "channels", "spacing", "normalisation", "mask", "dataset", "axes", "name", "strides",
+    ids=["labels", "channels", "spacing", "normalisation", "mask", "dataset", "axes", "name", "strides", "few voxels",
          "changed plans", "plans of no network"],
 )  # fmt: skip
 def test_refuses_a_model_that_differs(file, changes, match, monkeypatch):
