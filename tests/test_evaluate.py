@@ -186,11 +186,18 @@ def test_corrupt_file_is_named(folders, name):
         evaluate_folders(*folders, LABELS, num_processes=1)
 
 
+def test_what_macos_leaves_beside_a_file_is_no_case(folders):
+    for folder in folders:
+        next(folder.glob("*.nii.gz")).with_name("._a.nii.gz").write_bytes(b"attributes")
+    frame = evaluate_folders(*folders, LABELS, num_processes=1, metrics=["Dice"])
+    assert frame["case"].unique().tolist() == ["a", "b", "c", "d"]
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
         ({"metrics": ["Dise"]}, "no metric Dise. Choose from Dice, IoU"),
-        ({"num_processes": 0}, "at least 1, not 0"),
+        ({"num_processes": 0}, "-np is 0"),
         ({"tolerance": -1.0}, "tolerance"),
         ({"tolerance": float("nan")}, "tolerance"),
         ({"dataset_json": {"labels": {"background": 0, "a": 1}}}, "lacks file_ending"),

@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import pickle
 import shutil
 
 import nibabel
@@ -15,7 +16,7 @@ from skimage import io
 
 from nnunet_skd.tools.cli import main
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.images import is_finite, read_images, read_segmentation, require_whole
+from nnunet_skd.tools.images import UnreadableImage, is_finite, read_images, read_segmentation, require_whole
 
 FORMATS = sorted(
     {(reader, ending) for reader in LIST_OF_IO_CLASSES for ending in reader.supported_file_endings}, key=str
@@ -87,6 +88,14 @@ def test_evaluate_and_compare_do_not_score_a_damaged_file(tmp_path, capsys, fold
     compare = ["compare", "--pred", other, prediction, "--ref", reference, "-djfile", djfile, "-np", "1", "-o", out]
     assert main(compare) == 2
     assert f"{folder}/b.nii.gz is damaged" in capsys.readouterr().err
+
+
+def test_a_damaged_file_is_named_across_processes(tmp_path):
+    with pytest.raises(UnreadableImage) as refused:
+        require_whole(tmp_path / "nothing.nii.gz")
+    again = pickle.loads(pickle.dumps(refused.value))  # as a worker process sends it
+    assert type(again) is UnreadableImage and str(again) == str(refused.value)
+    assert (again.file, again.reason) == (refused.value.file, refused.value.reason)
 
 
 @pytest.mark.parametrize("damage", [cut, short, flipped])

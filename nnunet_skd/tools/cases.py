@@ -41,6 +41,12 @@ def reader_class(dataset_json: dict, example: str | Path) -> type[BaseReaderWrit
         raise BadInput(f"none of nnU-Net's readers can read {example}: {error}") from error
 
 
+def segmented_cases(folder: Path, file_ending: str) -> set[str]:
+    """The cases of a folder with segmentations, CASE.png. Hidden files, such as macOS's ._CASE.png, are none."""
+    files = (file for file in folder.iterdir() if file.name.endswith(file_ending) and file.is_file())
+    return {file.name.removesuffix(file_ending) for file in files if not file.name.startswith(".")}
+
+
 def channel_files(folder: Path, case: str, file_ending: str) -> list[Path]:
     """The image files of a case, CASE_0000, CASE_0001, ..., in the order of the channels."""
     name = re.compile(re.escape(case) + r"_\d{4}" + re.escape(file_ending))

@@ -30,10 +30,13 @@ class UnreadableImage(BadInput):
     def __init__(self, file: Path, reason: object):
         if isinstance(reason, BaseException):
             reason = str(reason).strip() or type(reason).__name__
-        self.reason = " ".join(str(reason).split())
+        self.file, self.reason = file, " ".join(str(reason).split())
         super().__init__(
             f"{file} is damaged or cannot be read ({self.reason}). Copy it again from its origin, or take it out"
         )
+
+    def __reduce__(self) -> tuple:  # a worker process hands it to its parent
+        return UnreadableImage, (self.file, self.reason)
 
 
 def require_whole(file: Path) -> None:

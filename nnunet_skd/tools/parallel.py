@@ -13,6 +13,16 @@ from tqdm import tqdm
 from nnunet_skd.tools.errors import BadInput
 
 
+def require_processes(number: int | None) -> None:
+    """Refuse a number of processes that is none, before anything is done.
+
+    Raises:
+        BadInput: it is below 1.
+    """
+    if number is not None and number < 1:
+        raise BadInput(f"-np is {number}, but has to be at least 1")
+
+
 def for_each_case(function: Callable, jobs: dict[str, tuple], processes: int, title: str) -> Iterator[tuple]:
     """Yield (case, function(*arguments)) for each case of `jobs`, in the order in which they finish.
 

@@ -88,10 +88,10 @@ def trained_comparison(
     raw, preprocessed = (
         folder and folder / dataset for folder in map(nnunet_folder, ("nnUNet_raw", "nnUNet_preprocessed"))
     )
-    references = [raw / "labelsTr"] if raw else []
-    if preprocessed:
-        references.insert(0, preprocessed / "gt_segmentations")
-    reference_dir = next((r for r in references if r.is_dir()), None)
+    references = [preprocessed and preprocessed / "gt_segmentations", raw and raw / "labelsTr"]
+    if dataset_json["file_ending"] in (".tif", ".tiff"):
+        references.reverse()  # nnU-Net copies no JSON file with the spacing
+    reference_dir = next((folder for folder in references if folder and folder.is_dir()), None)
     if set(metrics) <= set(SUMMARY_METRICS):
         cases = summary_values(arms, metrics, dataset_json)
     elif reference_dir is None:

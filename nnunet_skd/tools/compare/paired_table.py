@@ -1,5 +1,7 @@
 """From one number per case, class and arm to the table that answers "did it help?"."""
 
+from collections.abc import Callable
+from functools import partial
 from itertools import product
 from typing import NamedTuple
 
@@ -8,7 +10,14 @@ import pandas as pd
 from tqdm import tqdm
 
 from nnunet_skd.tools.evaluate.calibration import labels_of
-from nnunet_skd.tools.evaluate.statistics import bootstrap_interval, holm, sign_flip_p, smallest_p, wilcoxon_p
+from nnunet_skd.tools.evaluate.statistics import (
+    RESAMPLES,
+    bootstrap_interval,
+    holm,
+    sign_flip_p,
+    smallest_p,
+    wilcoxon_p,
+)
 
 ALPHA = 0.05
 MEAN = "mean"
@@ -68,12 +77,15 @@ def paired_table(
     """
     reference, *arms = cases["arm"].unique()
     rows = []
+    p_value, tests = TESTS[test], len(higher_is_better) * len(arms) * (cases["label"].nunique() + 1)
+    if p_value is sign_flip_p:  # the fewer random patterns, the larger the smallest p, which Holm multiplies
+        p_value = partial(sign_flip_p, resamples=max(RESAMPLES, round(10 * tests / ALPHA)))
     for metric, arm in tqdm(list(product(higher_is_better, arms)), desc="statistics", delay=2):
         first, second = paired_values(cases, metric, reference, arm)
         for label in tqdm(first.columns, desc=f"{metric} of {arm}", delay=2, leave=False):
             rows.append(
                 {"metric": metric, "label": label, "arm": arm, "reference": reference}
-                | _compare(first[label], second[label], higher_is_better[metric], test, confidence)
+                | _compare(first[label], second[label], higher_is_better[metric], p_value, confidence)
             )
     table = pd.DataFrame(rows)
     table["p_holm"] = holm(table["p"])
@@ -87,7 +99,7 @@ def paired_table(
     return table
 
 
-def _compare(first: pd.Series, second: pd.Series, higher: bool, test: str, confidence: float) -> dict:
+def _compare(first: pd.Series, second: pd.Series, higher: bool, p_value: Callable, confidence: float) -> dict:
     both = first.notna() & second.notna()
     # Rounded: the same change must not count as two different ones, nor as better, for its last bit.
     differences = np.round((second - first)[both].to_numpy(), 12)
@@ -105,7 +117,7 @@ def _compare(first: pd.Series, second: pd.Series, higher: bool, test: str, confi
         "better": int((gains > 0).sum()),
         "worse": int((gains < 0).sum()),
         "same": int((gains == 0).sum()),
-        "p": TESTS[test](differences),
+        "p": p_value(differences),
     }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from nnunet_skd.messages import listed
+from nnunet_skd.tools.cases import segmented_cases
 from nnunet_skd.tools.compare.arms import NO_FOLD, Arm
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.folders import evaluate_folders
@@ -89,7 +90,7 @@ def case_names(folder: Path, file_ending: str) -> set[str]:
     Raises:
         BadInput: there are none.
     """
-    names = {f.name.removesuffix(file_ending) for f in Path(folder).glob(f"*{file_ending}")}
+    names = segmented_cases(Path(folder), file_ending)
     if not names:
         raise BadInput(f"{folder} holds no {file_ending} file. That is the file ending in dataset.json")
     return names

@@ -33,12 +33,13 @@ def softmax_calibration(
         over the voxels of sum_c (p_c - [reference = c])^2`` (Brier, Monthly Weather Review 78, 1950), from 0 to 2.
     """
     valid = slice(None) if valid is None else valid.ravel()
-    p = probabilities.reshape(len(probabilities), -1)[:, valid].astype(float)
+    p = probabilities.reshape(len(probabilities), -1)[:, valid]
     truth = reference.ravel()[valid].astype(int)
-    brier = ((p - (np.arange(len(p))[:, None] == truth)) ** 2).sum(0)
+    # class by class: the probabilities of many classes fill the memory, and more so in double precision
+    brier = sum(((of_class.astype(float) - (truth == label)) ** 2).sum() for label, of_class in enumerate(p))
     return {
-        "ECE": expected_calibration_error(p.max(0), p.argmax(0) == truth),
-        "Brier": float(brier.mean()) if brier.size else np.nan,
+        "ECE": expected_calibration_error(p.max(0).astype(float), p.argmax(0) == truth),
+        "Brier": float(brier / truth.size) if truth.size else np.nan,
     }
 
 

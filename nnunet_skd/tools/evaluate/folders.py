@@ -10,13 +10,13 @@ from nnunetv2.configuration import default_num_processes
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 
 from nnunet_skd.messages import listed
-from nnunet_skd.tools.cases import load_dataset_json, reader_class
+from nnunet_skd.tools.cases import load_dataset_json, reader_class, segmented_cases
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.calibration import CALIBRATION, probabilities_file
 from nnunet_skd.tools.evaluate.case import Case, evaluate_case
 from nnunet_skd.tools.evaluate.metrics import METRICS, VOXEL_HD95
 from nnunet_skd.tools.files import require_folder
-from nnunet_skd.tools.parallel import for_each_case
+from nnunet_skd.tools.parallel import for_each_case, require_processes
 
 TOLERANCE = 1.0
 ALL_METRICS = (*METRICS, VOXEL_HD95, *CALIBRATION)
@@ -55,8 +55,7 @@ def evaluate_folders(
     """
     wanted = known_metrics(metrics or METRICS)
     chosen = [name for name in ALL_METRICS if name in wanted]
-    if num_processes < 1:
-        raise BadInput(f"the number of processes (-np) must be at least 1, not {num_processes}")
+    require_processes(num_processes)
     if not tolerance >= 0:
         raise BadInput(f"the tolerance of the NSD (--tolerance) must be 0 or more, not {tolerance}")
     dataset_json = load_dataset_json(dataset_json)
@@ -132,7 +131,7 @@ def _pairs(reference_dir: Path, prediction_dir: Path, file_ending: str, chill: b
     for folder in (reference_dir, prediction_dir):
         require_folder(folder)
     references, predictions = (
-        {path.name for path in folder.iterdir() if path.name.endswith(file_ending) and path.is_file()}
+        {f"{case}{file_ending}" for case in segmented_cases(folder, file_ending)}
         for folder in (reference_dir, prediction_dir)
     )
     for names, folder in ((references, reference_dir), (predictions, prediction_dir)):
