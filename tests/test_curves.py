@@ -1,6 +1,7 @@
 """``nnunet-skd compare --curves``: logs of finished, running, killed and continued trainings, by hand."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -194,6 +195,17 @@ def test_command_with_model_folders(models, tmp_path, capsys):
     assert len(pd.read_csv(tmp_path / "out" / "curves.csv")) == 4 + 3 + 1
 
 
+def test_steps_are_unknown_where_one_training_does_not_say_how_many_an_epoch_has(models):
+    (models / "seed_0" / "model" / "fold_1" / "debug.json").unlink()
+    curve = curve_table(model_curves(parse_model_arms(texts(models)))[0])
+    assert curve["steps"].isna().all() and curve["minutes"].notna().all()
+
+
+def test_a_copy_of_a_fold_is_no_training(models):
+    shutil.copytree(models / "better" / "fold_0", models / "better" / "fold_0_old")
+    assert len(model_curves(parse_model_arms([f"better={models / 'better'}"]))[0].trainings) == 2
+
+
 def test_command_with_trainers(nnunet_env, capsys):
     results = nnunet_env / "nnUNet_results" / DATASET
     (nnunet_env / "nnUNet_raw" / DATASET).mkdir()
@@ -218,8 +230,8 @@ def test_command_with_trainers(nnunet_env, capsys):
         (["a={0}/better@0@1"], "says twice"),
         (["a={0}/better@0", "b={0}/worse@1"], "b has fold 1, but a has 0"),
         (["a={0}/better@0,7"], "fold_7 holds no training log"),
-        (["a={0}/better", "b={0}/other"], "different datasets: Dataset900_Toy and Dataset901_Other"),
-        (["a={0}/better", "b={0}/labels"], "different labels"),
+        (["a={0}/better", "b={0}/other"], "differ in dataset: Dataset900_Toy and Dataset901_Other"),
+        (["a={0}/better", "b={0}/labels"], "differ in labels"),
         (["a={0}/better", "b={0}/broken"], "plans.json"),
         (["a={0}/better:{0}/worse"], "different numbers of iterations"),
         (["a={0}/empty"], "no fold_"),

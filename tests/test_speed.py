@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,17 @@ from commands import run, shrink_plans
 from matplotlib import image
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from skimage.io import imread
-from toy import make_trainer, toy_dataset_json, toy_plans
+from toy import DATASET, make_trainer, toy_dataset_json, toy_plans
 from volumes import write_volume
 
 from nnunet_skd.tools.cli import main
 from nnunet_skd.tools.demo.phantoms import write_phantom_dataset
+from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.calibration import ALL_CLASSES
 from nnunet_skd.tools.evaluate.folders import evaluate_folders
+from nnunet_skd.tools.model_arms import parse_model_arms, same_dataset
+from nnunet_skd.tools.speed.cases import case_images
+from nnunet_skd.tools.speed.measure import load_arm, measure
 from nnunet_skd.tools.speed.report import speed_text, write_picture
 
 
@@ -91,6 +96,59 @@ def test_without_reference_there_is_no_picture(toy, capsys):
     assert {path.name for path in (toy / "out").iterdir()} == {"speed.csv", "cases.csv", "predicted"}
 
 
+def test_channels_of_one_file(toy):
+    """As nnU-Net reads RGB: the number of channels is that of what was read."""
+    colours = toy_dataset_json() | {"channel_names": {"0": "R", "1": "G", "2": "B"}}
+    cases = case_images(toy / "images", colours, None)
+    assert [case.name for case in cases] == ["x", "y"]
+    (arm,) = parse_model_arms([f"a={toy / 'toy_model'}@0"])
+    loaded = load_arm(arm, "checkpoint_final.pth", torch.device("cpu"), {})
+    with pytest.raises(BadInput, match="x has 1 channels in x_0000.nii.gz, but the models need 3"):
+        measure([loaded], cases, toy / "out", colours, probabilities=False)
+
+
+def test_a_reference_at_fault_costs_no_prediction(toy, capsys):
+    write_volume(toy / "labels" / "y.nii.gz", np.zeros((1, 40, 48), np.uint8))
+    assert speed(toy, "a={}@0@nomirror") == 2
+    error = capsys.readouterr().err
+    assert "has the shape (48, 40), but its reference" in error and "compare --pred" in error
+    assert {path.name for path in (toy / "out").iterdir()} == {"speed.csv", "cases.csv", "predicted"}
+    assert segmentation(toy, "a", "y").shape == (1, 48, 40)
+
+
+def test_numbered_folds_predict_together_and_copies_are_none(toy):
+    for name in ("fold_all", "fold_0_old"):
+        shutil.copytree(toy / "toy_model" / "fold_0", toy / "toy_model" / name)
+    assert speed(toy, "folds={}@nomirror", ref=None) == 0
+    assert pd.read_csv(toy / "out" / "speed.csv")["folds"].tolist() == ["0,1"]
+
+
+def test_images_that_are_left_out_are_named(toy, capsys):
+    (toy / "images" / "y_0000.nii.gz").rename(toy / "images" / "y.nii.gz")
+    assert speed(toy, "a={}@0@nomirror") == 0
+    assert "no channel number in the name" in capsys.readouterr().out
+
+
+def test_models_of_pseudo_labels_are_of_the_dataset_that_they_were_made_of(toy):
+    model = shutil.copytree(toy / "toy_model", toy / "second")
+    (model / "plans.json").write_text(json.dumps(toy_plans() | {"dataset_name": "Dataset180_Toy_pseudo"}))
+    with pytest.raises(BadInput, match="differ in dataset"):
+        same_dataset([toy / "toy_model", model])
+    record = Path(os.environ["nnUNet_raw"], "Dataset180_Toy_pseudo", "pseudo_labels.json")
+    record.parent.mkdir()
+    record.write_text(json.dumps({"dataset": DATASET}))
+    assert same_dataset([toy / "toy_model", model]) == toy_dataset_json()
+
+
+def test_regions_in_another_order_are_other_channels(toy):
+    model = shutil.copytree(toy / "toy_model", toy / "second")
+    regions = toy_dataset_json(regions=True)
+    (toy / "toy_model" / "dataset.json").write_text(json.dumps(regions))
+    (model / "dataset.json").write_text(json.dumps(regions, sort_keys=True))
+    with pytest.raises(BadInput, match="differ in labels"):
+        same_dataset([toy / "toy_model", model])
+
+
 def cascade(env):
     trainer = make_trainer(nnUNetTrainer, dim=3, cascade=True)
     trainer.initialize()
@@ -118,7 +176,11 @@ def unknown_trainer(env):
             ["a={}@0"],
             "holds y_0001.nii.gz, but",
         ),
-        (lambda e: write_volume(e / "images" / "y_0001.nii.gz", np.ones((1, 48, 40))), ["a={}"], "a file per channel"),
+        (
+            lambda e: write_volume(e / "images" / "y_0001.nii.gz", np.ones((1, 48, 40))),
+            ["a={}"],
+            "the models need y_0000.nii.gz",
+        ),
         (lambda e: (e / "images" / "y_0000.nii.gz").write_bytes(b"no image"), ["a={}"], "y_0000.nii.gz is damaged"),
         (lambda e: [f.unlink() for f in (e / "images").iterdir()], ["a={}"], "holds no image named CASE_0000"),
         (lambda e: (e / "out").mkdir() or (e / "out" / "mine").touch(), ["a={}"], "not empty"),

@@ -7,9 +7,9 @@ from pathlib import Path
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.file_path_utilities import convert_trainer_plans_config_to_identifier
 
-from nnunet_skd.compat import nnunet_folder
 from nnunet_skd.tools.compare.training_logs import epoch_seconds
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.nnunet_folders import require_variable
 from nnunet_skd.tools.nnunet_json import read_dataset_json
 
 NO_FOLD = "-"
@@ -87,9 +87,7 @@ def model_folders(
     Raises:
         BadInput: no such dataset, an arm twice, different numbers of names.
     """
-    results = nnunet_folder("nnUNet_results")
-    if results is None:
-        raise BadInput("nnUNet_results is not set. Export it as for the training")
+    results = require_variable("nnUNet_results")
     try:
         dataset = maybe_convert_to_dataset_name(dataset_name_or_id)
     except (RuntimeError, ValueError) as error:
@@ -116,13 +114,13 @@ def predicted_arms(folders: Sequence[str | Path]) -> list[Arm]:
     return [Arm(name, {NO_FOLD: folder}) for name, folder in zip(names, folders, strict=True)]
 
 
-def same_labels(models: Sequence[Path], *, channels: bool = False) -> dict:
-    """The dataset.json of the models, whose labels they agree on. ``channels``: see ``read_dataset_json``.
+def same_labels(models: Sequence[Path]) -> dict:
+    """The dataset.json of the models, whose labels they agree on.
 
     Raises:
         BadInput: different labels, or a dataset.json that cannot be read.
     """
-    contents = [read_dataset_json(model / "dataset.json", channels=channels) for model in models]
+    contents = [read_dataset_json(model / "dataset.json") for model in models]
     for model, content in zip(models, contents, strict=True):
         if content["labels"] != contents[0]["labels"]:
             raise BadInput(

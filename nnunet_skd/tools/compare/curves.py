@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from nnunet_skd.model_checks import folds_with
 from nnunet_skd.tools.compare.arms import model_folders, short_names
 from nnunet_skd.tools.compare.curves_plot import draw_curves
 from nnunet_skd.tools.compare.training_logs import Training, read_training
@@ -86,12 +87,13 @@ def curve_table(arm: CurveArm) -> pd.DataFrame:
         BadInput: the trainings have different numbers of iterations per epoch.
     """
     iterations = {training.iterations for training in arm.trainings.values()}
-    if len(iterations) > 1:
+    known = sorted(iterations - {None})
+    if len(known) > 1:
         raise BadInput(
             f"the trainings of {arm.name} have different numbers of iterations per epoch "
-            f"({', '.join(map(str, iterations))}). Make them different arms"
+            f"({', '.join(map(str, known))}). Make them different arms"
         )
-    (per_epoch,) = iterations
+    per_epoch = np.nan if None in iterations else known[0]
     count = min(len(training.epochs) for training in arm.trainings.values())
     columns = {
         name: np.stack([training.epochs[name].to_numpy()[:count] for training in arm.trainings.values()])
@@ -101,7 +103,7 @@ def curve_table(arm: CurveArm) -> pd.DataFrame:
         {
             "arm": arm.name,
             "epoch": np.arange(count),
-            "steps": np.arange(1, count + 1) * (per_epoch or np.nan),
+            "steps": np.arange(1, count + 1) * per_epoch,
             "minutes": columns["minutes"].mean(0),
             "mean": columns["ema"].mean(0),
             "low": columns["ema"].min(0),
@@ -193,7 +195,7 @@ def _short(folder: Path, folders: Sequence[Path]) -> str:
 
 
 def _folds(folder: Path) -> tuple[str, ...]:
-    folds = sorted(path.name.removeprefix("fold_") for path in folder.glob("fold_*") if path.is_dir())
+    folds = folds_with(folder)
     if not folds:
         raise BadInput(f"{folder} holds no fold_... folder. Train it first")
     return tuple(folds)

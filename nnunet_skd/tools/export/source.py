@@ -16,6 +16,7 @@ from torch import nn
 from nnunet_skd.catalogue import trainer_classes
 from nnunet_skd.compat import build_network
 from nnunet_skd.messages import first_line
+from nnunet_skd.model_checks import folds_with
 from nnunet_skd.tools.checkpoint_file import read_checkpoint
 from nnunet_skd.tools.errors import BadInput, naming
 from nnunet_skd.tools.networks import require_stock_network
@@ -88,7 +89,7 @@ class TrainedModel:
             raise BadInput(f"-f takes numbers or 'all', at least one: not {' '.join(unknown) or 'none'}")
         missing = [fold for fold in self.folds if not self.checkpoint_path(fold).is_file()]
         if missing:
-            present = sorted(p.parent.name[5:] for p in self.folder.glob(f"fold_*/{checkpoint_name}"))
+            present = folds_with(self.folder, checkpoint_name)
             raise BadInput(
                 f"no {checkpoint_name} for fold {', '.join(missing)} in {self.folder}. "
                 + (f"Folds that have it: -f {' '.join(present)}" if present else "No fold has it: see -chk")

@@ -15,11 +15,15 @@ class CaseImages(NamedTuple):
     files: list[Path]
 
 
+def number_of_channels(dataset_json: dict) -> int:
+    return len(dataset_json.get("channel_names", dataset_json.get("modality")))
+
+
 def case_images(images: Path, dataset_json: dict, reference: Path | None) -> list[CaseImages]:
     """All cases of a folder.
 
     Args:
-        images: CASE_0000, CASE_0001, ...
+        images: CASE_0000, CASE_0001, ..., or CASE_0000 alone where one file holds all channels, such as RGB.
         dataset_json: for the file ending and the number of channels.
         reference: folder that must hold the reference segmentation of each case, or None.
 
@@ -27,16 +31,17 @@ def case_images(images: Path, dataset_json: dict, reference: Path | None) -> lis
         BadInput: no case, one with other channels, or one without reference.
     """
     ending = dataset_json["file_ending"]
-    channels = len(dataset_json.get("channel_names", dataset_json.get("modality")))
-    cases = [CaseImages(name, files) for name, files in sorted(find_cases(images, ending)[0].items())]
+    found, problems = find_cases(images, ending)
+    for what, names in problems.items():
+        print(f"{images} holds {what}: {listed(names)}")
+    cases = [CaseImages(name, files) for name, files in sorted(found.items())]
     if not cases:
         raise BadInput(f"{images} holds no image named CASE_0000{ending}, as nnU-Net names them")
+    files = 1 if all(len(case.files) == 1 for case in cases) else number_of_channels(dataset_json)
     for case in cases:
-        found, expected = [file.name for file in case.files], [f"{case.name}_{i:04}{ending}" for i in range(channels)]
+        found, expected = [file.name for file in case.files], [f"{case.name}_{i:04}{ending}" for i in range(files)]
         if found != expected:
-            raise BadInput(
-                f"{images} holds {listed(found)}, but the models need {listed(expected)}, a file per channel"
-            )
+            raise BadInput(f"{images} holds {listed(found)}, but the models need {listed(expected)}")
     missing = [case.name for case in cases if reference and not (reference / f"{case.name}{ending}").is_file()]
     if missing:
         raise BadInput(

@@ -16,7 +16,7 @@ Seconds are those from an image in memory to its segmentation in memory: preproc
 take turns with each image, so that what slows the machine for a while slows all of them. Run nothing else beside it,
 and compare only what was measured together. With ECE or Brier they include the probabilities at the image's size.
 
-Writes into the new folder -o, all at once or not at all:
+Writes into the new folder -o, all at once or not at all (without quality, if a reference is at fault):
   speed.csv          one row per arm: networks, forward passes, seconds (median and quartiles), and with --ref the mean
                      of each metric with its 95 % bootstrap interval over cases
   cases.csv          forward passes and seconds of each arm and case
@@ -36,6 +36,7 @@ from nnunet_skd.tools.evaluate.calibration import CALIBRATION
 from nnunet_skd.tools.evaluate.folders import ALL_METRICS, known_metrics
 from nnunet_skd.tools.files import new_folder, require_folder, require_free, require_writable
 from nnunet_skd.tools.model_arms import SYNTAX, parse_model_arms, same_dataset
+from nnunet_skd.tools.parallel import require_processes
 from nnunet_skd.tools.speed.cases import case_images
 from nnunet_skd.tools.speed.measure import load_arm, measure
 from nnunet_skd.tools.speed.report import quality_table, speed_table, speed_text, write_picture
@@ -65,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     output, device = Path(args.o), find_device(args.device)
+    require_processes(args.np)
     require_free(output)
     require_writable(output)
     if args.metrics and not args.ref:
@@ -80,12 +82,19 @@ def run(args: argparse.Namespace) -> None:
     if len({arm.file_name for arm in arms}) < len(arms):
         raise BadInput("the names of two arms differ only in signs that a folder's name cannot have. Change one")
     with new_folder(output) as folder:
-        times = measure(arms, cases, folder / "predicted", dataset_json["file_ending"], probabilities=probabilities)
-        quality = quality_table(arms, folder / "predicted", reference, dataset_json, metrics, args.np)
+        times = measure(arms, cases, folder / "predicted", dataset_json, probabilities=probabilities)
+        quality, at_fault = {}, None
+        if reference:
+            try:
+                quality = quality_table(arms, folder / "predicted", reference, dataset_json, metrics, args.np)
+            except BadInput as error:  # what was measured is not thrown away for a reference
+                at_fault = error
         table = speed_table(arms, times, quality).assign(device=device_name(device))
         times.to_csv(folder / "cases.csv", index=False)
         table.to_csv(folder / "speed.csv", index=False)
-        if reference:
+        if quality:
             write_picture(table, metrics, f"{len(cases)} cases, {device_name(device)}", folder / "speed.png")
-    print(speed_text(table, metrics if reference else []))
+    print(speed_text(table, metrics if quality else []))
     print(f"\n{len(cases)} cases on {device_name(device)}. Written to {output}")
+    if at_fault:
+        raise BadInput(f"{at_fault}. Then evaluate {output / 'predicted'} with nnunet-skd evaluate or compare --pred")

@@ -15,11 +15,12 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from tqdm import tqdm
 
-from nnunet_skd.messages import in_one_line
+from nnunet_skd.messages import in_one_line, listed
+from nnunet_skd.model_checks import folds_with
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.images import read_images, written_whole
 from nnunet_skd.tools.model_arms import ModelArm
-from nnunet_skd.tools.speed.cases import CaseImages
+from nnunet_skd.tools.speed.cases import CaseImages, number_of_channels
 
 
 class CountedPredictor(nnUNetPredictor):
@@ -97,7 +98,7 @@ def load_arm(arm: ModelArm, checkpoint: str, device: torch.device, predictors: d
 
 
 def _folds(folder: Path, folds: tuple[str, ...], checkpoint: str) -> tuple[str, ...]:
-    present = sorted(path.parent.name.removeprefix("fold_") for path in folder.glob(f"fold_*/{checkpoint}"))
+    present = folds_with(folder, checkpoint)
     missing = [fold for fold in folds if fold not in present]
     if missing or not present:
         has = f"it is there for fold {', '.join(present)}" if present else "no fold has it"
@@ -105,7 +106,7 @@ def _folds(folder: Path, folds: tuple[str, ...], checkpoint: str) -> tuple[str, 
             f"{folder} has no {checkpoint} for fold {', '.join(missing) or '0 to 4 or all'} ({has}). Finish the "
             "training, or name other folds (@0,1) or another checkpoint (-chk)"
         )
-    return folds or tuple(present)
+    return folds or tuple(fold for fold in present if fold != "all") or ("all",)
 
 
 def _predictor(folder: Path, folds: tuple[str, ...], checkpoint: str, device: torch.device) -> CountedPredictor:
@@ -149,7 +150,7 @@ def measure(
     arms: Sequence[LoadedArm],
     cases: Sequence[CaseImages],
     output: Path,
-    file_ending: str,
+    dataset_json: dict,
     *,
     probabilities: bool,
 ) -> pd.DataFrame:
@@ -159,7 +160,7 @@ def measure(
         arms: they take turns with every case.
         cases: their images.
         output: gets a folder per arm.
-        file_ending: of the segmentations.
+        dataset_json: for the file ending and the number of channels.
         probabilities: write those too, as nnU-Net's --save_probabilities does.
 
     Returns:
@@ -176,6 +177,11 @@ def measure(
     warm_up = cases[:1] if arms[0].predictors[0].device.type == "cuda" else []
     for number, case in enumerate(tqdm([*warm_up, *cases], desc="predict", unit="case")):
         image, properties = read_images(reader, case.files)
+        if len(image) != (channels := number_of_channels(dataset_json)):
+            raise BadInput(
+                f"{case.name} has {len(image)} channels in {listed([file.name for file in case.files])}, but the "
+                f"models need {channels}"
+            )
         for arm in arms:
             start = perf_counter()
             with _at_fault(arm, case):
@@ -184,9 +190,9 @@ def measure(
             if number < len(warm_up):
                 continue
             rows.append({"arm": arm.name, "case": case.name, "forward_passes": passes, "seconds": seconds})
-            path = output / arm.file_name / case.name
-            with written_whole(Path(f"{path}{file_ending}")):
-                reader().write_seg(segmentation, f"{path}{file_ending}", properties)
+            path = output / arm.file_name / f"{case.name}{dataset_json['file_ending']}"
+            with written_whole(path):
+                reader().write_seg(segmentation, str(path), properties)
             if probabilities:
-                np.savez_compressed(f"{path}.npz", probabilities=p)
+                np.savez_compressed(path.with_name(f"{case.name}.npz"), probabilities=p)
     return pd.DataFrame(rows)

@@ -23,22 +23,23 @@ LINE = 10  # points from one name to the next
 def quality_table(
     arms: Sequence[LoadedArm],
     predicted: Path,
-    reference: Path | None,
+    reference: Path,
     dataset_json: dict,
     metrics: Sequence[str],
     num_processes: int,
-) -> pd.DataFrame:
+) -> dict[str, dict[str, float]]:
     """Evaluate what :func:`measure` wrote.
 
     Returns:
-        One row per arm, its name as index, and three columns per metric: ``Dice``, ``Dice_low``, ``Dice_high``, the
-        mean over the classes (or all classes at once) with its interval; no columns without reference.
+        For each arm's name and metric ``Dice``, ``Dice_low`` and ``Dice_high``: the mean over the classes (or all
+        classes at once) with its interval.
+
+    Raises:
+        BadInput: a reference that cannot be read, or that does not fit its prediction.
     """
     rows = {}
     for arm in arms:
         rows[arm.name] = {}
-        if reference is None:
-            continue
         frame = evaluate_folders(
             reference, predicted / arm.file_name, dataset_json, num_processes=num_processes, metrics=metrics, chill=True
         )
@@ -48,10 +49,10 @@ def quality_table(
             overall = of_metric[of_metric["label"] == FOREGROUND]
             row = (overall if len(overall) else of_metric).iloc[0]
             rows[arm.name] |= {metric: row["mean"], f"{metric}_low": row["low"], f"{metric}_high": row["high"]}
-    return pd.DataFrame.from_dict(rows, orient="index")
+    return rows
 
 
-def speed_table(arms: Sequence[LoadedArm], times: pd.DataFrame, quality: pd.DataFrame) -> pd.DataFrame:
+def speed_table(arms: Sequence[LoadedArm], times: pd.DataFrame, quality: dict[str, dict[str, float]]) -> pd.DataFrame:
     """One row per arm: what it is, forward passes (median) and seconds (median, quartiles) per case, its quality."""
     rows = []
     for arm in arms:
@@ -68,7 +69,7 @@ def speed_table(arms: Sequence[LoadedArm], times: pd.DataFrame, quality: pd.Data
                 "seconds": seconds["median"],
                 "seconds_q1": seconds["q1"],
                 "seconds_q3": seconds["q3"],
-                **quality.loc[arm.name].to_dict(),
+                **quality.get(arm.name, {}),
             }
         )
     return pd.DataFrame(rows)
