@@ -99,9 +99,9 @@ def external_loggers(logger: Any) -> list:
 
 
 def nnunet_folder(name: str) -> Path | None:
-    """The folder that one of nnU-Net's variables names; None where it is not set."""
+    """The folder that one of nnU-Net's variables names; None where it is not set, or set to nothing."""
     value = os.environ.get(name)
-    return None if value is None else Path(value)
+    return Path(value) if value else None
 
 
 def set_variables(values: dict[str, str | None]) -> None:

@@ -82,6 +82,8 @@ def test_variables_reach_nnunet_within_this_process_and_are_taken_back(nnunet_en
         maybe_convert_to_dataset_name(7)
     compat.set_variables({"nnUNet_preprocessed": None})
     assert compat.nnunet_folder("nnUNet_preprocessed") is None
+    compat.set_variables({"nnUNet_preprocessed": ""})  # export nnUNet_preprocessed=$NOT_SET
+    assert compat.nnunet_folder("nnUNet_preprocessed") is None
     compat.set_variables({"nnUNet_preprocessed": before})
     assert compat.nnunet_folder("nnUNet_preprocessed") == Path(before)
 

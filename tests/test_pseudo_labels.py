@@ -16,6 +16,7 @@ from toy_dataset import SPLITS, Toy, model, prepared, save, save_case
 
 from nnunet_skd.tools import commands
 from nnunet_skd.tools.cli import main
+from nnunet_skd.tools.devices import find_device
 from nnunet_skd.tools.pseudo_labels import command
 
 NEW = f"Dataset181_{DATASET[11:]}_pseudo"
@@ -71,6 +72,7 @@ def play(toy: Toy, monkeypatch) -> Played:
     played = Played(toy)
     monkeypatch.setattr(commands.subprocess, "run", played)
     monkeypatch.setattr(command, "begin", played.begin)
+    monkeypatch.setattr(command, "find_device", lambda name: name == "cuda" or find_device(name))
     return played
 
 
@@ -386,6 +388,7 @@ def test_the_order_of_regions_is_their_meaning(toy, played, capsys):
         ({"fold": "2"}, "there is no fold 2"),
         ({"options": ("-c", "2d_w025")}, "has no configuration '2d_w025'"),
         ({"options": ("-np", "0")}, "-np is 0"),
+        ({"options": ("-device", "mps")}, "PyTorch finds no MPS device"),
         ({"options": ("-tr", "nnUNetTrainerNobody")}, "does not find the trainer nnUNetTrainerNobody"),
     ],
 )

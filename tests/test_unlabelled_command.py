@@ -171,6 +171,16 @@ def test_unchanged_images_are_not_read_again_not_even_after_they_were_touched_or
     toy.run(moved)
 
 
+def test_a_link_is_known_by_its_own_name(toy, tmp_path):
+    """A store of content, such as DVC's, has names without file endings."""
+    toy.add("a")
+    (toy.source / "a_0000.png").rename(tmp_path / "ab12cd")
+    (toy.source / "a_0000.png").symlink_to(tmp_path / "ab12cd")
+    toy.run()
+    assert toy.cases() == ["a"]
+    assert read_record(toy.made)["cases"]["a"]["images"] == [str(toy.source / "a_0000.png")]
+
+
 def test_images_of_a_second_folder_come_on_top_and_never_replace_others_of_the_same_name(toy, tmp_path):
     toy.add("a")
     toy.run()

@@ -35,6 +35,7 @@ COMMANDS = {
 }
 TRACEBACK = "NNUNET_SKD_TRACEBACK"
 NNUNET_PROCESSES = "nnUNet_def_n_proc"
+DISTRIBUTIONS = {"cc3d": "connected-components-3d", "skimage": "scikit-image", "PIL": "pillow"}  # what pip calls them
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -111,7 +112,8 @@ def _explained(error: BaseException) -> tuple[int, str]:
             return 1, f"error: {error.strerror or first_line(error)}{where}. Fix that, then run the command again"
         case ModuleNotFoundError() if (error.name or "").split(".")[0] != "nnunet_skd":
             name = (error.name or "a package").split(".")[0]
-            return 1, f"error: {name} is not installed in {sys.executable}: {sys.executable} -m pip install {name}"
+            package = DISTRIBUTIONS.get(name, name)
+            return 1, f"error: {name} is not installed in {sys.executable}: {sys.executable} -m pip install {package}"
         case ImportError():  # of a version that does not fit
             return 1, f"error: {first_line(error)}"
     what = f"{type(error).__name__}: {first_line(error)}"

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
-from nnunet_skd.compat import nnunet_folder
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.nnunet_folders import require_variable
 from nnunet_skd.tools.nnunet_json import read_plans
 
 
@@ -15,9 +15,7 @@ def plans_file(dataset: int | str, plans_name: str) -> Path:
     Raises:
         BadInput: nnUNet_preprocessed is not set, no such dataset, or one of the two files is missing.
     """
-    preprocessed = nnunet_folder("nnUNet_preprocessed")
-    if preprocessed is None:
-        raise BadInput("nnUNet_preprocessed is not set. Export it as for nnUNetv2_plan_and_preprocess")
+    preprocessed = require_variable("nnUNet_preprocessed")
     try:
         folder = preprocessed / maybe_convert_to_dataset_name(dataset)
     except (RuntimeError, ValueError) as error:

@@ -11,6 +11,7 @@ from nnunet_skd.model_checks import absolute, teaching_folds
 from nnunet_skd.tools.dataset_plans import read_dataset_plans
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.json_file import TEXT, read_json
+from nnunet_skd.tools.nnunet_folders import require_variable
 from nnunet_skd.tools.nnunet_json import read_dataset_json
 
 SPLITS = "splits_final.json"
@@ -66,8 +67,7 @@ def describe_student(
     Raises:
         BadInput: nnUNet_results is not set; or the dataset is not preprocessed, has no such configuration or fold.
     """
-    if nnunet_folder("nnUNet_results") is None:
-        raise BadInput("nnUNet_results is not set. Export it as for the training")
+    require_variable("nnUNet_results")
     file, content = read_dataset_plans(dataset, plans_name)
     plans = PlansManager(content)
     if configuration not in plans.available_configurations:

@@ -130,7 +130,8 @@ def pseudo_labels(env: Path, patch) -> Scene:
     model = toy_dataset.model(toy)
     files = [toy.folder / name for name in ("nnUNetPlans.json", "dataset.json", "splits_final.json")]
     files += [model / "plans.json", model / "dataset.json", toy.source / "new_1_0000.nii.gz"]
-    arguments = ["pseudo-labels", "-d", DATASET, "-i", toy.source, "--teacher", model, "-t", 181, "-f", 0, "-np", 1]
+    arguments = ["pseudo-labels", "-d", DATASET, "-i", toy.source, "--teacher", model, "-t", 181, "-f", 0]
+    arguments += ["-np", 1, "-device", "cpu"]
     return Scene(arguments, files, files[-1:], instead=("They differ in", "has no configuration", "is not one of"))
 
 

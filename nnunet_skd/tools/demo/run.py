@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id
 
-from nnunet_skd.tools.cases import reader_class
+from nnunet_skd.tools.cases import reader_class, segmented_cases
 from nnunet_skd.tools.demo.linked_dataset import link_dataset
 from nnunet_skd.tools.demo.paired_folders import pair_folders
 from nnunet_skd.tools.demo.phantoms import write_partly_labelled_phantoms, write_phantom_dataset
@@ -21,6 +21,7 @@ from nnunet_skd.tools.evaluate.folders import evaluate_folders
 from nnunet_skd.tools.files import require_folder, write_file
 from nnunet_skd.tools.images import read_segmentation
 from nnunet_skd.tools.nnunet_json import read_dataset_json
+from nnunet_skd.tools.parallel import require_processes
 from nnunet_skd.tools.pseudo_labels.new_dataset import new_name
 
 TRAINER = "nnUNetTrainerDSKD_5epochs"
@@ -74,8 +75,7 @@ def run_demo(
     if unlabelled and trainer != TRAINER:
         raise BadInput(f"--unlabelled trains with {UNLABELLED_TRAINER}: leave out -tr.")
     trainer = UNLABELLED_TRAINER if unlabelled else trainer
-    if num_processes is not None and num_processes < 1:
-        raise BadInput(f"the number of processes (-np) must be at least 1, not {num_processes}.")
+    require_processes(num_processes)
     out = Path(out).absolute()
     device = device or _best_device()
     num_processes = num_processes or min(8, cpu_cores())
@@ -200,8 +200,7 @@ def _make_data(source: dict[str, str], out: Path) -> str:
 
 
 def _test_cases(raw: Path, dataset_json: dict) -> list[str]:
-    ending = dataset_json["file_ending"]
-    return sorted(f.name[: -len(ending)] for f in (raw / "labelsTs").iterdir() if f.name.endswith(ending))
+    return sorted(segmented_cases(raw / "labelsTs", dataset_json["file_ending"]))
 
 
 def _is_2d(raw: Path, dataset_json: dict) -> bool:

@@ -41,6 +41,7 @@ from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.export.source import SelfCheckFailed
 from nnunet_skd.tools.export.to_nnunet import STOCK_TRAINER, Package, export_nnunet
 from nnunet_skd.tools.export.to_onnx import OnnxModel, export_onnx
+from nnunet_skd.tools.nnunet_folders import require_variable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -113,9 +114,10 @@ def _model_folder(args: argparse.Namespace) -> Path:
         return Path(args.m)
     if not (args.d and args.c and args.tr):
         raise BadInput("which model? Give -d, -c and -tr (and -p), or its folder with -m")
+    require_variable("nnUNet_results")
     try:
         return Path(get_output_folder(args.d, args.tr, args.p, args.c))
-    except (RuntimeError, ValueError) as error:  # unknown dataset, or nnUNet_results is not set: nnU-Net says which
+    except (RuntimeError, ValueError) as error:  # unknown dataset: nnU-Net says which
         raise BadInput(error) from error
 
 

@@ -195,8 +195,9 @@ def _source_file(found: type) -> Path:
     """nnU-Net drops what it imported from nnUNet_extTrainer out of sys.modules, so Python cannot tell any more."""
     if found.__module__ in sys.modules:
         return Path(sys.modules[found.__module__].__file__).resolve()
-    module = Path(*found.__module__.split(".")).with_suffix(".py")
-    return next(folder / module for folder in folders_on_variable() if (folder / module).is_file())
+    module = Path(*found.__module__.split("."))
+    files = [folder / file for folder in folders_on_variable() for file in (f"{module}.py", module / "__init__.py")]
+    return next(file for file in files if file.is_file())
 
 
 def _gpu_at_work(name: str, compiled: bool) -> Finding:

@@ -32,7 +32,9 @@ from pathlib import Path
 from nnunet_skd.messages import listed
 from nnunet_skd.model_checks import absolute
 from nnunet_skd.tools.commands import CommandFailed, show_and_run
+from nnunet_skd.tools.devices import find_device
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.parallel import require_processes
 from nnunet_skd.tools.pseudo_labels.labelled_cases import LabelledCases
 from nnunet_skd.tools.pseudo_labels.model import SHORT, LabellingModel, name_parts
 from nnunet_skd.tools.pseudo_labels.new_dataset import NewDataset
@@ -58,8 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.np is not None and args.np < 1:
-        raise BadInput(f"-np is {args.np}, but has to be at least 1")
+    require_processes(args.np)
+    find_device(args.device)
     _, plans_name, configuration = name_parts(absolute(args.teacher))
     plans_name, configuration = args.p or plans_name, args.c or configuration
     dataset = open_dataset(args.d, plans_name)

@@ -2,9 +2,9 @@
 
 import os
 
-from nnunet_skd.compat import nnunet_folder
 from nnunet_skd.messages import listed
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.nnunet_folders import require_variable
 from nnunet_skd.tools.teaching import NUM_FOLDS, SPLITS, read_splits
 from nnunet_skd.tools.unlabelled.dataset import Dataset, labelled_images, labelled_names
 from nnunet_skd.tools.unlabelled.images import stamps
@@ -21,9 +21,7 @@ class LabelledCases:
             BadInput: images, labels, the fingerprint or the split are missing.
         """
         name = dataset.plans.dataset_name
-        raw, preprocessed = (nnunet_folder(variable) for variable in ("nnUNet_raw", "nnUNet_preprocessed"))
-        if raw is None:
-            raise BadInput("nnUNet_raw is not set. Export it as for nnUNetv2_plan_and_preprocess")
+        raw, preprocessed = map(require_variable, ("nnUNet_raw", "nnUNet_preprocessed"))
         images = labelled_images(dataset) or {}
         if missing := sorted(labelled_names(dataset) - images.keys()):
             raise BadInput(f"{raw / name} lacks the images of {listed(missing)}, which are labelled. Put them back")

@@ -136,7 +136,7 @@ def _twice(hashes: dict[str, str], known: dict[str, dict]) -> list[str]:
 def _is_elsewhere(entry: dict, folder: Path) -> bool:
     """Whether a known case's images still lie in another folder."""
     images = [Path(path) for path in entry["images"]]
-    return images[0].parent != folder.resolve() and all(path.is_file() for path in images)
+    return all(path.is_file() for path in images) and not images[0].parent.samefile(folder)
 
 
 def _tell_unreadable(contents: dict[str, Content], kind: str) -> None:

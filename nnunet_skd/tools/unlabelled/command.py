@@ -24,8 +24,10 @@ from pathlib import Path
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_skd.messages import differences, first_line, listed
+from nnunet_skd.model_checks import absolute
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.json_file import ANYTHING, FOLDER_NAME, INTEGER, TEXT, check_shape, or_null
+from nnunet_skd.tools.parallel import require_processes
 from nnunet_skd.tools.unlabelled.checks import Cases, cases_of_folder, check_contents, parallel_reader
 from nnunet_skd.tools.unlabelled.dataset import Dataset, choose_configurations, labelled_names, open_dataset
 from nnunet_skd.tools.unlabelled.images import stamps
@@ -82,8 +84,7 @@ def preprocess_unlabelled(
         BadInput: see this module's text; or nnU-Net's preprocessor failed on some cases, then all others are complete.
     """
     plans = dataset.plans
-    if processes is not None and processes < 1:
-        raise BadInput(f"-np is {processes}, but has to be at least 1")
+    require_processes(processes)
     configurations = choose_configurations(plans, configurations)
     records = {name: _read_record(plans, name) for name in configurations}
     processes = {name: processes or DEFAULT_PROCESSES.get(name, 4) for name in configurations}
@@ -135,7 +136,7 @@ def _known_cases(plans: PlansManager, records: dict[str, dict | None]) -> dict[s
 def _entries(cases: Cases, known: dict[str, dict], folder: Path, dataset: Dataset, processes: int) -> dict[str, dict]:
     """The record's entry for each case, without `made`. Images that did not change are not read again."""
     entries = {
-        case: {"images": [str(path.resolve()) for path in images], "stamps": stamps(images)}
+        case: {"images": [str(absolute(path)) for path in images], "stamps": stamps(images)}
         for case, images in cases.items()
     }
     changed = {
