@@ -7,8 +7,8 @@ them, mirrored as nnUNetv2_predict does, and Dataset180_NAME_pseudo is made of t
 these images with the predictions as labels. It gets the plans and the fingerprint of dataset 80, and is preprocessed.
 Dataset 80 stays as it is: images are linked, labels are copied. Each of nnU-Net's commands is printed before it runs.
 The last line is yours to run. It trains on the new dataset: nnUNetTrainer_250epochs, a quarter of nnU-Net's 1000
-epochs, from the model's weights; or a whole training from scratch where these do not fit. Another trainer than
-nnU-Net's plain one or ours is named again, with its own number of epochs. With -tr you choose. The weights lie in
+epochs, from the model's weights; or a whole training from scratch where these do not fit. If the model was trained by
+a trainer that is neither nnU-Net's plain one nor ours, the line names that one. With -tr you choose. The weights lie in
 nnUNet_results as a checkpoint from before the first epoch, which --c continues: the last layer is kept, which nnU-Net's
 -pretrained_weights would make anew.
 
