@@ -12,7 +12,7 @@ class nnUNetTrainerDistill(SelfDistillationTrainer):
     """Finished models, mirrored, teach the labelled voxels, and images without labels where there are any.
 
     Images without labels were worth 0.9 Dice points (1.5 in predictions without mirroring) in a second training of
-    models that had been trained for 8000 steps on 5 labelled ones, 0.9 less than pseudo-labels; on labelled images
+    models that had been trained for 8000 steps on 5 labelled ones, 0.9 to 1 less than pseudo-labels; on labelled images
     alone nothing was gained (docs/results.md).
     """
 

@@ -11,6 +11,7 @@ from nnunet_skd.tools.cases import segmented_cases
 from nnunet_skd.tools.compare.arms import NO_FOLD, Arm
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.folders import evaluate_folders
+from nnunet_skd.tools.files import require_folder
 from nnunet_skd.tools.json_file import INTEGER, NUMBER, TEXT, read_json
 
 SUMMARY_METRICS = ("Dice", "IoU")  # what summary.json holds; its other entries are numbers of voxels
@@ -88,9 +89,9 @@ def case_names(folder: Path, file_ending: str) -> set[str]:
     """The cases of a folder with segmentations.
 
     Raises:
-        BadInput: there are none.
+        BadInput: there are none, or no folder.
     """
-    names = segmented_cases(Path(folder), file_ending)
+    names = segmented_cases(require_folder(folder), file_ending)
     if not names:
         raise BadInput(f"{folder} holds no {file_ending} file. That is the file ending in dataset.json")
     return names
