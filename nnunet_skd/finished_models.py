@@ -131,8 +131,8 @@ def _load(folder: Path, trainer: SelfDistillationTrainer) -> list[Member]:
             network.decoder.deep_supervision = True
         else:
             trainer.print_to_log_file(
-                f"WARNING: no debug.json in {folder}/fold_{fold} says that its side outputs were trained. It teaches "
-                f"the highest resolution alone."
+                f"WARNING: nothing in {folder}/fold_{fold} says that its network has side outputs which were trained. "
+                f"It teaches the highest resolution alone."
             )
         network.eval().requires_grad_(False)
         if trainer.device.type == "cuda":

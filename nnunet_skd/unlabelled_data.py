@@ -40,8 +40,14 @@ _PREPROCESSING_KEYS = (
 
 
 def labelled_folder(plans: PlansManager, configuration: str) -> Path:
-    """Where nnU-Net preprocesses the labelled cases of a configuration to."""
+    """Where nnU-Net preprocesses the labelled cases of a configuration to.
+
+    Raises:
+        ValueError: nnUNet_preprocessed is not set.
+    """
     preprocessed = nnunet_folder("nnUNet_preprocessed")
+    if preprocessed is None:
+        raise ValueError("nnUNet_preprocessed is not set, or set to nothing. Export it as for nnU-Net's own commands.")
     return preprocessed / plans.dataset_name / plans.get_configuration(configuration).data_identifier
 
 

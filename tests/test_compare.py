@@ -136,9 +136,10 @@ def test_permutation_is_another_test():
     assert wilcoxon.difference == permutation.difference
 
 
-def test_permutation_finds_what_all_cases_show_among_many_classes():
+def test_permutation_finds_what_all_cases_show_among_many_classes(monkeypatch):
     """The smallest p of 9999 random patterns is 0.0002, which is no verdict after Holm's correction for 300 tests."""
-    gains = np.linspace(0.01, 0.4, 40)
+    monkeypatch.setattr("nnunet_skd.tools.compare.paired_table.bootstrap_interval", lambda *_, **__: (0.1, 0.2))
+    gains = np.linspace(0.01, 0.4, 16)
     cases = pd.concat([frame(ref=0 * gains, arm=gains).assign(label=f"class {i}") for i in range(300)])
     assert set(paired_table(cases, {"Dice": True}, test="permutation")["verdict"]) == {"better"}
 
@@ -246,6 +247,16 @@ def test_metrics_know_their_direction_and_unit(results):
     metrics = read(metrics=["HD95", "HD95_voxel", "b0_error", "NSD"], folds=[0], num_processes=1).metrics
     assert [m.higher_is_better for m in metrics.values()] == [False, False, False, True]
     assert [m.unit for m in metrics.values()] == [" pixel", " pixel", "", ""]
+
+
+def test_tiffs_are_compared_where_their_spacing_lies(results):
+    """nnU-Net copies a label to gt_segmentations, but not the JSON file beside a 3D TIFF."""
+    raw = results / "nnUNet_raw" / DATASET / "labelsTr"
+    raw.mkdir()
+    assert read().reference_dir == results / "nnUNet_preprocessed" / DATASET / "gt_segmentations"
+    for file in (results / "nnUNet_results").rglob("dataset.json"):
+        file.write_text(file.read_text().replace(".png", ".tif"))
+    assert read().reference_dir == raw
 
 
 def test_arms_may_differ_in_plans(results):

@@ -155,6 +155,19 @@ def test_doctor_sees_a_trainer_of_the_same_name_elsewhere(ready, monkeypatch, tm
     assert "is not the trainer of this package" in finding.text and "mine.py" in finding.remedy
 
 
+@by_variable
+def test_doctor_finds_a_trainer_in_a_package(ready, monkeypatch, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").write_text(
+        "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n"
+        "class nnUNetTrainerDSKD(nnUNetTrainer): pass\n"
+    )
+    (tmp_path / "a.py").write_text("from mine import nnUNetTrainerDSKD\n")
+    monkeypatch.setenv("nnUNet_extTrainer", f"{tmp_path}{os.pathsep}{discovery.trainers_folder()}")
+    (finding,) = problems()
+    assert f"mine{os.sep}__init__.py" in finding.remedy
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [

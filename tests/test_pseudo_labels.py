@@ -16,7 +16,7 @@ from toy_dataset import SPLITS, Toy, model, prepared, save, save_case
 
 from nnunet_skd.tools import commands
 from nnunet_skd.tools.cli import main
-from nnunet_skd.tools.devices import find_device
+from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.pseudo_labels import command
 
 NEW = f"Dataset181_{DATASET[11:]}_pseudo"
@@ -72,7 +72,7 @@ def play(toy: Toy, monkeypatch) -> Played:
     played = Played(toy)
     monkeypatch.setattr(commands.subprocess, "run", played)
     monkeypatch.setattr(command, "begin", played.begin)
-    monkeypatch.setattr(command, "find_device", lambda name: name == "cuda" or find_device(name))
+    monkeypatch.setattr(command, "find_device", lambda name: None)  # nothing is predicted
     return played
 
 
@@ -388,12 +388,26 @@ def test_the_order_of_regions_is_their_meaning(toy, played, capsys):
         ({"fold": "2"}, "there is no fold 2"),
         ({"options": ("-c", "2d_w025")}, "has no configuration '2d_w025'"),
         ({"options": ("-np", "0")}, "-np is 0"),
-        ({"options": ("-device", "mps")}, "PyTorch finds no MPS device"),
         ({"options": ("-tr", "nnUNetTrainerNobody")}, "does not find the trainer nnUNetTrainerNobody"),
     ],
 )
 def test_what_cannot_be_made(toy, played, capsys, options, message):
     refused(toy, played, capsys, message, model(toy), **options)
+
+
+def test_a_missing_device_is_named_before_anything_is_written_and_only_where_something_is_predicted(
+    toy, played, capsys, monkeypatch
+):
+    def none(name: str) -> None:
+        raise BadInput(f"PyTorch finds no {name}")
+
+    teacher = model(toy)
+    with monkeypatch.context() as without:
+        without.setattr(command, "find_device", none)
+        refused(toy, played, capsys, "PyTorch finds no cuda", teacher)
+    assert label(toy, teacher) == 0
+    monkeypatch.setattr(command, "find_device", none)
+    assert label(toy, teacher) == 0
 
 
 def test_the_second_stage_of_a_cascade(toy, played, capsys):

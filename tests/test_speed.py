@@ -13,7 +13,7 @@ import torch
 from commands import run, shrink_plans
 from matplotlib import image
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from skimage.io import imread
+from skimage.io import imread, imsave
 from toy import DATASET, make_trainer, toy_dataset_json, toy_plans
 from volumes import write_volume
 
@@ -22,7 +22,7 @@ from nnunet_skd.tools.demo.phantoms import write_phantom_dataset
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.calibration import ALL_CLASSES
 from nnunet_skd.tools.evaluate.folders import evaluate_folders
-from nnunet_skd.tools.model_arms import parse_model_arms, same_dataset
+from nnunet_skd.tools.model_arms import parse_model_arms, require_same_channels, same_dataset
 from nnunet_skd.tools.speed.cases import case_images
 from nnunet_skd.tools.speed.measure import load_arm, measure
 from nnunet_skd.tools.speed.report import speed_text, write_picture
@@ -106,12 +106,20 @@ def test_channels_of_one_file(toy):
     with pytest.raises(BadInput, match="x has 1 channels in x_0000.nii.gz, but the models need 3"):
         measure([loaded], cases, toy / "out", colours, probabilities=False)
 
+    png = colours | {"file_ending": ".png"}
+    (toy / "photos").mkdir()
+    imsave(toy / "photos" / "x_0000.png", np.full((48, 40, 3), 100, np.uint8))
+    loaded.predictors[0].plans_manager.plans["image_reader_writer"] = "NaturalImage2DIO"
+    loaded.predict = lambda image, *_, **__: (np.zeros(image.shape[1:]), None, len(image))
+    times = measure([loaded], case_images(toy / "photos", png, None), toy / "photos_out", png, probabilities=False)
+    assert times["forward_passes"].tolist() == [3]  # the three channels reached the network
+
 
 def test_a_reference_at_fault_costs_no_prediction(toy, capsys):
     write_volume(toy / "labels" / "y.nii.gz", np.zeros((1, 40, 48), np.uint8))
     assert speed(toy, "a={}@0@nomirror") == 2
     error = capsys.readouterr().err
-    assert "has the shape (48, 40), but its reference" in error and "compare --pred" in error
+    assert "has the shape (48, 40), but its reference" in error and "predicted/a -djfile" in error
     assert {path.name for path in (toy / "out").iterdir()} == {"speed.csv", "cases.csv", "predicted"}
     assert segmentation(toy, "a", "y").shape == (1, 48, 40)
 
@@ -132,7 +140,7 @@ def test_images_that_are_left_out_are_named(toy, capsys):
 def test_models_of_pseudo_labels_are_of_the_dataset_that_they_were_made_of(toy):
     model = shutil.copytree(toy / "toy_model", toy / "second")
     (model / "plans.json").write_text(json.dumps(toy_plans() | {"dataset_name": "Dataset180_Toy_pseudo"}))
-    with pytest.raises(BadInput, match="differ in dataset"):
+    with pytest.raises(BadInput, match="different datasets"):
         same_dataset([toy / "toy_model", model])
     record = Path(os.environ["nnUNet_raw"], "Dataset180_Toy_pseudo", "pseudo_labels.json")
     record.parent.mkdir()
@@ -145,8 +153,9 @@ def test_regions_in_another_order_are_other_channels(toy):
     regions = toy_dataset_json(regions=True)
     (toy / "toy_model" / "dataset.json").write_text(json.dumps(regions))
     (model / "dataset.json").write_text(json.dumps(regions, sort_keys=True))
+    assert same_dataset([toy / "toy_model", model])
     with pytest.raises(BadInput, match="differ in labels"):
-        same_dataset([toy / "toy_model", model])
+        require_same_channels([toy / "toy_model", model])
 
 
 def cascade(env):
@@ -167,6 +176,7 @@ def unknown_trainer(env):
         (None, ["a={}@7"], "for fold 7 (it is there for fold 0, 1)"),
         (None, ["a={}/fold_0"], "not a folder that nnUNetv2_train wrote"),
         (None, ["a b={}", "a_b={}"], "differ only in signs"),
+        (None, ["a={}", "-np", "0"], "-np is 0"),
         (lambda e: (e / "toy_model/fold_0/checkpoint_final.pth").write_bytes(b"half"), ["a={}"], "cannot be loaded"),
         (unknown_trainer, ["a={}"], "cannot be loaded"),
         (cascade, ["a={}@0"], "second stage of a cascade"),

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_skd.model_checks import meaning
+from nnunet_skd.tools.compare.arms import same_labels
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.nnunet_json import read_dataset_json, read_plans
-from nnunet_skd.tools.pseudo_labels.new_dataset import source_of
+from nnunet_skd.tools.pseudo_labels.source import source_of
 
 SYNTAX = f"NAME=FOLDER[{os.pathsep}FOLDER...][@FOLD,FOLD...]"
 _FOLDS = r"(?:all|\d+)(?:,(?:all|\d+))*"
@@ -46,21 +47,32 @@ def same_dataset(models: Sequence[Path]) -> dict:
     """The dataset.json that all models agree on. A dataset with pseudo-labels counts as the one that it was made of.
 
     Raises:
-        BadInput: models of different datasets, labels or channels, or without readable plans.json and dataset.json.
+        BadInput: models of different datasets or labels, or without readable plans.json and dataset.json.
     """
     names = [read_plans(model / "plans.json")["dataset_name"] for model in models]
-    contents = [read_dataset_json(model / "dataset.json", channels=True) for model in models]
-    described = [
-        {"dataset": source_of(name) or name, **meaning(content)} for name, content in zip(names, contents, strict=True)
-    ]
-    for model, theirs in zip(models, described, strict=True):
-        for what, value in described[0].items():
+    for model, name in zip(models, names, strict=True):
+        if (source_of(name) or name) != (source_of(names[0]) or names[0]):
+            raise BadInput(
+                f"{models[0]} and {model} were trained on different datasets: {names[0]} and {name}. "
+                "Compare models of one dataset"
+            )
+    return same_labels(models)
+
+
+def require_same_channels(models: Sequence[Path]) -> None:
+    """Refuse models that read the channels of an image, or write those of regions, in different orders.
+
+    Raises:
+        BadInput: what differs, or a dataset.json that cannot be read.
+    """
+    meanings = [meaning(read_dataset_json(model / "dataset.json", channels=True)) for model in models]
+    for model, theirs in zip(models, meanings, strict=True):
+        for what, value in meanings[0].items():
             if theirs[what] != value:
                 raise BadInput(
-                    f"{models[0]} and {model} differ in {what}: {value} and {theirs[what]}. Compare models of one "
-                    "dataset, with its labels and channels in one order"
+                    f"{models[0]} and {model} differ in {what}: {value} and {theirs[what]}. Compare models whose "
+                    "dataset.json has them in one order"
                 )
-    return contents[0]
 
 
 def _parse(text: str) -> ModelArm:

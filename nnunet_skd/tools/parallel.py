@@ -42,8 +42,7 @@ def for_each_case(function: Callable, jobs: dict[str, tuple], processes: int, ti
             yield cases[done], done.result()
     except BrokenProcessPool as error:
         raise BadInput(
-            f"{title}: a process was killed, probably because memory ran out. Run the same command again, with fewer"
-            " processes (-np)"
+            f"{title}: a process was killed, probably because memory ran out. Use fewer processes (-np)"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)

@@ -172,7 +172,8 @@ def speed(env: Path, _) -> Scene:
         files.append(_segmentation(env / "labels" / f"c{case}.nii.gz", case))
     arguments = ["speed", "--arms", f"one={model}@nomirror", "--images", env / "images", "--ref", env / "labels"]
     arguments += ["-device", "cpu", "-np", 1, "-o", env / "out"]
-    return Scene(arguments, files[:5], files[2:5], "-o", ("has no reference for", "cannot predict"))
+    instead = ("has no reference for", "cannot predict")
+    return Scene(arguments, files[:5], files[2:5], "-o", instead, keeps="What was predicted is kept")
 
 
 def register(env: Path, patch) -> Scene:

@@ -91,6 +91,7 @@ def test_ctrl_c():
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), 1, "the GPU has too little memory"),
         (OSError(28, "No space left on device", "/a/file"), 1, "No space left on device (/a/file)"),
         (KeyboardInterrupt(), 130, "stopped"),
+        (ModuleNotFoundError("No module", name="skimage.io"), 1, "pip install scikit-image"),
         (ZeroDivisionError("division"), 1, "bug of nnunet-skd"),
     ],
 )

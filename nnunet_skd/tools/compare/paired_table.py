@@ -79,7 +79,7 @@ def paired_table(
     rows = []
     p_value, tests = TESTS[test], len(higher_is_better) * len(arms) * (cases["label"].nunique() + 1)
     if p_value is sign_flip_p:  # the fewer random patterns, the larger the smallest p, which Holm multiplies
-        p_value = partial(sign_flip_p, resamples=max(RESAMPLES, round(10 * tests / ALPHA)))
+        p_value = partial(sign_flip_p, resamples=max(RESAMPLES, round(3 * tests / ALPHA)))
     for metric, arm in tqdm(list(product(higher_is_better, arms)), desc="statistics", delay=2):
         first, second = paired_values(cases, metric, reference, arm)
         for label in tqdm(first.columns, desc=f"{metric} of {arm}", delay=2, leave=False):

@@ -10,7 +10,7 @@ from nnunet_skd.tools.evaluate.statistics import smallest_p
 
 TEST_WORDS = {
     "wilcoxon": "Wilcoxon's signed-rank test (two-sided, zero differences dropped)",
-    "permutation": "sign-flip permutation test of the mean difference (two-sided; exact up to 13 differences)",
+    "permutation": "sign-flip permutation test of the mean difference (two-sided; exact for few differences)",
 }
 VERDICT_WORDS = {
     "better": "is better",

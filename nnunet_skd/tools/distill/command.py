@@ -28,7 +28,7 @@ from nnunet_skd.model_checks import VARIABLE, check_model, teaching_folds
 from nnunet_skd.tools.commands import show_and_run
 from nnunet_skd.tools.errors import BadInput, naming
 from nnunet_skd.tools.nnunet_json import read_dataset_json, read_plans
-from nnunet_skd.tools.pseudo_labels.new_dataset import source_of
+from nnunet_skd.tools.pseudo_labels.source import source_of
 from nnunet_skd.tools.teaching import describe_student, folds_that_may_teach, model_folder
 from nnunet_skd.tools.trainers import look_up
 from nnunet_skd.unlabelled_data import checked_cases, read_record, unlabelled_folder

@@ -77,7 +77,8 @@ def sign_flip_p(differences: ArrayLike, *, resamples: int = RESAMPLES, seed: int
 
     If nothing had changed, every difference could as well have had the other sign. p is the share of sign patterns
     whose mean lies at least as far from zero as the observed one: all patterns when there are at most ``resamples`` of
-    them (up to 13 differences), otherwise a random choice of that many, so that p is at least 2 / (resamples + 1).
+    them (of 13 differences there are 8192), otherwise a random choice of that many, so that p is at least
+    2 / (resamples + 1).
 
     Args:
         differences: (cases,) paired differences; nan is left out.

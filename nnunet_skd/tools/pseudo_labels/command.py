@@ -61,7 +61,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     require_processes(args.np)
-    find_device(args.device)
     _, plans_name, configuration = name_parts(absolute(args.teacher))
     plans_name, configuration = args.p or plans_name, args.c or configuration
     dataset = open_dataset(args.d, plans_name)
@@ -119,6 +118,8 @@ def _begin(new: NewDataset, fold: str, trainer: str, weights: Path) -> None:
 def _make(
     new: NewDataset, cases: Cases, labelled: LabelledCases, model: LabellingModel, args: argparse.Namespace
 ) -> None:
+    if new.without_label(cases):
+        find_device(args.device)
     new.begin(cases)
     if new.without_label(cases):
         options = ["-npp", args.np, "-nps", args.np] if args.np else []

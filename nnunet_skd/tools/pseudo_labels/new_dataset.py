@@ -18,31 +18,17 @@ from nnunet_skd.tools.cases import bring_label, link_images
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.files import copy, new_folder, write_file
 from nnunet_skd.tools.images import UnreadableImage, read_segmentation
-from nnunet_skd.tools.json_file import ANYTHING, TEXT, read_json
+from nnunet_skd.tools.json_file import ANYTHING, read_json
 from nnunet_skd.tools.pseudo_labels.labelled_cases import FINGERPRINT, LabelledCases
 from nnunet_skd.tools.pseudo_labels.second_training import was_trained
+from nnunet_skd.tools.pseudo_labels.source import RECORD
 from nnunet_skd.tools.teaching import SPLITS
 from nnunet_skd.tools.unlabelled.checks import Cases
 from nnunet_skd.tools.unlabelled.dataset import Dataset
 
-RECORD = "pseudo_labels.json"
-
 
 def new_name(source: str, number: int) -> str:
     return f"Dataset{number:03d}_{source.partition('_')[2]}_pseudo"
-
-
-def source_of(dataset: str) -> str | None:
-    """The dataset whose labelled cases are in this one, None for a dataset that was not made here.
-
-    Raises:
-        BadInput: its record is damaged.
-    """
-    raw = nnunet_folder("nnUNet_raw")
-    if raw is None or not (raw / dataset / RECORD).is_file():
-        return None
-    remedy = "Make the dataset anew with nnunet-skd pseudo-labels"
-    return read_json(raw / dataset / RECORD, {"dataset": TEXT}, remedy)["dataset"]
 
 
 class NewDataset:

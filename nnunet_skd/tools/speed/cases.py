@@ -33,7 +33,7 @@ def case_images(images: Path, dataset_json: dict, reference: Path | None) -> lis
     ending = dataset_json["file_ending"]
     found, problems = find_cases(images, ending)
     for what, names in problems.items():
-        print(f"{images} holds {what}: {listed(names)}")
+        print(f"{images}: {what}: {listed(names)}")
     cases = [CaseImages(name, files) for name, files in sorted(found.items())]
     if not cases:
         raise BadInput(f"{images} holds no image named CASE_0000{ending}, as nnU-Net names them")

@@ -8,9 +8,10 @@ folds x mirrored copies x windows. An arm is one or more folders that nnUNetv2_t
       "five folds, not mirrored=nnUNetTrainer__nnUNetPlans__2d@0,1,2,3,4@nomirror" \\
       "one network=nnUNetTrainerDistill__nnUNetPlans__2d_w050@all@nomirror"
 
-Without @FOLD,... it takes all finished folds, without @nomirror it mirrors along the axes that the training allows, as
-nnUNetv2_predict does. Several folders (FOLDER:FOLDER) are one ensemble: the mean of their probabilities, as
-nnUNetv2_ensemble takes it. Cascades are left out, because they need the segmentation of another model first.
+Without @FOLD,... it takes all finished folds (fold all only where there is no other), without @nomirror it mirrors
+along the axes that the training allows, as nnUNetv2_predict does. Several folders (FOLDER:FOLDER) are one ensemble: the
+mean of their probabilities, as nnUNetv2_ensemble takes it. Cascades are left out, because they need the segmentation of
+another model first.
 
 Seconds are those from an image in memory to its segmentation in memory: preprocessing, networks, resampling. The arms
 take turns with each image, so that what slows the machine for a while slows all of them. Run nothing else beside it,
@@ -35,7 +36,7 @@ from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.calibration import CALIBRATION
 from nnunet_skd.tools.evaluate.folders import ALL_METRICS, known_metrics
 from nnunet_skd.tools.files import new_folder, require_folder, require_free, require_writable
-from nnunet_skd.tools.model_arms import SYNTAX, parse_model_arms, same_dataset
+from nnunet_skd.tools.model_arms import SYNTAX, parse_model_arms, require_same_channels, same_dataset
 from nnunet_skd.tools.parallel import require_processes
 from nnunet_skd.tools.speed.cases import case_images
 from nnunet_skd.tools.speed.measure import load_arm, measure
@@ -74,7 +75,9 @@ def run(args: argparse.Namespace) -> None:
     metrics = known_metrics(args.metrics or ["Dice"])
     reference = args.ref and require_folder(args.ref)
     named = parse_model_arms(args.arms)
-    dataset_json = same_dataset([folder for arm in named for folder in arm.folders])
+    models = [folder for arm in named for folder in arm.folders]
+    dataset_json = same_dataset(models)
+    require_same_channels(models)
     cases = case_images(require_folder(args.images), dataset_json, reference)
     probabilities = bool(reference) and bool(set(metrics) & set(CALIBRATION))
     predictors = {}
@@ -97,4 +100,8 @@ def run(args: argparse.Namespace) -> None:
     print(speed_text(table, metrics if quality else []))
     print(f"\n{len(cases)} cases on {device_name(device)}. Written to {output}")
     if at_fault:
-        raise BadInput(f"{at_fault}. Then evaluate {output / 'predicted'} with nnunet-skd evaluate or compare --pred")
+        predicted = output / "predicted" / arms[0].file_name
+        raise BadInput(
+            f"{at_fault}. What was predicted is kept. Once this is mended: nnunet-skd evaluate {reference} {predicted} "
+            f"-djfile {named[0].folders[0] / 'dataset.json'}, and so for each arm"
+        )

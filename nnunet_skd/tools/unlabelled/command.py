@@ -24,7 +24,6 @@ from pathlib import Path
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_skd.messages import differences, first_line, listed
-from nnunet_skd.model_checks import absolute
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.json_file import ANYTHING, FOLDER_NAME, INTEGER, TEXT, check_shape, or_null
 from nnunet_skd.tools.parallel import require_processes
@@ -136,7 +135,7 @@ def _known_cases(plans: PlansManager, records: dict[str, dict | None]) -> dict[s
 def _entries(cases: Cases, known: dict[str, dict], folder: Path, dataset: Dataset, processes: int) -> dict[str, dict]:
     """The record's entry for each case, without `made`. Images that did not change are not read again."""
     entries = {
-        case: {"images": [str(absolute(path)) for path in images], "stamps": stamps(images)}
+        case: {"images": [str(path.parent.resolve() / path.name) for path in images], "stamps": stamps(images)}
         for case, images in cases.items()
     }
     changed = {
