@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ import SimpleITK as sitk
 import torch
 from commands import run, shrink_plans
 from matplotlib import image
+from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from skimage.io import imread, imsave
 from toy import DATASET, make_trainer, toy_dataset_json, toy_plans
@@ -89,6 +91,11 @@ def test_an_ensemble_of_folders(toy):
     assert table["ECE"].nunique() == 1 and table["ECE"].between(0, 1).all()
 
 
+def test_no_processes_are_refused_before_anything_is_predicted(toy, capsys):
+    assert speed(toy, "one={}", more=["-np", "0"]) == 2
+    assert "-np is 0" in capsys.readouterr().err and not (toy / "out").exists()
+
+
 def test_without_reference_there_is_no_picture(toy, capsys):
     assert speed(toy, "one={}@0@nomirror", ref=None, more=["--metrics", "HD95"]) == 2
     assert "--metrics needs --ref" in capsys.readouterr().err
@@ -109,7 +116,8 @@ def test_channels_of_one_file(toy):
     png = colours | {"file_ending": ".png"}
     (toy / "photos").mkdir()
     imsave(toy / "photos" / "x_0000.png", np.full((48, 40, 3), 100, np.uint8))
-    loaded.predictors[0].plans_manager.plans["image_reader_writer"] = "NaturalImage2DIO"
+    plans = SimpleNamespace(image_reader_writer_class=NaturalImage2DIO)
+    loaded.predictors = [SimpleNamespace(plans_manager=plans, device=torch.device("cpu"))]
     loaded.predict = lambda image, *_, **__: (np.zeros(image.shape[1:]), None, len(image))
     times = measure([loaded], case_images(toy / "photos", png, None), toy / "photos_out", png, probabilities=False)
     assert times["forward_passes"].tolist() == [3]  # the three channels reached the network
@@ -176,7 +184,6 @@ def unknown_trainer(env):
         (None, ["a={}@7"], "for fold 7 (it is there for fold 0, 1)"),
         (None, ["a={}/fold_0"], "not a folder that nnUNetv2_train wrote"),
         (None, ["a b={}", "a_b={}"], "differ only in signs"),
-        (None, ["a={}", "-np", "0"], "-np is 0"),
         (lambda e: (e / "toy_model/fold_0/checkpoint_final.pth").write_bytes(b"half"), ["a={}"], "cannot be loaded"),
         (unknown_trainer, ["a={}"], "cannot be loaded"),
         (cascade, ["a={}@0"], "second stage of a cascade"),
