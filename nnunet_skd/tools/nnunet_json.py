@@ -118,6 +118,11 @@ def read_dataset_json(file: str | Path, *, channels: bool = False) -> dict:
     return content
 
 
+def channel_names(dataset_json: dict) -> dict[str, str]:
+    """The names of an image's channels by their numbers, which older datasets call modality."""
+    return dataset_json.get("channel_names", dataset_json.get("modality"))
+
+
 def check_dataset_json(content: dict, file: str | Path) -> None:
     """Check the shape of a dataset.json, and ask nnU-Net's own label manager about its labels.
 

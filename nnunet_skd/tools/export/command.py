@@ -31,12 +31,12 @@ refused, unless you vouch for it with --allow_pickle. nnU-Net itself takes no su
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 from nnunetv2.utilities.file_path_utilities import get_output_folder
 
+from nnunet_skd.compat import nnunet_folder
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.export.source import SelfCheckFailed
 from nnunet_skd.tools.export.to_nnunet import STOCK_TRAINER, Package, export_nnunet
@@ -145,10 +145,10 @@ def _report_package(package: Package, checkpoint_name: str) -> None:
     if package.has_postprocessing:
         print("  then nnUNetv2_apply_postprocessing with the package's postprocessing.pkl, which was copied unread")
     if not package.path.is_dir():
-        here = Path(os.environ.get("nnUNet_results", "")) / model
+        results = nnunet_folder("nnUNet_results")
         print(f"\nCAREFUL: installing overwrites $nnUNet_results/{model} without asking.")
-        if "nnUNet_results" in os.environ and here.is_dir():
-            print(f"THIS machine has such a model: {here}. Do not install the package here.")
+        if results and (results / model).is_dir():
+            print(f"THIS machine has such a model: {results / model}. Do not install the package here.")
         print("To install beside one: export with -overwrite_plans_name NAME, or write a model folder.")
 
 

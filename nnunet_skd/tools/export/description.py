@@ -7,6 +7,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from nnunet_skd.tools.checkpoint_file import weights_sha256
 from nnunet_skd.tools.export.source import Fold, TrainedModel
 from nnunet_skd.tools.export.target import provenance
+from nnunet_skd.tools.nnunet_json import channel_names
 
 # What nnU-Net's schemes compute, for a reader without nnU-Net.
 NORMALIZATION = {
@@ -24,7 +25,7 @@ def describe(model: TrainedModel, fold: Fold, configuration: ConfigurationManage
     """All that a program without nnU-Net needs to go from a file on disk to a segmentation, in plain types."""
     plans, dataset_json, labels = model.plans_manager, model.dataset_json, model.label_manager
     settings = configuration.configuration
-    names = dataset_json.get("channel_names", dataset_json.get("modality"))
+    names = channel_names(dataset_json)
     intensities = plans.foreground_intensity_properties_per_channel
     schemes = zip(configuration.normalization_schemes, configuration.use_mask_for_norm, strict=True)
     heads = labels.foreground_regions if labels.has_regions else labels.all_labels

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from nnunet_skd.messages import listed
 from nnunet_skd.tools.cases import find_cases
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.nnunet_json import channel_names
 
 
 class CaseImages(NamedTuple):
@@ -13,10 +14,6 @@ class CaseImages(NamedTuple):
 
     name: str
     files: list[Path]
-
-
-def number_of_channels(dataset_json: dict) -> int:
-    return len(dataset_json.get("channel_names", dataset_json.get("modality")))
 
 
 def case_images(images: Path, dataset_json: dict, reference: Path | None) -> list[CaseImages]:
@@ -37,7 +34,7 @@ def case_images(images: Path, dataset_json: dict, reference: Path | None) -> lis
     cases = [CaseImages(name, files) for name, files in sorted(found.items())]
     if not cases:
         raise BadInput(f"{images} holds no image named CASE_0000{ending}, as nnU-Net names them")
-    files = 1 if all(len(case.files) == 1 for case in cases) else number_of_channels(dataset_json)
+    files = 1 if all(len(case.files) == 1 for case in cases) else len(channel_names(dataset_json))
     for case in cases:
         found, expected = [file.name for file in case.files], [f"{case.name}_{i:04}{ending}" for i in range(files)]
         if found != expected:

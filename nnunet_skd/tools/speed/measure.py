@@ -20,7 +20,8 @@ from nnunet_skd.model_checks import folds_with
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.images import read_images, written_whole
 from nnunet_skd.tools.model_arms import ModelArm
-from nnunet_skd.tools.speed.cases import CaseImages, number_of_channels
+from nnunet_skd.tools.nnunet_json import channel_names
+from nnunet_skd.tools.speed.cases import CaseImages
 
 
 class CountedPredictor(nnUNetPredictor):
@@ -177,7 +178,7 @@ def measure(
     warm_up = cases[:1] if arms[0].predictors[0].device.type == "cuda" else []
     for number, case in enumerate(tqdm([*warm_up, *cases], desc="predict", unit="case")):
         image, properties = read_images(reader, case.files)
-        if len(image) != (channels := number_of_channels(dataset_json)):
+        if len(image) != (channels := len(channel_names(dataset_json))):
             raise BadInput(
                 f"{case.name} has {len(image)} channels in {listed([file.name for file in case.files])}, but the "
                 f"models need {channels}"

@@ -17,7 +17,7 @@ from nnunet_skd.messages import listed
 from nnunet_skd.tools.cases import find_cases
 from nnunet_skd.tools.dataset_plans import read_dataset_plans
 from nnunet_skd.tools.errors import BadInput, naming
-from nnunet_skd.tools.nnunet_json import label_manager, read_dataset_json
+from nnunet_skd.tools.nnunet_json import channel_names, label_manager, read_dataset_json
 from nnunet_skd.unlabelled_data import labelled_cases, labelled_folder, second_stage
 
 
@@ -33,7 +33,7 @@ class Dataset(NamedTuple):
 
     @property
     def channel_names(self) -> list[str]:
-        return list((self.description.get("channel_names") or self.description["modality"]).values())
+        return list(channel_names(self.description).values())
 
 
 def open_dataset(dataset: int | str, plans_name: str) -> Dataset:
