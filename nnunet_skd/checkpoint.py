@@ -36,7 +36,10 @@ def written_aside(extra: dict) -> Iterator[None]:
     def save_aside(checkpoint: dict, filename: str) -> None:
         temporary = f"{filename}.tmp"
         try:
-            save(checkpoint | {KEY: extra}, temporary)
+            with open(temporary, "wb") as file:
+                save(checkpoint | {KEY: extra}, file)
+                file.flush()
+                os.fsync(file.fileno())  # or a machine that loses power may keep the new name without the content
             os.replace(temporary, filename)
         except BaseException:
             with suppress(OSError):

@@ -15,6 +15,7 @@ from torch import Tensor, distributed
 
 from nnunet_skd.messages import first_line
 
+MOST_IN_A_LEGEND = 20  # more names would leave the axes no room
 STYLES = ("-", "--", ":", "-.")  # terms that lie on each other stay visible
 
 
@@ -22,11 +23,14 @@ class EpochMeans:
     """Running means of what the steps report. The sums stay on the device: no step waits for them."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._steps: dict[str, Tensor] = {}
+        self._sums: dict[str | tuple[str, ...], Tensor] = {}
+        self._steps: dict[str | tuple[str, ...], Tensor] = {}
 
-    def add(self, values: dict[str, Tensor | float], *, skip_undefined: bool = False) -> None:
-        """One step's numbers and scalars. ``skip_undefined``: a nan does not count; otherwise it must be seen."""
+    def add(self, values: dict[str | tuple[str, ...], Tensor | float], *, skip_undefined: bool = False) -> None:
+        """One step's numbers and scalars, and vectors, which are named by a tuple: a name for each of their values.
+
+        ``skip_undefined``: a nan does not count; otherwise it must be seen.
+        """
         for name, value in values.items():
             value = torch.as_tensor(value).detach().float()
             counts = ~value.isnan() if skip_undefined else torch.ones_like(value)
@@ -35,7 +39,10 @@ class EpochMeans:
 
     def pop(self) -> dict[str, float]:
         """The mean of each since the last call; nan: never defined. Waits for the device."""
-        means = {name: (value / self._steps[name]).item() for name, value in self._sums.items()}
+        means = {}
+        for name, value in self._sums.items():
+            names = (name,) if isinstance(name, str) else name
+            means |= dict(zip(names, (value / self._steps[name]).view(-1).tolist(), strict=True))
         self._sums, self._steps = {}, {}
         return means
 
@@ -55,6 +62,11 @@ def shares(terms: dict[str, float], lowest: dict[str, float]) -> dict[str, float
     sizes = {name: abs(value - lowest.get(name, 0.0)) for name, value in terms.items()}
     total = sum(sizes.values()) or 1.0
     return {f"share_{name}": size / total for name, size in sizes.items()}
+
+
+def plot_is_due(done: int, num_epochs: int) -> bool:
+    """After each of the first ten epochs, each tenth, and the last: a plot takes half a second, and the GPU waits."""
+    return done <= 10 or done % 10 == 0 or done == num_epochs
 
 
 class DistillationLog:
@@ -133,7 +145,7 @@ class DistillationLog:
                     axis.plot(values.index, values[name], style, marker=marker, label=name.replace("_", " "))
                 axis.set_title(title, fontsize="medium", loc="left")
                 axis.grid(alpha=0.3)
-                if len(values.columns) > 1:
+                if 1 < len(values.columns) <= MOST_IN_A_LEGEND:
                     axis.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
             axes[1].set_yscale("symlog", linthresh=1e-3)
             axes[1].set_ylim(0, 1)

@@ -27,10 +27,12 @@ from nnunet_skd.teachers import Teacher
 if TYPE_CHECKING:
     from nnunet_skd.trainer import SelfDistillationTrainer
 
+SHARE_OF_THE_DEVICE = 0.1  # for the weights of all members
+
 
 @dataclass
 class Member:
-    """One trained network: its weights on the device, or waiting on the CPU where not all members fit."""
+    """One trained network: its weights on the device, or waiting on the CPU where all together are too large."""
 
     name: str
     network: nn.Module
@@ -87,7 +89,10 @@ class FinishedModels(Teacher):
         scales = trainer._get_deep_supervision_scales()
         patch = trainer.configuration_manager.patch_size
         self._sizes = [tuple(round(n * s) for n, s in zip(patch, scale, strict=True)) for scale in scales]
-        self._resident = _move_all(self._members, self._device)
+        self._resident = fit_together([member.network for member in self._members], self._device)
+        if self._resident:
+            for member in self._members:
+                member.network.to(self._device)
         trainer.print_to_log_file(f"Teachers: {', '.join(member.name for member in self._members)}")
 
     def state_dict(self) -> dict:
@@ -143,13 +148,12 @@ def _load(folder: Path, trainer: SelfDistillationTrainer) -> list[Member]:
     return members
 
 
-def _move_all(members: list[Member], device: torch.device) -> bool:
-    """Whether all members fit on the device at once; otherwise they wait on the CPU."""
-    try:
-        for member in members:
-            member.network.to(device)
-    except torch.cuda.OutOfMemoryError:
-        for member in members:
-            member.network.to("cpu")
-        return False
-    return True
+def fit_together(networks: list[nn.Module], device: torch.device) -> bool:
+    """Whether the networks' weights take at most a tenth of a CUDA device, so that the student keeps the rest.
+
+    What the student needs is not known before its first step, and nnU-Net plans it for an almost full device.
+    """
+    if device.type != "cuda":
+        return True
+    size = sum(p.numel() * p.element_size() for network in networks for p in network.state_dict().values())
+    return size <= SHARE_OF_THE_DEVICE * torch.cuda.get_device_properties(device).total_memory

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
@@ -13,8 +12,9 @@ from batchgenerators.dataloading.single_threaded_augmenter import SingleThreaded
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
-from nnunetv2.utilities.helpers import dummy_context
 
+from nnunet_skd.compat import with_variables
+from nnunet_skd.losses.precision import mixed_precision
 from nnunet_skd.partly_labelled import PartlyLabelled
 from nnunet_skd.stronger_view import StrongerView
 from nnunet_skd.unlabelled_data import checked_cases, read_record, unlabelled_folder
@@ -124,7 +124,7 @@ class UnlabelledStream:
         target = [t.to(trainer.device, non_blocking=True) for t in batch["target"]] if self._partly else None
         # the processes of a distributed training exchange the sum of both passes, after nnU-Net's
         with trainer.network.no_sync() if trainer.is_ddp else nullcontext():
-            with torch.autocast(trainer.device.type) if trainer.device.type == "cuda" else dummy_context():
+            with mixed_precision(trainer.device):
                 outputs = trainer.teacher(data)
                 if outputs is None:
                     return
@@ -134,6 +134,24 @@ class UnlabelledStream:
             if trainer.grad_scaler is not None:
                 loss = trainer.grad_scaler.scale(loss)
             loss.backward()
+
+    def rehearse(self) -> None:
+        """One batch, as in the training's last epoch: what fails by memory or compilation fails now, not days later.
+
+        Nothing of it stays: neither gradients nor what network, terms and log have kept of it.
+        """
+        trainer = self.trainer
+        modules = (trainer.plain_network(), trainer.loss)
+        kept = [(module, name, buffer.clone()) for module in modules for name, buffer in module.named_buffers()]
+        trainer.network.train()
+        trainer.loss.train()
+        trainer.loss.start_epoch(trainer.num_epochs - 1, trainer.num_epochs)
+        if trainer.loss.teaches_unlabelled:
+            self.backward()
+        trainer.optimizer.zero_grad(set_to_none=True)
+        trainer.loss.means.pop()
+        for module, name, buffer in kept:
+            module.get_buffer(name).copy_(buffer)
 
     def close(self) -> None:
         if isinstance(self._batches, NonDetMultiThreadedAugmenter):
@@ -145,7 +163,8 @@ def gradients_of(stream: UnlabelledStream | None) -> Iterator[None]:
     """While nnU-Net's step runs: its gradients are added to those of a batch of the stream, if it teaches now.
 
     nnU-Net's step begins with ``zero_grad`` and cannot be asked not to, so that function does nothing meanwhile. Two
-    passes one after the other need no more memory than one, and the sum is scaled and clipped as one gradient.
+    passes one after the other need little more memory than the larger one, and the sum is scaled and clipped as one
+    gradient.
     """
     if stream is None or not stream.trainer.loss.teaches_unlabelled:
         yield
@@ -168,12 +187,5 @@ def processes_shared(with_stream: bool) -> Iterator[int]:
         yield 0
         return
     share = max(1, allowed // 2)
-    before = os.environ.get("nnUNet_n_proc_DA")
-    os.environ["nnUNet_n_proc_DA"] = str(max(1, allowed - share))
-    try:
+    with with_variables({"nnUNet_n_proc_DA": str(max(1, allowed - share))}):
         yield share
-    finally:
-        if before is None:
-            del os.environ["nnUNet_n_proc_DA"]
-        else:
-            os.environ["nnUNet_n_proc_DA"] = before

@@ -61,7 +61,8 @@ class Step:
         teacher_outputs: the teacher's logits of the same patches, or None while there is no teacher. A teacher of
             another configuration may lack an output; then that one is None.
         from_stream: whether the patches are of the second stream: without labels, but for what ``target`` says.
-        log: what the terms want in the log, beside their values: numbers or scalars on the device. nan is left out.
+        log: what the terms want in the log, beside their values: numbers or scalars on the device, or by a tuple of
+            names a vector with a value for each. nan is left out.
     """
 
     task: Task
@@ -72,7 +73,7 @@ class Step:
     num_epochs: int = 1
     tap: FeatureTap | None = None
     from_stream: bool = False
-    log: dict[str, float | Tensor] = field(default_factory=dict)
+    log: dict[str | tuple[str, ...], float | Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._probabilities: dict[int, Tensor] = {}

@@ -2,17 +2,16 @@
 
 from copy import deepcopy
 
-import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.helpers import dummy_context
 from torch import nn
 from torch._dynamo import OptimizedModule
 
 from nnunet_skd import checks
 from nnunet_skd.checkpoint import check_extra, extra_state, read_extra, restore_extra, written_aside
 from nnunet_skd.compat import external_loggers
-from nnunet_skd.epoch_log import DistillationLog, mean_over_ranks
+from nnunet_skd.epoch_log import DistillationLog, mean_over_ranks, plot_is_due
 from nnunet_skd.loss import SelfDistillationLoss
+from nnunet_skd.losses.precision import mixed_precision
 from nnunet_skd.losses.term import Term
 from nnunet_skd.own_parameters import OwnParameters
 from nnunet_skd.second_stream import UnlabelledStream, gradients_of, open_stream, processes_shared, stream_cases
@@ -73,6 +72,7 @@ class SelfDistillationTrainer(nnUNetTrainer):
             self.teacher.attach(self)
         if cases is not None:
             self.stream = open_stream(self, cases, processes)
+            self.stream.rehearse()
         if self.local_rank == 0:
             self.distillation_log = DistillationLog(
                 self.output_folder, self.current_epoch, lambda text: self.print_to_log_file("WARNING:", text)
@@ -93,8 +93,7 @@ class SelfDistillationTrainer(nnUNetTrainer):
         with gradients_of(self.stream):
             if self.teacher is not None and self.loss.teaches_labelled:
                 batch["data"] = batch["data"].to(self.device, non_blocking=True)
-                # as nnU-Net: mixed precision on CUDA only
-                with torch.autocast(self.device.type) if self.device.type == "cuda" else dummy_context():
+                with mixed_precision(self.device):
                     self.loss.teacher_outputs = self.teacher(batch["data"])
             result = super().train_step(batch)
         if self.teacher is not None:
@@ -123,7 +122,7 @@ class SelfDistillationTrainer(nnUNetTrainer):
 
     def on_epoch_end(self) -> None:
         super().on_epoch_end()
-        if self.local_rank == 0:
+        if self.local_rank == 0 and plot_is_due(self.current_epoch, self.num_epochs):
             self.distillation_log.plot()
 
     def save_checkpoint(self, filename: str) -> None:

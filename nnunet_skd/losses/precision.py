@@ -1,9 +1,14 @@
-"""Where mixed precision must not reach."""
+"""Where mixed precision reaches, and where it must not."""
 
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
+
+
+def mixed_precision(device: torch.device) -> AbstractContextManager:
+    """As nnU-Net runs its networks: autocast on CUDA, nothing elsewhere."""
+    return torch.autocast(device.type) if device.type == "cuda" else nullcontext()
 
 
 def without_autocast(tensor: Tensor) -> AbstractContextManager:

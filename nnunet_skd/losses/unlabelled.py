@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, distributed, nn
 
+from nnunet_skd.losses.ranks import sum_over_ranks
 from nnunet_skd.losses.term import Term
 
 if TYPE_CHECKING:
@@ -26,9 +27,9 @@ def unlabelled_loss(
 ) -> Tensor:
     """``CE(z, q) + mean_k (1 - Dice(p_k, q_k))`` over the accepted voxels, ``Dice = 2 sum p q / (sum p + sum q)``.
 
-    nnU-Net's loss with the teacher's opinion q for the truth (ours in this form). The Dice is over the whole batch, of
-    the classes apart from the background, and 1 for a class that q gives more than one half nowhere; without it thin
-    structures vanish. Regions: binary cross-entropy, mean over regions, and the Dice of each region.
+    nnU-Net's loss with the teacher's opinion q for the truth (ours in this form). The Dice is over the batch of
+    all processes, of the classes apart from the background, and 1 for a class that q gives more than one half nowhere;
+    without it thin structures vanish. Regions: binary cross-entropy, mean over regions, and the Dice of each region.
 
     >>> z, q = torch.tensor([20.0, -20.0]).view(1, 2, 1), torch.tensor([1.0, 0.0]).view(1, 2, 1)
     >>> round(unlabelled_loss(z, q).item(), 4)  # agreement on background: no cross-entropy, Dice 1
@@ -63,7 +64,9 @@ def unlabelled_loss(
     axes = (0, *range(2, logits.dim()))
     overlap = (probabilities * target * accepted).sum(axes)
     size = ((probabilities + target) * accepted).sum(axes)
-    present = ((target > 0.5) & accepted).any(dim=0).flatten(1).any(1) & known.flatten()
+    voxels = ((target > 0.5) & accepted).sum(axes, dtype=size.dtype)
+    overlap, size, voxels = sum_over_ranks(torch.stack((overlap, size, voxels)))
+    present = (voxels > 0) & known.flatten()
     dice_loss = torch.where(present, 1 - 2 * overlap / size.clamp_min(1e-6), 0).mean()
     return torch.where(accepted, cross_entropy, 0).sum() / accepted.sum().clamp_min(1) + dice_loss
 
@@ -171,8 +174,8 @@ class Unlabelled(Term):
         step.log["agreement"] = (agree & where).sum() / count
         step.log["accepted"] = ((where if accepted is None else accepted) & where).sum() / count
         shares = (teacher * where).sum((0, *range(2, q.dim()))) / count
-        first = 0 if step.task.has_regions else 1  # the background is no news
-        step.log |= {f"teacher_share_{k}": shares[k] for k in range(first, len(shares))}
+        told = range(0 if step.task.has_regions else 1, len(shares))  # the background is no news
+        step.log[tuple(f"teacher_share_{k}" for k in told)] = shares[told.start :]
 
     def warnings(self, rows: list[dict[str, float]]) -> list[str]:
         """A class that the labels have, and the teacher no longer predicts, over the last five epochs."""

@@ -10,6 +10,7 @@ from torch import distributed
 from toy import make_batch, make_trainer, run_epoch
 
 from nnunet_skd.catalogue import trainer_classes
+from nnunet_skd.losses.unlabelled import unlabelled_loss
 
 
 def rank_main(rank: int, world: int, name: str, file: str, folder: str):
@@ -43,6 +44,27 @@ def rank_main(rank: int, world: int, name: str, file: str, folder: str):
                 target,
             )
     distributed.destroy_process_group()
+
+
+def dice_rank(rank: int, world: int, file: str, folder: str):
+    join(rank, world, file)
+    logits, q = (torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    logits.requires_grad_()
+    mine = slice(2 * rank, 2 * rank + 2)
+    unlabelled_loss(logits[mine], q.softmax(1)[mine]).backward()
+    torch.save(logits.grad / world, f"{folder}/rank{rank}.pth")  # DDP takes the mean over the ranks
+    if rank == 0:
+        distributed.destroy_process_group()
+        logits.grad = None
+        unlabelled_loss(logits, q.softmax(1)).backward()
+        torch.save(logits.grad, f"{folder}/alone.pth")
+
+
+@pytest.mark.slow
+def test_two_ranks_have_the_dice_of_all_their_patches(nnunet_env):
+    mp.spawn(dice_rank, args=(2, str(nnunet_env / "rendezvous"), str(nnunet_env)), nprocs=2)
+    first, second, alone = (torch.load(nnunet_env / f"{name}.pth") for name in ("rank0", "rank1", "alone"))
+    torch.testing.assert_close(first + second, alone)
 
 
 @pytest.mark.slow

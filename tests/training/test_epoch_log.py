@@ -1,6 +1,7 @@
 """The record of a training: right, complete, and never worth a training."""
 
 import math
+import warnings as python_warnings
 
 import pandas as pd
 import pytest
@@ -8,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from toy import FAMILIES, initialized, run_epoch
 
-from nnunet_skd.epoch_log import DistillationLog, EpochMeans, shares
+from nnunet_skd.epoch_log import DistillationLog, EpochMeans, plot_is_due, shares
 from nnunet_skd.trainers.nnUNetTrainerDSKD import nnUNetTrainerDSKD
 
 ROW = {"segmentation": 0.5, "ddl": 0.25, "share_segmentation": 2 / 3, "share_ddl": 1 / 3, "alpha": 0.1}
@@ -22,6 +23,18 @@ def test_means_of_steps():
     means.add({"c": torch.tensor(5.0)}, skip_undefined=True)
     assert means.pop() == {"a": 2, "b": 2, "c": 5, "d": pytest.approx(math.nan, nan_ok=True)}
     assert means.pop() == {}
+
+
+def test_a_vector_is_named_value_by_value():
+    means = EpochMeans()
+    means.add({("first", "second"): torch.tensor([1.0, math.nan])}, skip_undefined=True)
+    means.add({("first", "second"): torch.tensor([2.0, 5.0])}, skip_undefined=True)
+    assert means.pop() == {"first": 1.5, "second": 5}
+
+
+def test_long_trainings_are_plotted_less_often():
+    due = [epoch for epoch in range(1, 34) if plot_is_due(epoch, 33)]
+    assert due == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 30, 33]
 
 
 def test_shares_count_from_the_lowest_value():
@@ -154,3 +167,12 @@ def test_one_epoch_and_columns_that_come_later_can_be_drawn(tmp_path):
     log.append({"epoch": 1, **ROW, "tau": 3.9, "inter_class_similarity": math.nan})
     log.plot()
     assert warnings == [] and log.png.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_names_of_a_hundred_classes_leave_the_axes_their_room(tmp_path):
+    log, warnings = new_log(tmp_path)
+    log.append({"epoch": 0, **ROW} | {f"teacher_share_{k}": 0.01 for k in range(105)})
+    with python_warnings.catch_warnings():
+        python_warnings.simplefilter("error")  # matplotlib's: the layout did not work
+        log.plot()
+    assert warnings == [] and log.png.is_file()

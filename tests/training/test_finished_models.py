@@ -16,7 +16,7 @@ from toy import make_batch, make_trainer, run_epoch, save_as_of_this_epoch
 from toy_data import LABELLED
 from toy_models import finish, nnUNetTrainerDistill_brief, student, taught
 
-from nnunet_skd.finished_models import _move_all
+from nnunet_skd.finished_models import fit_together
 from nnunet_skd.model_checks import VARIABLE, check_model
 
 pytestmark = pytest.mark.usefixtures("nnunet_env")
@@ -111,22 +111,13 @@ def test_members_that_do_not_fit_take_turns(monkeypatch):
     assert torch.equal(teacher(data)[0], expected) and moves == [trainer.device, "cpu"]
 
 
-def test_members_wait_on_the_cpu_where_not_all_fit():
-    class Network:
-        device = "cpu"
-
-        def __init__(self, fits):
-            self.fits = fits
-
-        def to(self, device):
-            if device == "cuda" and not self.fits:
-                raise torch.cuda.OutOfMemoryError
-            self.device = device
-
-    for fits in (True, False):
-        members = [SimpleNamespace(network=Network(True)), SimpleNamespace(network=Network(fits))]
-        assert _move_all(members, "cuda") == fits
-        assert {member.network.device for member in members} == {"cuda" if fits else "cpu"}
+def test_members_take_turns_where_they_would_fill_a_tenth_of_the_device(monkeypatch):
+    networks = [torch.nn.Linear(9, 10).half() for _ in range(5)]  # 200 bytes each
+    for total, fits in ((10000, True), (9999, False)):
+        properties = SimpleNamespace(total_memory=total)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device, properties=properties: properties)
+        assert fit_together(networks, torch.device("cuda")) == fits
+    assert fit_together(networks, torch.device("cpu"))
 
 
 @pytest.mark.slow

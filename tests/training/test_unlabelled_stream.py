@@ -22,6 +22,7 @@ from toy import assert_equal, everything, make_batch, make_trainer, run_epoch
 from toy_data import LABELLED, UNLABELLED, with_data
 
 from nnunet_skd.compat import nnunet_version
+from nnunet_skd.loss import SelfDistillationLoss
 from nnunet_skd.losses.unlabelled import Unlabelled, unlabelled_loss
 from nnunet_skd.partly_labelled import IgnoredEverywhere
 from nnunet_skd.second_stream import processes_shared, stream_cases
@@ -274,6 +275,32 @@ def test_what_cannot_be_read_is_found_before_the_first_epoch():
     # nnU-Net 2.6 reads a case while it makes the loader, later versions in a background worker
     with pytest.raises((RuntimeError, UnpicklingError), match="background workers|could not find MARK"):
         trainer.on_train_start()
+
+
+def test_what_a_later_epoch_needs_is_tried_before_the_first(monkeypatch):
+    def out_of_memory(*_):
+        raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.setattr(SelfDistillationLoss, "unlabelled", out_of_memory)
+    trainer = with_data(make_trainer(nnUNetTrainerDSKD_unlabelled, patch=16), size=20)  # it waits for its weight
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        trainer.on_train_start()
+
+
+def test_of_what_was_tried_nothing_stays():
+    trainer = started(nnUNetTrainerDSKD_unlabelled)
+    norm = trainer.network.encoder.stages[0][0].convs[0].norm
+    trainer.network.encoder.stages[0][0].convs[0].norm = torch.nn.BatchNorm2d(norm.num_features)
+    taught = []
+    backward = trainer.stream.backward
+    trainer.stream.backward = lambda: backward() or taught.append(trainer.network.encoder.stages[0][0].convs[0].norm)
+    trainer.loss.terms[0].highest.fill_(0.25)
+    before = copy.deepcopy((trainer.network.state_dict(), trainer.loss.state_dict()))
+    trainer.stream.rehearse()
+    assert len(taught) == 1
+    for old, new in zip(before, (trainer.network.state_dict(), trainer.loss.state_dict()), strict=True):
+        assert_equal(old, new)
+    assert all(p.grad is None for p in trainer.network.parameters()) and trainer.loss.means.pop() == {}
 
 
 # --- with or without a second stream ---------------------------------------------------------------------------------

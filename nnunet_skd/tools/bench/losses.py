@@ -1,7 +1,6 @@
 """What each loss term adds to nnU-Net's Dice and cross-entropy, on random logits."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial
 
 import torch
@@ -14,6 +13,7 @@ from nnunet_skd.loss import SelfDistillationLoss
 from nnunet_skd.losses.deep_distribution import DeepDistribution
 from nnunet_skd.losses.lean_temperature_divergence import lean_temperature_divergence
 from nnunet_skd.losses.pixelwise import Pixelwise
+from nnunet_skd.losses.precision import mixed_precision
 from nnunet_skd.losses.term import Term
 from nnunet_skd.step import Task
 from nnunet_skd.tools.bench.measure import Memory, Stopwatch, alternate, paired_ratio, tensor_memory
@@ -99,7 +99,7 @@ class _Inputs:
         ]
 
     def _forward(self, forward: Callable) -> Tensor:
-        with torch.autocast("cuda") if self.device.type == "cuda" else nullcontext():
+        with mixed_precision(self.device):
             return forward(self.student, self.teacher, self.target)
 
     def _prepare(self) -> None:
