@@ -99,7 +99,7 @@ def differences(reference: pd.Series, arm: pd.Series, *, by_seed: bool = True) -
     return [both.loc[[draw]].droplevel("draw").dropna(axis=1, how="all") for draw in both.index.unique("draw")]
 
 
-def nested_bootstrap(draws: list[pd.DataFrame], *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
+def nested_bootstrap(draws: list[pd.DataFrame]) -> tuple[float, float]:
     """Percentile interval of the mean: other draws, in each other seeds, and other cases.
 
     Draws are taken with replacement, and from each of them seeds. Where every draw has the same cases, one choice of
@@ -113,13 +113,13 @@ def nested_bootstrap(draws: list[pd.DataFrame], *, resamples: int = RESAMPLES, s
     Returns:
         (low, high) of 95 %.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     same_cases = all(set(draw.columns) == set(draws[0].columns) for draw in draws)
     arrays = [draw[sorted(draw.columns)].to_numpy() for draw in draws]
-    means = np.empty(resamples)
+    means = np.empty(RESAMPLES)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a resample of nan alone
-        for i in range(resamples):
+        for i in range(RESAMPLES):
             cases = rng.integers(arrays[0].shape[1], size=arrays[0].shape[1])
             chosen = []
             for draw in rng.integers(len(arrays), size=len(arrays)):

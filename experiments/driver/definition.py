@@ -123,7 +123,8 @@ class Study:
             raise BadInput(f"arm '{name}' would be trained on the cases that it is tested on")
         if arm.prepare is not None and arm.prepare not in PREPARATIONS:
             raise BadInput(f"arm '{name}': prepare is one of {', '.join(PREPARATIONS)}, not '{arm.prepare}'")
-        if arm.prepare and self.labelled is None and not (self.folds or self._ignores(arm)):
+        ignored = self.annotated_slices is not None and arm.prepare == "pseudo_labels"
+        if arm.prepare and self.labelled is None and not (self.folds or ignored):
             raise BadInput(f"arm '{name}': everything is labelled, so there is nothing to prepare")
         if arm.prepare == "pseudo_labels" and not arm.models:
             raise BadInput(f"arm '{name}': pseudo-labels come from finished models; name them in models")
@@ -133,9 +134,6 @@ class Study:
             raise BadInput(f"arm '{name}': an ensemble needs two models or more")
         if (self.steps * arm.steps) % self.iterations:
             raise BadInput(f"arm '{name}': {self.steps * arm.steps:g} steps are no whole epochs of {self.iterations}")
-
-    def _ignores(self, arm: Arm) -> bool:
-        return self.annotated_slices is not None and arm.prepare == "pseudo_labels"
 
     @property
     def reference(self) -> str:

@@ -113,17 +113,8 @@ class Making:
             images = self.place.work / "unlabelled_images" / name
             for case in outside(self.source.cases(), self.recipe["outside"]):
                 link_all(self.source.images(case), images)
-            words = [
-                "unlabelled",
-                "-d",
-                str(int(name[7:10])),
-                "-i",
-                images,
-                "-c",
-                self.recipe["configuration"],
-                "-np",
-                "1",
-            ]
+            words = ["unlabelled", "-d", str(int(name[7:10])), "-i", images, "-c", self.recipe["configuration"]]
+            words += ["-np", "1"]
             environment = os.environ | {"nnUNet_n_proc_DA": "1"}
             subprocess.run([BIN / "nnunet-skd", *words], env=environment, check=True)  # noqa: S603 - our own command
             done.touch()

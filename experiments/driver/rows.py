@@ -35,10 +35,6 @@ def rows_of(rows: pd.DataFrame, cell: Cell) -> pd.DataFrame:
     return rows[(rows["arm"] == cell.arm) & (rows["draw"] == cell.draw) & (rows["seed"] == cell.seed)]
 
 
-def without_arms(rows: pd.DataFrame, arms: set[str]) -> pd.DataFrame:
-    return rows[~rows["arm"].isin(arms)]
-
-
 def add_cell(rows: pd.DataFrame, cell: Cell, tested: pd.DataFrame, study: Study) -> pd.DataFrame:
     """The rows with those of one more cell.
 

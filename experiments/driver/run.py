@@ -19,7 +19,7 @@ from driver.datasets import Raw
 from driver.definition import EXPERIMENTS, Study
 from driver.fingerprint import fingerprint
 from driver.place import Place, write_whole
-from driver.rows import add_cell, complete, read_rows, refuse_mixtures, rows_of, without_arms, write_rows
+from driver.rows import add_cell, complete, read_rows, refuse_mixtures, rows_of, write_rows
 from driver.trainings import Training, plan, with_needs
 from nnunet_skd.compat import READS_EXT_TRAINER, nnunet_version
 from nnunet_skd.tools.errors import BadInput
@@ -185,7 +185,7 @@ class Run:
         keys = {training.key for training in everything if keys & {other.key for other in with_needs([training])}}
         again = {training.cell.arm for training in everything if training.key in keys}
         print(f"Restarted: {', '.join(sorted(again))}")
-        self.rows = without_arms(self.rows, again)
+        self.rows = self.rows[~self.rows["arm"].isin(again)]
         write_rows(self.rows, self.study, self.file)
         for key in keys:
             Place(self.paths.work, key).forget()

@@ -1,5 +1,6 @@
 """A data set as nnU-Net keeps it: its dataset.json, and how the files of a case are found and read."""
 
+import copy
 import io
 import re
 from collections.abc import Callable
@@ -8,11 +9,13 @@ from pathlib import Path
 
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.files import link
 from nnunet_skd.tools.nnunet_json import check_dataset_json, read_dataset_json
 
+ImagesAndLabels = dict[str, tuple[list[Path], Path]]  # case -> its image files, one for each channel, and its label
 Problems = dict[str, list[str]]  # what is wrong and the way out -> the files or cases concerned
 
 
@@ -45,6 +48,21 @@ def segmented_cases(folder: Path, file_ending: str) -> set[str]:
     """The cases of a folder with segmentations, CASE.png. Hidden files, such as macOS's ._CASE.png, are none."""
     files = (file for file in folder.iterdir() if file.name.endswith(file_ending) and file.is_file())
     return {file.name.removesuffix(file_ending) for file in files if not file.name.startswith(".")}
+
+
+def training_cases(raw: Path, dataset_json: dict) -> ImagesAndLabels:
+    """The training cases of a raw dataset: those that its dataset.json lists, else those of its folders."""
+    if "dataset" not in dataset_json:
+        return cases_of_folders(raw / "imagesTr", raw / "labelsTr", dataset_json["file_ending"])
+    # a copy, because nnU-Net completes the paths in it
+    found = get_filenames_of_train_images_and_targets(str(raw), copy.deepcopy(dataset_json))
+    return {case: ([Path(file) for file in files["images"]], Path(files["label"])) for case, files in found.items()}
+
+
+def cases_of_folders(images: Path, labels: Path, file_ending: str) -> ImagesAndLabels:
+    """The cases of two folders; a label may be missing. None where there is no folder of images."""
+    found = find_cases(images, file_ending)[0] if images.is_dir() else {}
+    return {case: (files, labels / f"{case}{file_ending}") for case, files in found.items()}
 
 
 def channel_files(folder: Path, case: str, file_ending: str) -> list[Path]:

@@ -23,6 +23,12 @@ _HARMLESS = [
 class NeedsCode(BadInput):
     """A checkpoint that cannot be read without executing what it contains."""
 
+    def __init__(self, path: Path, code: str):
+        super().__init__(
+            f"{path} was not read: to read it, Python would have to execute {code}, and code in a checkpoint can do "
+            "anything. If you know why it is there and trust where the file comes from, add --allow_pickle"
+        )
+
 
 def read_checkpoint(path: Path, allow_pickle: bool = False, *, mapped: bool = False) -> dict:
     """Read one of nnU-Net's checkpoints, on the CPU, without executing what it contains.
@@ -36,31 +42,29 @@ def read_checkpoint(path: Path, allow_pickle: bool = False, *, mapped: bool = Fa
         NeedsCode: the file needs ``allow_pickle``.
         BadInput: the file is damaged, or is not an nnU-Net checkpoint.
     """
-    code = None
-    if torch.__version__ < (2, 6):
-        code = "whatever it contains, with a torch older than 2.6"
-    else:
-        try:
-            with torch.serialization.safe_globals(_HARMLESS):
-                checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-        except Exception as error:  # a damaged file fails in as many ways as it can be damaged
-            found = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
-            if found is None:
-                raise BadInput(
-                    f"{path} is damaged or not a checkpoint ({type(error).__name__}). Copy it again"
-                ) from error
-            code = f"'{found[1]}'"
-    if code is not None:
+    try:
+        checkpoint = _without_code(path, mapped)
+    except NeedsCode:
         if not allow_pickle:
-            raise NeedsCode(
-                f"{path} was not read: to read it, Python would have to execute {code}, and code in a checkpoint can "
-                "do anything. If you know why it is there and trust where the file comes from, add --allow_pickle"
-            )
+            raise
         checkpoint = torch.load(path, map_location="cpu", weights_only=False)
-    problem = _not_a_checkpoint(checkpoint)
-    if problem:
+    if problem := _not_a_checkpoint(checkpoint):
         raise BadInput(f"{path} is not a checkpoint of nnU-Net v2 ({problem}). Name one with -chk")
     return checkpoint
+
+
+def _without_code(path: Path, mapped: bool) -> object:
+    """What is in the file, if that can be read without executing any of it."""
+    if torch.__version__ < (2, 6):
+        raise NeedsCode(path, "whatever it contains, with a torch older than 2.6")
+    try:
+        with torch.serialization.safe_globals(_HARMLESS):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except Exception as error:  # a damaged file fails in as many ways as it can be damaged
+        found = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
+        if found is None:
+            raise BadInput(f"{path} is damaged or not a checkpoint ({type(error).__name__}). Copy it again") from error
+        raise NeedsCode(path, f"'{found[1]}'") from error
 
 
 def _not_a_checkpoint(content: object) -> str:

@@ -2,42 +2,46 @@
 
 from pathlib import Path
 
-from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.nnunet_folders import require_variable
+from nnunet_skd.tools.nnunet_folders import dataset_name, require_variable
 from nnunet_skd.tools.nnunet_json import read_plans
 
 
-def plans_file(dataset: int | str, plans_name: str) -> Path:
-    """A dataset's plans file in nnUNet_preprocessed, beside its dataset.json.
+def read_dataset_plans(dataset: int | str, plans_name: str) -> tuple[Path, dict]:
+    """A dataset's plans file in nnUNet_preprocessed, beside its dataset.json, and what is in it, checked.
 
     Raises:
-        BadInput: nnUNet_preprocessed is not set, no such dataset, or one of the two files is missing.
+        BadInput: nnUNet_preprocessed is not set, no such dataset, or one of the two files is missing; as `read_plans`;
+            or the plans are another dataset's, whose folders nnU-Net would use.
     """
-    preprocessed = require_variable("nnUNet_preprocessed")
-    try:
-        folder = preprocessed / maybe_convert_to_dataset_name(dataset)
-    except (RuntimeError, ValueError) as error:
-        raise BadInput(str(error)) from error
+    folder = require_variable("nnUNet_preprocessed") / dataset_name(dataset)
     path = folder / f"{plans_name}.json"
     for file in (path, folder / "dataset.json"):
         if not file.is_file():
             raise BadInput(
                 f"{file} does not exist. Run nnUNetv2_plan_and_preprocess -d {dataset} first, or name the plans with -p"
             )
-    return path
-
-
-def read_dataset_plans(dataset: int | str, plans_name: str) -> tuple[Path, dict]:
-    """A dataset's `plans_file`, and what is in it, checked.
-
-    Raises:
-        BadInput: as `plans_file` and `read_plans`; or the plans are another dataset's, whose folders nnU-Net would use.
-    """
-    path = plans_file(dataset, plans_name)
     plans = read_plans(path)
     if plans["dataset_name"] != path.parent.name:
         name = plans["dataset_name"]
         raise BadInput(f"{path} has the dataset_name {name}, but lies in {path.parent.name}. Correct it")
     return path, plans
+
+
+def configuration_of(file: Path, plans: PlansManager, name: str) -> ConfigurationManager:
+    """A configuration of a dataset's plans file, which says where its preprocessed data lie.
+
+    Raises:
+        BadInput: there is none of this name, or it does not say so.
+    """
+    if name not in plans.available_configurations:
+        raise BadInput(
+            f"{file} has no configuration {name!r}. It has: {', '.join(plans.available_configurations)}. "
+            f"'nnunet-skd compact' adds smaller ones."
+        )
+    configuration = plans.get_configuration(name)
+    if "data_identifier" not in configuration.configuration:
+        raise BadInput(f"{file}: configurations.{name} lacks data_identifier. Plan it again")
+    return configuration

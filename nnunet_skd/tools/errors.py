@@ -9,6 +9,15 @@ class BadInput(ValueError):
 
 
 @contextmanager
+def as_bad_input() -> Iterator[None]:
+    """Around a refusal of the training path, which is a ``ValueError``: for a command it is unusable input."""
+    try:
+        yield
+    except ValueError as error:
+        raise BadInput(str(error)) from error
+
+
+@contextmanager
 def naming(file: object) -> Iterator[None]:
     """Put a file's name before the messages of what is found wrong with its content, where they do not name it."""
     try:

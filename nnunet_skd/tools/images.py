@@ -74,11 +74,10 @@ def is_finite(file: Path) -> bool:
     """Whether a NIfTI file that is whole holds neither NaN nor infinite values; True for other formats."""
     if not Path(file).name.endswith(_NIFTI):
         return True
-    voxels = nibabel.load(file).dataobj
-    header = nibabel.load(file).header
-    if header.get_data_dtype().kind in "iu" and header.get_slope_inter() in ((None, None), (1.0, 0.0)):
+    image = nibabel.load(file)
+    if image.get_data_dtype().kind in "iu" and image.header.get_slope_inter() in ((None, None), (1.0, 0.0)):
         return True
-    return bool(np.isfinite(np.asanyarray(voxels)).all())
+    return bool(np.isfinite(np.asanyarray(image.dataobj)).all())
 
 
 def read_images(reader: type[BaseReaderWriter], files: Sequence[Path]) -> tuple[np.ndarray, dict]:

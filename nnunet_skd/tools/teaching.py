@@ -7,8 +7,8 @@ from nnunetv2.utilities.file_path_utilities import get_output_folder
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_skd.compat import nnunet_folder
-from nnunet_skd.model_checks import absolute, teaching_folds
-from nnunet_skd.tools.dataset_plans import read_dataset_plans
+from nnunet_skd.model_checks import absolute
+from nnunet_skd.tools.dataset_plans import configuration_of, read_dataset_plans
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.json_file import TEXT, read_json
 from nnunet_skd.tools.nnunet_folders import require_variable
@@ -25,18 +25,6 @@ def read_splits(file: Path, remedy: str) -> list[dict[str, list[str]]]:
         BadInput: it is missing or damaged.
     """
     return read_json(file, [{"train": [TEXT], "val": [TEXT]}], remedy)
-
-
-def folds_that_may_teach(model: Path, student: SimpleNamespace) -> list[str]:
-    """:func:`nnunet_skd.model_checks.teaching_folds` for a command.
-
-    Raises:
-        BadInput: there is none.
-    """
-    try:
-        return teaching_folds(model, student)
-    except ValueError as error:
-        raise BadInput(str(error)) from error
 
 
 def model_folder(model: str, dataset: str) -> Path:
@@ -59,9 +47,7 @@ def model_folder(model: str, dataset: str) -> Path:
     )
 
 
-def describe_student(
-    dataset: str, configuration: str, fold: str, trainer: str, plans_name: str = "nnUNetPlans"
-) -> SimpleNamespace:
+def describe_student(dataset: str, configuration: str, fold: str, trainer: str, plans_name: str) -> SimpleNamespace:
     """What :mod:`nnunet_skd.model_checks` asks of a trainer, without building one.
 
     Raises:
@@ -70,30 +56,25 @@ def describe_student(
     require_variable("nnUNet_results")
     file, content = read_dataset_plans(dataset, plans_name)
     plans = PlansManager(content)
-    if configuration not in plans.available_configurations:
-        raise BadInput(
-            f"{file} has no configuration {configuration!r}. It has: {', '.join(plans.available_configurations)}. "
-            f"'nnunet-skd compact' adds smaller ones."
-        )
+    manager = configuration_of(file, plans, configuration)
     if fold != "all" and not fold.isdigit():
         raise BadInput(f"-f is {fold!r}, but has to be 'all' or a number")
-    if "data_identifier" not in plans.get_configuration(configuration).configuration:
-        raise BadInput(f"{file}: configurations.{configuration} lacks data_identifier. Plan it again")
     splits = file.parent / SPLITS
-    remedy = "Restore it, or remove it, and nnU-Net makes a new one"
-    folds = read_splits(splits, remedy) if splits.is_file() else []
-    number, there_are = len(folds), f"{splits} holds {len(folds)}"
-    if not splits.is_file():
-        number, there_are = NUM_FOLDS, f"nnU-Net will make {NUM_FOLDS} in the first training"
-    if fold != "all" and int(fold) >= number:
+    if splits.is_file():
+        folds = read_splits(splits, "Restore it, or remove it, and nnU-Net makes a new one")
+        there_are = f"{splits} holds {len(folds)}"
+    else:  # which cases they will validate on is not known yet
+        folds = [{"train": [], "val": []}] * NUM_FOLDS
+        there_are = f"nnU-Net will make {NUM_FOLDS} in the first training"
+    if fold != "all" and int(fold) >= len(folds):
         raise BadInput(
             f"there is no fold {fold}: {there_are}, counted from 0. For any other number nnU-Net draws other "
             "validation cases, which the teacher may have seen. Choose one of them, or all"
         )
-    validation = folds[int(fold)]["val"] if fold != "all" and folds else []
+    validation = [] if fold == "all" else folds[int(fold)]["val"]
     return SimpleNamespace(
         plans_manager=plans,
-        configuration_manager=plans.get_configuration(configuration),
+        configuration_manager=manager,
         configuration_name=configuration,
         dataset_json=read_dataset_json(file.parent / "dataset.json", channels=True),
         fold=fold if fold == "all" else int(fold),

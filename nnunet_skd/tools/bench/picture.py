@@ -2,13 +2,11 @@
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-matplotlib.use("agg")
-import matplotlib.pyplot as plt  # noqa: E402 after the backend is chosen
-
-from nnunet_skd.tools.slices import BLUE, GREEN, GREY, ORANGE  # noqa: E402
+from nnunet_skd.tools.slices import BLUE, GREEN, GREY, ORANGE
 
 COLOURS = {"rest": BLUE, "losses": ORANGE, "teacher": GREEN}
 LABELS = {"rest": "network and optimizer", "losses": "losses, forward and backward", "teacher": "teacher's forward"}
@@ -17,14 +15,8 @@ LABELS = {"rest": "network and optimizer", "losses": "losses, forward and backwa
 def draw_trainers(results: list[dict], title: str, path: Path) -> None:
     """Step time by parts, peak memory and inference time, one bar per trainer; ratios to the first beside the bars."""
     panels = ["step", "memory"] + ["inference"] * ("inference_s" in results[0])
-    figure, axes = plt.subplots(
-        1,
-        len(panels),
-        figsize=(4 + 3.2 * len(panels), 1.9 + 0.42 * len(results)),
-        width_ratios=[2] + [1] * (len(panels) - 1),
-        sharey=True,
-        layout="constrained",
-    )
+    figure = Figure(figsize=(4 + 3.2 * len(panels), 1.9 + 0.42 * len(results)), layout="constrained")
+    axes = figure.subplots(1, len(panels), width_ratios=[2] + [1] * (len(panels) - 1), sharey=True)
     rows = np.arange(len(results))
     left = np.zeros(len(results))
     for part in ("rest", "losses", "teacher"):
@@ -56,10 +48,9 @@ def draw_trainers(results: list[dict], title: str, path: Path) -> None:
 def draw_losses(results: list[dict], title: str, path: Path) -> None:
     """Time of each term as a multiple of the reference, one panel per number of classes."""
     classes = list(dict.fromkeys(r["classes"] for r in results))
-    figure, axes = plt.subplots(
-        1, len(classes), figsize=(2.2 + 3 * len(classes), 3.2), sharey=True, squeeze=False, layout="constrained"
-    )
-    for axis, count in zip(axes[0], classes, strict=True):
+    figure = Figure(figsize=(2.2 + 3 * len(classes), 3.2), layout="constrained")
+    axes = figure.subplots(1, len(classes), sharey=True, squeeze=False)[0]
+    for axis, count in zip(axes, classes, strict=True):
         terms = [r for r in results if r["classes"] == count]
         rows = np.arange(len(terms))
         axis.barh(rows, [r["ratio"]["median"] for r in terms], color=[COLOURS["rest"]] + [COLOURS["losses"]] * 9)
@@ -67,25 +58,24 @@ def draw_losses(results: list[dict], title: str, path: Path) -> None:
         _ratios(axis, rows, [r["ratio"]["q3"] for r in terms], [r["ratio"]["median"] for r in terms])
         axis.set(title=f"{count} classes, {terms[0]['edge']}³ voxels", xlabel="time, multiples of the first")
         axis.set_yticks(rows, [r["term"] for r in terms])
-    axes[0][0].invert_yaxis()
+    axes[0].invert_yaxis()
     figure.suptitle(title)
-    _save(figure, axes[0], path)
+    _save(figure, axes, path)
 
 
-def _whiskers(axis: plt.Axes, rows: np.ndarray, values: list[dict]) -> None:
+def _whiskers(axis: Axes, rows: np.ndarray, values: list[dict]) -> None:
     medians = np.array([v["median"] for v in values])
     reach = [medians - [v["q1"] for v in values], np.array([v["q3"] for v in values]) - medians]
     axis.errorbar(medians, rows, xerr=reach, fmt="none", ecolor="black", capsize=3, linewidth=1)
 
 
-def _ratios(axis: plt.Axes, rows: np.ndarray, ends: list[float], ratios: list[float]) -> None:
+def _ratios(axis: Axes, rows: np.ndarray, ends: list[float], ratios: list[float]) -> None:
     for row, end, ratio in zip(rows, ends, ratios, strict=True):
         axis.annotate(f"{ratio:.2f}", (end, row), xytext=(6, 0), textcoords="offset points", va="center")
     axis.set_xlim(0, 1.18 * max(ends))
 
 
-def _save(figure: plt.Figure, axes: np.ndarray, path: Path) -> None:
+def _save(figure: Figure, axes: np.ndarray, path: Path) -> None:
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
-    plt.close(figure)

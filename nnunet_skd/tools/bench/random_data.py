@@ -5,9 +5,10 @@ from typing import Any
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import Tensor
+from torch.utils.data import default_collate
 
 
-def random_batch(trainer: nnUNetTrainer, seed: int = 0, batch_size: int | None = None) -> dict[str, Any]:
+def random_batch(trainer: nnUNetTrainer, batch_size: int | None = None) -> dict[str, Any]:
     """A batch as nnU-Net's loader gives it: noise, and labels drawn anew for each voxel.
 
     The trainer's own validation transforms make regions, one-hot channels of a cascade and the lower resolutions.
@@ -27,35 +28,28 @@ def random_batch(trainer: nnUNetTrainer, seed: int = 0, batch_size: int | None =
         ignore_label=manager.ignore_label,
     )
     patch = tuple(trainer.configuration_manager.patch_size)
-    labels = torch.tensor(sorted(_all_labels(manager)), dtype=torch.int16)
+    ignored = [manager.ignore_label] if manager.has_ignore_label else []
+    labels = torch.tensor([*manager.all_labels, *ignored], dtype=torch.int16)
     images = trainer.num_input_channels
     if trainer.is_cascaded:
         images -= len(manager.foreground_labels)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     samples = []
     for _ in range(batch_size or trainer.batch_size):
         drawn = torch.randint(len(labels), (1 + trainer.is_cascaded, *patch), generator=generator)
         image = torch.randn(images, *patch, generator=generator)
         samples.append(transforms(image=image, segmentation=labels[drawn]))
-    data = torch.stack([sample["image"] for sample in samples])
-    targets = [sample["segmentation"] for sample in samples]
-    if isinstance(targets[0], list):
-        target = [torch.stack(level) for level in zip(*targets, strict=True)]
-    else:
-        target = torch.stack(targets)
+    batch = default_collate(samples)
+    data, target = batch["image"], batch["segmentation"]
     if trainer.device.type == "cuda":
         data = data.pin_memory()
         target = [t.pin_memory() for t in target] if isinstance(target, list) else target.pin_memory()
     return {"data": data, "target": target}
 
 
-def _all_labels(manager: Any) -> set[int]:
-    return {0, *manager.foreground_labels} | ({manager.ignore_label} if manager.has_ignore_label else set())
-
-
-def random_case(trainer: nnUNetTrainer, seed: int = 0) -> Tensor:
+def random_case(trainer: nnUNetTrainer) -> Tensor:
     """Noise in the shape of the plans' median case after preprocessing: `C, z, y, x` (2D: z slices)."""
     shape = [int(n) for n in trainer.configuration_manager.median_image_size_in_voxels]
     if len(shape) == 2:
         shape = [int(trainer.plans_manager.original_median_shape_after_transp[0]), *shape]
-    return torch.randn(trainer.num_input_channels, *shape, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(trainer.num_input_channels, *shape, generator=torch.Generator().manual_seed(0))

@@ -10,7 +10,7 @@ from nnunet_skd.tools.bench.borrowed_plans import borrowed_plans
 from nnunet_skd.tools.bench.losses import BATCH_SIZE, bench_losses
 from nnunet_skd.tools.bench.trainers import bench_trainers
 from nnunet_skd.tools.compiling import nnunet_compiles
-from nnunet_skd.tools.dataset_plans import read_dataset_plans
+from nnunet_skd.tools.dataset_plans import configuration_of, read_dataset_plans
 from nnunet_skd.tools.devices import device_name, find_device
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.nnunet_json import read_dataset_json
@@ -51,12 +51,7 @@ def bench(
     path, content = read_dataset_plans(dataset, plans_name)
     plans = PlansManager(content)
     read_dataset_json(path.parent / "dataset.json")
-    if configuration not in plans.available_configurations:
-        known = ", ".join(plans.available_configurations)
-        raise BadInput(f"{path} has no configuration '{configuration}'. It has: {known}")
-    config = plans.get_configuration(configuration)
-    if "data_identifier" not in config.configuration:
-        raise BadInput(f"{path}: configurations.{configuration} lacks data_identifier. Plan it again")
+    config = configuration_of(path, plans, configuration)
     with borrowed_plans(path, configuration):
         for name in trainers:
             look_up(name)
@@ -80,7 +75,7 @@ def bench(
     }
 
 
-def bench_loss_terms(device: str = "cuda", rounds: int = 20) -> dict:
+def bench_loss_terms(device: str, rounds: int) -> dict:
     """Measure the loss terms on random logits.
 
     Returns:

@@ -38,9 +38,9 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_skd.tools.compact.cost import network_cost
 from nnunet_skd.tools.compact.plans import add_compact_configuration
 from nnunet_skd.tools.compact.presets import load_preset, width_preset
-from nnunet_skd.tools.dataset_plans import plans_file
+from nnunet_skd.tools.dataset_plans import read_dataset_plans
 from nnunet_skd.tools.errors import naming
-from nnunet_skd.tools.nnunet_json import read_dataset_json, read_plans
+from nnunet_skd.tools.nnunet_json import read_dataset_json
 from nnunet_skd.tools.text_table import aligned
 
 
@@ -80,8 +80,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     preset = load_preset(args.preset) if args.preset else width_preset(args.width)
     name = add_compact_configuration(args.d, args.c, preset, args.p, args.name)
-    path = plans_file(args.d, args.p)
+    path, plans = read_dataset_plans(args.d, args.p)
     with naming(path):
-        print(_report(read_plans(path), read_dataset_json(path.parent / "dataset.json"), (args.c, name)))
+        print(_report(plans, read_dataset_json(path.parent / "dataset.json"), (args.c, name)))
     print(f"\n'{name}' is in {path}\nTrain it with: nnUNetv2_train {args.d} {name} FOLD -tr TRAINER -p {args.p}")
     return 0

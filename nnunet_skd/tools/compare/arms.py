@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.file_path_utilities import convert_trainer_plans_config_to_identifier
 
 from nnunet_skd.tools.compare.training_logs import epoch_seconds
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.nnunet_folders import require_variable
+from nnunet_skd.tools.nnunet_folders import dataset_name, require_variable
 from nnunet_skd.tools.nnunet_json import read_dataset_json
 
 NO_FOLD = "-"
@@ -88,10 +87,7 @@ def model_folders(
         BadInput: no such dataset, an arm twice, different numbers of names.
     """
     results = require_variable("nnUNet_results")
-    try:
-        dataset = maybe_convert_to_dataset_name(dataset_name_or_id)
-    except (RuntimeError, ValueError) as error:
-        raise BadInput(str(error)) from error
+    dataset = dataset_name(dataset_name_or_id)
     parts = _one_or_each({"-tr": trainers, "-p": plans, "-c": configurations}, fewest)
     return dataset, parts, [results / dataset / convert_trainer_plans_config_to_identifier(*arm) for arm in parts]
 

@@ -86,7 +86,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"one or more of {', '.join(ALL_METRICS)} (default: Dice)",
     )
-    accept_old_name(cases, "--metric", dest="metrics", nargs="+")
     cases.add_argument(
         "--test",
         choices=list(TESTS),

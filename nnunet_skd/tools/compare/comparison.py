@@ -1,6 +1,5 @@
 """What ``nnunet-skd compare`` reads, as one object: the arms, their values, and where the images lie."""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +7,9 @@ from typing import NamedTuple
 
 import pandas as pd
 from nnunetv2.configuration import default_num_processes
-from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunet_skd.compat import nnunet_folder
-from nnunet_skd.tools.cases import channel_files, load_dataset_json
+from nnunet_skd.tools.cases import channel_files, load_dataset_json, training_cases
 from nnunet_skd.tools.compare.arms import NO_FOLD, Arm, predicted_arms, trained_arms
 from nnunet_skd.tools.compare.values import SUMMARY_METRICS, evaluated_values, summary_values
 from nnunet_skd.tools.errors import BadInput
@@ -163,8 +161,7 @@ def image_files(images_dir: Path, case: str, dataset_json: dict) -> list[Path]:
     """
     # A raw dataset whose dataset.json says where its files are, rather than a folder of images.
     if case in dataset_json.get("dataset", {}) and not list(images_dir.glob(f"*{dataset_json['file_ending']}")):
-        files = get_filenames_of_train_images_and_targets(str(images_dir), copy.deepcopy(dataset_json))[case]["images"]
-        return [Path(f) for f in files if Path(f).is_file()]
+        return [file for file in training_cases(images_dir, dataset_json)[case][0] if file.is_file()]
     if (images_dir / "imagesTr").is_dir():
         images_dir = images_dir / "imagesTr"
     return channel_files(images_dir, case, dataset_json["file_ending"])

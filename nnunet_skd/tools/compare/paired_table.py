@@ -57,9 +57,7 @@ def paired_values(cases: pd.DataFrame, metric: str, reference: str, arm: str) ->
     return first, second
 
 
-def paired_table(
-    cases: pd.DataFrame, higher_is_better: dict[str, bool], *, test: str = "wilcoxon", confidence: float = 1 - ALPHA
-) -> pd.DataFrame:
+def paired_table(cases: pd.DataFrame, higher_is_better: dict[str, bool], *, test: str = "wilcoxon") -> pd.DataFrame:
     """Compare every arm with the first one, per metric and class and for the mean over the classes.
 
     Args:
@@ -67,13 +65,12 @@ def paired_table(
             All arms hold the same cases; the arm of the first row is the reference.
         higher_is_better: the metrics to compare, and their direction.
         test: ``wilcoxon`` or ``permutation`` (sign flips of the mean).
-        confidence: of the bootstrap interval.
 
     Returns:
         One row per metric, arm and class: ``cases`` (pairs compared), ``only_reference`` and ``only_arm`` (cases left
         out because the other arm has no value), the two means, ``difference`` (arm - reference) with ``low`` and
-        ``high``, how many cases got ``better``, ``worse`` or stayed the ``same``, ``p``, ``p_holm`` over all rows, and
-        a ``verdict``.
+        ``high`` (95 % bootstrap), how many cases got ``better``, ``worse`` or stayed the ``same``, ``p``, ``p_holm``
+        over all rows, and a ``verdict``.
     """
     reference, *arms = cases["arm"].unique()
     rows = []
@@ -85,7 +82,7 @@ def paired_table(
         for label in tqdm(first.columns, desc=f"{metric} of {arm}", delay=2, leave=False):
             rows.append(
                 {"metric": metric, "label": label, "arm": arm, "reference": reference}
-                | _compare(first[label], second[label], higher_is_better[metric], p_value, confidence)
+                | _compare(first[label], second[label], higher_is_better[metric], p_value)
             )
     table = pd.DataFrame(rows)
     table["p_holm"] = holm(table["p"])
@@ -99,11 +96,11 @@ def paired_table(
     return table
 
 
-def _compare(first: pd.Series, second: pd.Series, higher: bool, p_value: Callable, confidence: float) -> dict:
+def _compare(first: pd.Series, second: pd.Series, higher: bool, p_value: Callable) -> dict:
     both = first.notna() & second.notna()
     # Rounded: the same change must not count as two different ones, nor as better, for its last bit.
     differences = np.round((second - first)[both].to_numpy(), 12)
-    low, high = bootstrap_interval(differences, confidence=confidence)
+    low, high = bootstrap_interval(differences, confidence=1 - ALPHA)
     gains = differences if higher else -differences
     return {
         "cases": int(both.sum()),

@@ -38,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             dataset, help=line, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         command.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help="archive or unpacked folder")
-        command.add_argument("-d", type=int, required=True, metavar="ID", help="dataset id, 1 to 999, not yet in use")
+        command.add_argument(
+            "-d", dest="dataset_id", type=int, required=True, metavar="ID", help="dataset id, 1 to 999, not yet in use"
+        )
         command.add_argument("--name", help=f"name of the data set, DatasetXXX_NAME (default: {module.NAME})")
         command.add_argument(
             "--partial",
@@ -50,12 +52,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    options = dict(vars(args))
-    convert(
-        options.pop("dataset"),
-        options.pop("sources"),
-        options.pop("d"),
-        name=options.pop("name"),
-        partial=options.pop("partial"),
-        **options,
-    )
+    convert(**vars(args))

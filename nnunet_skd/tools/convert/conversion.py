@@ -6,7 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_datasets
+from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id, find_candidate_datasets
 
 from nnunet_skd import __version__
 from nnunet_skd.compat import nnunet_folder
@@ -133,8 +133,6 @@ def _split_for_nnunet(target: Path) -> Path | None:
 
 def _tell(found: Found, target: Path, splits: list[dict]) -> None:
     """Say what was written and what comes next."""
-    from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id
-
     number = convert_dataset_name_to_id(target.name)
     num_cases = {sub: len(list((target / sub).glob("*"))) for sub in ("labelsTr", "labelsTs")}
     print(f"\n{target}: {num_cases['labelsTr']} cases in imagesTr, {num_cases['labelsTs']} in imagesTs")

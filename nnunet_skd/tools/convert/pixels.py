@@ -59,12 +59,13 @@ def check_labels(labels: np.ndarray, known: dict[str, int]) -> set[int]:
     return {int(value) for value in values}
 
 
-def write_png(image_path: Path, label_path: Path, image: np.ndarray, labels: np.ndarray) -> None:
+def write_png(image: np.ndarray, labels: np.ndarray, resolved: int, image_path: Path, label_path: Path) -> Written:
     """Image (H, W) or (H, W, 3) and labels (H, W) as nnU-Net's 2D reader takes them; their sizes must agree."""
     if image.shape[:2] != labels.shape[:2]:
         raise BadCase(f"the image is {image.shape[:2]}, its reference {labels.shape[:2]} pixels (height, width)")
     Image.fromarray(image).save(image_path)
     Image.fromarray(labels.astype(np.uint8)).save(label_path)
+    return Written({int(value) for value in np.unique(labels)}, resolved)
 
 
 def write_volume(

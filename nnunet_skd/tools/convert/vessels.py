@@ -39,5 +39,4 @@ def binary(mask: np.ndarray, threshold: int | None) -> tuple[np.ndarray, int]:
 def write_vessels(image: Path, mask: Path, threshold: int | None, image_path: Path, label_path: Path) -> Written:
     """A grey angiogram and its black and white vessel mask."""
     labels, resolved = binary(read_grey(mask), threshold)
-    write_png(image_path, label_path, read_grey(image), labels)
-    return Written({int(value) for value in np.unique(labels)}, resolved)
+    return write_png(read_grey(image), labels, resolved, image_path, label_path)

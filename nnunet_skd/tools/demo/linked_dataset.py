@@ -4,21 +4,15 @@ import json
 import re
 from pathlib import Path
 
-from nnunetv2.utilities.utils import (
-    get_filenames_of_train_images_and_targets,
-    get_identifiers_from_splitted_dataset_folder,
-)
 from tqdm import tqdm
 
 from nnunet_skd.messages import listed
-from nnunet_skd.tools.cases import bring_label, channel_files, link_images
+from nnunet_skd.tools.cases import ImagesAndLabels, bring_label, cases_of_folders, link_images, training_cases
 from nnunet_skd.tools.demo.data import hold_out, refuse_few
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.files import new_folder
 from nnunet_skd.tools.images import require_whole
 from nnunet_skd.tools.nnunet_json import read_dataset_json
-
-Cases = dict[str, tuple[list[Path], Path]]  # name -> image files, one per channel, and label file
 
 
 def link_dataset(data: str | Path, raw_folder: str | Path) -> Path:
@@ -54,15 +48,12 @@ def link_dataset(data: str | Path, raw_folder: str | Path) -> Path:
         if not (data / folder).is_dir():
             raise BadInput(f"{data} has no folder {folder}. Training needs it.")
 
-    if "dataset" in dataset_json:
-        found = get_filenames_of_train_images_and_targets(str(data), dataset_json)
-        train = {case: ([Path(f) for f in files["images"]], Path(files["label"])) for case, files in found.items()}
-    else:
-        train = _cases(data / "imagesTr", data / "labelsTr", ending)
+    train = training_cases(data, dataset_json)
     if not train:
         raise BadInput(f"{data / 'imagesTr'} has no image named CASE_0000{ending}. Training needs some")
     _refuse_missing(train)
-    test = _labelled_test_cases(data, ending)
+    test = cases_of_folders(data / "imagesTs", data / "labelsTs", ending)
+    test = {case: (images, label) for case, (images, label) in test.items() if label.is_file()}
     if not test:
         train, test = hold_out(train)
     refuse_few(train, data)
@@ -80,26 +71,13 @@ def link_dataset(data: str | Path, raw_folder: str | Path) -> Path:
     return target
 
 
-def _labelled_test_cases(data: Path, ending: str) -> Cases:
-    images, labels = data / "imagesTs", data / "labelsTs"
-    if not (images.is_dir() and labels.is_dir()):
-        return {}
-    return {case: files for case, files in _cases(images, labels, ending).items() if files[1].is_file()}
-
-
-def _cases(images: Path, labels: Path, ending: str) -> Cases:
-    # nnU-Net's own function for this starts a dozen processes.
-    names = get_identifiers_from_splitted_dataset_folder(str(images), ending)
-    return {str(c): (channel_files(images, str(c), ending), labels / f"{c}{ending}") for c in names}
-
-
-def _refuse_missing(cases: Cases) -> None:
+def _refuse_missing(cases: ImagesAndLabels) -> None:
     absent = [str(f) for images, label in cases.values() for f in (*images, label) if not f.is_file()]
     if absent:
         raise BadInput(f"files of the data set are missing: {listed(absent)}. Put them back, or remove these cases.")
 
 
-def _refuse_damaged(cases: Cases) -> None:
+def _refuse_damaged(cases: ImagesAndLabels) -> None:
     """nnU-Net would train on, and be tested with, a file that was cut short: it reads what is missing as zeros."""
     problems = []
     for images, label in tqdm(cases.values(), desc="checking images and labels", unit="case"):

@@ -26,10 +26,10 @@ from types import SimpleNamespace
 from nnunet_skd.finished_models import FinishedModels
 from nnunet_skd.model_checks import VARIABLE, check_model, teaching_folds
 from nnunet_skd.tools.commands import show_and_run
-from nnunet_skd.tools.errors import BadInput, naming
+from nnunet_skd.tools.errors import BadInput, as_bad_input, naming
 from nnunet_skd.tools.nnunet_json import read_dataset_json, read_plans
 from nnunet_skd.tools.pseudo_labels.source import source_of
-from nnunet_skd.tools.teaching import describe_student, folds_that_may_teach, model_folder
+from nnunet_skd.tools.teaching import describe_student, model_folder
 from nnunet_skd.tools.trainers import look_up
 from nnunet_skd.unlabelled_data import checked_cases, read_record, unlabelled_folder
 
@@ -67,17 +67,15 @@ def run(args: argparse.Namespace) -> int:
             f"{split[0]} has a {os.pathsep!r} in its path, which separates teachers. Rename it, or copy the model"
         )
     if args.pretrained_weights and args.f != "all":
-        with naming(f"-pretrained_weights {args.pretrained_weights}"):
+        with naming(f"-pretrained_weights {args.pretrained_weights}"), as_bad_input():
             _refuse_seen(Path(args.pretrained_weights).resolve(), student)
-    try:
+    with as_bad_input():
         for folder in folders:
             read_plans(folder / "plans.json")
             read_dataset_json(folder / "dataset.json", channels=True)
             check_model(folder, student)
             print(f"Teacher: {folder.name}, fold {', '.join(teaching_folds(folder, student))}")
         print(f"Student: {args.configuration}, fold {args.f}, {_unlabelled(student)}")
-    except ValueError as error:
-        raise BadInput(str(error)) from error
     train = ["nnUNetv2_train", args.d, args.configuration, args.f, "-tr", args.tr, "-p", args.p]
     train += ["-device", args.device] * (args.device != "cuda") + ["--c"] * args.continued + ["--npz"] * args.npz
     train += ["-pretrained_weights", args.pretrained_weights] * (args.pretrained_weights is not None)
@@ -90,7 +88,7 @@ def _refuse_seen(weights: Path, student: SimpleNamespace) -> None:
     """Starting weights must not have seen the validation cases of the student's fold.
 
     Raises:
-        BadInput: they are of this dataset, and have seen them or may have.
+        ValueError: they are of this dataset, and have seen them or may have.
     """
     fold, model = weights.parent.name, weights.parent.parent
     plans = model / "plans.json"
@@ -103,7 +101,7 @@ def _refuse_seen(weights: Path, student: SimpleNamespace) -> None:
             "train the student with -f all"
         )
     else:
-        folds_that_may_teach(model, student)
+        teaching_folds(model, student)  # refuses where there is none
 
 
 def _unlabelled(student: SimpleNamespace) -> str:

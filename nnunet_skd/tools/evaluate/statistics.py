@@ -15,9 +15,7 @@ def quartiles(values: list[float]) -> dict[str, float]:
     return {"median": float(middle), "q1": float(q1), "q3": float(q3)}
 
 
-def bootstrap_interval(
-    values: ArrayLike, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
-) -> tuple[float, float]:
+def bootstrap_interval(values: ArrayLike, *, confidence: float = 0.95, seed: int = 0) -> tuple[float, float]:
     """Bootstrap interval of the mean: what it could have been with other cases of the same kind.
 
     Bias-corrected and accelerated (BCa; Efron 1987, "Better bootstrap confidence intervals"), which follows the skewed
@@ -28,7 +26,6 @@ def bootstrap_interval(
     Args:
         values: (cases,) one number per case; nan (the metric is not defined there) is left out.
         confidence: the share of such intervals that would hold the true mean.
-        resamples: bootstrap samples.
         seed: the same seed gives the same interval.
 
     Returns:
@@ -44,7 +41,7 @@ def bootstrap_interval(
         (values,),
         np.mean,
         confidence_level=confidence,
-        n_resamples=resamples,
+        n_resamples=RESAMPLES,
         batch=resamples_at_once(values.size),
         method="BCa",
         rng=np.random.default_rng(seed),
@@ -72,7 +69,7 @@ def wilcoxon_p(differences: ArrayLike) -> float:
     return float(stats.wilcoxon(differences).pvalue)
 
 
-def sign_flip_p(differences: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0) -> float:
+def sign_flip_p(differences: ArrayLike, *, resamples: int = RESAMPLES) -> float:
     """Two-sided p-value of the sign-flip permutation test of the mean difference.
 
     If nothing had changed, every difference could as well have had the other sign. p is the share of sign patterns
@@ -82,8 +79,7 @@ def sign_flip_p(differences: ArrayLike, *, resamples: int = RESAMPLES, seed: int
 
     Args:
         differences: (cases,) paired differences; nan is left out.
-        resamples: random sign patterns.
-        seed: the same seed gives the same p.
+        resamples: random sign patterns, the same ones in each call.
 
     Returns:
         p; 1.0 when every difference is zero; nan without any difference or with an infinite one.
@@ -103,7 +99,7 @@ def sign_flip_p(differences: ArrayLike, *, resamples: int = RESAMPLES, seed: int
             n_resamples=resamples,
             batch=resamples_at_once(differences.size),
             vectorized=True,
-            rng=np.random.default_rng(seed),
+            rng=np.random.default_rng(0),
         ).pvalue
     )
 

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from nnunet_skd.tools.evaluate.calibration import labels_of
 from nnunet_skd.tools.evaluate.statistics import RESAMPLES, bootstrap_interval, resamples_at_once
+from nnunet_skd.tools.text_table import aligned
 
 FOREGROUND = "foreground mean"
 CONFIDENCE = 0.95
@@ -56,19 +57,15 @@ def summarize(frame: pd.DataFrame) -> pd.DataFrame:
 
 def format_summary(summary: pd.DataFrame) -> str:
     """The summary as a table to read: one block per class."""
-    width = max(len(name) for name in ("class", *summary["label"]))
-    lines = [f"{'class':{width}}  {'metric':11} {'mean':>9} {'std':>9}  {'95 % interval':>22}  {'n':>5}"]
-    previous = None
-    for row in summary.itertuples():
-        name = row.label if row.label != previous else ""
-        if name and previous is not None:
-            lines.append("")
-        previous = row.label
+    is_first = ~summary["label"].duplicated()
+    cells = [["class", "metric", "mean", "std", "95 % interval", "n"]]
+    for row, first in zip(summary.itertuples(), is_first, strict=True):
         interval = f"{_number(row.low)} .. {_number(row.high)}"
-        lines.append(
-            f"{name:{width}}  {row.metric:11} {_number(row.mean):>9} {_number(row.std):>9}  {interval:>22}  {row.n:>5}"
-        )
-    return "\n".join(lines)
+        cells.append([row.label * first, row.metric, _number(row.mean), _number(row.std), interval, str(row.n)])
+    header, *lines = aligned(cells, left=(0, 1))
+    return header + "".join(
+        f"\n\n{line}" if first else f"\n{line}" for line, first in zip(lines, is_first, strict=True)
+    )
 
 
 def _interval(table: pd.DataFrame) -> tuple[float, float]:

@@ -41,7 +41,7 @@ from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.export.source import SelfCheckFailed
 from nnunet_skd.tools.export.to_nnunet import STOCK_TRAINER, Package, export_nnunet
 from nnunet_skd.tools.export.to_onnx import OnnxModel, export_onnx
-from nnunet_skd.tools.nnunet_folders import require_variable
+from nnunet_skd.tools.nnunet_folders import dataset_name, require_variable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -115,10 +115,7 @@ def _model_folder(args: argparse.Namespace) -> Path:
     if not (args.d and args.c and args.tr):
         raise BadInput("which model? Give -d, -c and -tr (and -p), or its folder with -m")
     require_variable("nnUNet_results")
-    try:
-        return Path(get_output_folder(args.d, args.tr, args.p, args.c))
-    except (RuntimeError, ValueError) as error:  # unknown dataset: nnU-Net says which
-        raise BadInput(error) from error
+    return Path(get_output_folder(dataset_name(args.d), args.tr, args.p, args.c))
 
 
 def _report_package(package: Package, checkpoint_name: str) -> None:

@@ -1,6 +1,5 @@
 """What every export starts from: a trained model, read without executing it, whose network is proven to be stock."""
 
-import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ def downsampling(configuration: ConfigurationManager) -> list[int] | None:
     if strides is None:
         return None
     axes = len(configuration.patch_size)
-    return [math.prod(int(np.broadcast_to(stride, axes)[axis]) for stride in strides) for axis in range(axes)]
+    return np.prod([np.broadcast_to(stride, axes) for stride in strides], axis=0).tolist()
 
 
 @dataclass(frozen=True)

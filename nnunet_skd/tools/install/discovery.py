@@ -42,8 +42,7 @@ def export_line() -> str:
 
 def with_our_trainers() -> str:
     """``nnUNet_extTrainer`` with this package's trainers first, as :func:`export_line` puts them."""
-    others = [entry for entry in os.environ.get("nnUNet_extTrainer", "").split(os.pathsep) if entry]
-    return os.pathsep.join(dict.fromkeys([str(trainers_folder()), *others]))
+    return os.pathsep.join(dict.fromkeys([str(trainers_folder()), *entries_on_variable()]))
 
 
 def ways_in() -> str:
@@ -75,9 +74,13 @@ def is_registered() -> bool:
     )
 
 
+def entries_on_variable() -> list[str]:
+    """What ``nnUNet_extTrainer`` names, whether it is there or not."""
+    return [entry for entry in os.environ.get("nnUNet_extTrainer", "").split(os.pathsep) if entry.strip()]
+
+
 def folders_on_variable() -> list[Path]:
     """The existing folders that ``nnUNet_extTrainer`` names, in nnU-Net's order; none where nnU-Net reads none."""
     if not READS_EXT_TRAINER:
         return []
-    entries = os.environ.get("nnUNet_extTrainer", "").split(os.pathsep)
-    return [Path(entry).resolve() for entry in entries if entry.strip() and os.path.exists(entry)]
+    return [Path(entry).resolve() for entry in entries_on_variable() if os.path.exists(entry)]

@@ -32,6 +32,7 @@ from nnunet_skd.compat import (
 from nnunet_skd.messages import listed
 from nnunet_skd.tools.commands import own_folders
 from nnunet_skd.tools.install.discovery import (
+    entries_on_variable,
     folders_on_variable,
     is_registered,
     shim_folder,
@@ -143,11 +144,10 @@ def _discovery() -> list[Finding]:
         findings.append(Finding("ok", f"nnUNet_extTrainer names {trainers_folder()}"))
     if not findings:
         findings.append(Finding("problem", "nnU-Net cannot find the trainers", ways_in()))
-    entries = os.environ.get("nnUNet_extTrainer", "").split(os.pathsep)
     if not READS_EXT_TRAINER:
-        return [*findings, *([Finding("hint", without_variable())] if any(entries) else [])]
-    for entry in entries:
-        if entry.strip() and not os.path.exists(entry):
+        return [*findings, *([Finding("hint", without_variable())] if entries_on_variable() else [])]
+    for entry in entries_on_variable():
+        if not os.path.exists(entry):
             text = f"nnUNet_extTrainer names {entry}, which does not exist; nnU-Net skips it silently"
             findings.append(Finding("hint", text))
     return findings

@@ -30,16 +30,16 @@ import sys
 from pathlib import Path
 
 from nnunet_skd.messages import listed
-from nnunet_skd.model_checks import absolute
+from nnunet_skd.model_checks import absolute, teaching_folds
 from nnunet_skd.tools.commands import CommandFailed, show_and_run
 from nnunet_skd.tools.devices import find_device
-from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.errors import BadInput, as_bad_input
 from nnunet_skd.tools.parallel import require_processes
 from nnunet_skd.tools.pseudo_labels.labelled_cases import LabelledCases
 from nnunet_skd.tools.pseudo_labels.model import SHORT, LabellingModel, name_parts
 from nnunet_skd.tools.pseudo_labels.new_dataset import NewDataset
 from nnunet_skd.tools.pseudo_labels.second_training import begin, was_trained
-from nnunet_skd.tools.teaching import describe_student, folds_that_may_teach, model_folder
+from nnunet_skd.tools.teaching import describe_student, model_folder
 from nnunet_skd.tools.trainers import look_up
 from nnunet_skd.tools.unlabelled.checks import Cases, cases_of_folder, check_contents, parallel_reader
 from nnunet_skd.tools.unlabelled.dataset import open_dataset, require_preprocessing
@@ -69,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
     if why_not := second_stage(dataset.plans, configuration):
         raise BadInput(why_not)
     folder = model_folder(args.teacher, dataset.plans.dataset_name)
-    model = LabellingModel(folder, folds_that_may_teach(folder, student))
+    with as_bad_input():
+        model = LabellingModel(folder, teaching_folds(folder, student))
     model.check(dataset)
     labelled = LabelledCases(dataset, args.f)
     cases = cases_of_folder(args.i, dataset)

@@ -1,12 +1,10 @@
 """What the new dataset takes over from the one with the labels: files, split and fingerprint."""
 
-import os
-
 from nnunet_skd.messages import listed
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.nnunet_folders import require_variable
 from nnunet_skd.tools.teaching import NUM_FOLDS, SPLITS, read_splits
-from nnunet_skd.tools.unlabelled.dataset import Dataset, labelled_images, labelled_names
+from nnunet_skd.tools.unlabelled.dataset import Dataset, labelled_files, labelled_names
 from nnunet_skd.tools.unlabelled.images import stamps
 
 FINGERPRINT = "dataset_fingerprint.json"
@@ -22,22 +20,21 @@ class LabelledCases:
         """
         name = dataset.plans.dataset_name
         raw, preprocessed = map(require_variable, ("nnUNet_raw", "nnUNet_preprocessed"))
-        images = labelled_images(dataset) or {}
-        if missing := sorted(labelled_names(dataset) - images.keys()):
+        self.files = labelled_files(dataset)
+        if missing := sorted(labelled_names(dataset) - self.files.keys()):
             raise BadInput(f"{raw / name} lacks the images of {listed(missing)}, which are labelled. Put them back")
-        named, ending = dataset.description.get("dataset", {}), dataset.file_ending
-        labels = {case: named[case]["label"] if named else f"labelsTr/{case}{ending}" for case in images}
-        self.files = {case: (images[case], raw / name / os.path.expandvars(labels[case])) for case in images}
         if missing := [str(label) for _, label in self.files.values() if not label.is_file()]:
             raise BadInput(f"labels are missing: {listed(missing)}. Put them back")
         files = [file for images, label in self.files.values() for file in (*images, label)]
-        if others := [str(file) for file in files if not file.name.endswith(ending)]:
-            raise BadInput(f"{listed(others)} do not end in {ending}, dataset.json's file_ending. Convert them")
+        if others := [str(file) for file in files if not file.name.endswith(dataset.file_ending)]:
+            raise BadInput(
+                f"{listed(others)} do not end in {dataset.file_ending}, dataset.json's file_ending. Convert them"
+            )
         if not (preprocessed / name / FINGERPRINT).is_file():
             raise BadInput(f"{preprocessed / name / FINGERPRINT} is missing. Make it: nnUNetv2_extract_fingerprint")
         self.fingerprint = (preprocessed / name / FINGERPRINT).read_bytes()
         if fold == "all":
-            self.fold, self.train, self.validation = 0, sorted(images), []
+            self.fold, self.train, self.validation = 0, sorted(self.files), []
         else:
             remedy = "nnUNetv2_train made it where the model was trained: copy it from there"
             split = read_splits(preprocessed / name / SPLITS, remedy)[int(fold)]

@@ -9,7 +9,7 @@ from nnunet_skd.messages import listed
 from nnunet_skd.tools.cases import Problems, find_cases
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.parallel import for_each_case
-from nnunet_skd.tools.unlabelled.dataset import Dataset, labelled_images, labelled_names, test_images
+from nnunet_skd.tools.unlabelled.dataset import Dataset, labelled_files, labelled_names, test_images
 from nnunet_skd.tools.unlabelled.images import Content, read_content
 
 Cases = dict[str, list[Path]]  # case -> its images by channel
@@ -64,7 +64,7 @@ def check_contents(cases: Cases, known: dict[str, dict], folder: Path, dataset: 
     """
     contents = read(cases, "checking images")
     problems = _unusable(contents, cases, dataset)
-    if labelled := labelled_images(dataset):
+    if labelled := {case: images for case, (images, _) in labelled_files(dataset).items()}:
         labelled_contents = read(labelled, "reading labelled images")
         problems["images that equal a labelled one (take them out)"] = _equal(contents, labelled_contents)
         _tell_unreadable(labelled_contents, "labelled")

@@ -24,11 +24,11 @@ from pathlib import Path
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_skd.messages import differences, first_line, listed
-from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.errors import BadInput, as_bad_input
 from nnunet_skd.tools.json_file import ANYTHING, FOLDER_NAME, INTEGER, TEXT, check_shape, or_null
 from nnunet_skd.tools.parallel import require_processes
 from nnunet_skd.tools.unlabelled.checks import Cases, cases_of_folder, check_contents, parallel_reader
-from nnunet_skd.tools.unlabelled.dataset import Dataset, choose_configurations, labelled_names, open_dataset
+from nnunet_skd.tools.unlabelled.dataset import Dataset, choose_configurations, labelled_names, open_dataset, with_data
 from nnunet_skd.tools.unlabelled.images import stamps
 from nnunet_skd.tools.unlabelled.preprocess import new_record, preprocess, remove
 from nnunet_skd.unlabelled_data import (
@@ -37,6 +37,7 @@ from nnunet_skd.unlabelled_data import (
     preprocessing,
     read_record,
     record_file,
+    second_stage,
     unlabelled_folder,
 )
 
@@ -107,10 +108,8 @@ def preprocess_unlabelled(
 
 def _read_record(plans: PlansManager, configuration: str) -> dict | None:
     folder = unlabelled_folder(plans, configuration)
-    try:
+    with as_bad_input():
         record = read_record(folder)
-    except ValueError as error:
-        raise BadInput(str(error)) from error
     if record is not None:
         remedy = f"It is damaged: remove it and {folder}, then preprocess again"
         check_shape(record, RECORD, record_file(folder), remedy)
@@ -166,25 +165,22 @@ def _renewed(plans: PlansManager, configuration: str, record: dict | None, datas
     return record
 
 
-def _folders(plans: PlansManager, configurations: list[str] | None) -> dict[Path, str]:
-    """Each folder that this command made with these plans, and a configuration that it belongs to."""
-    known = plans.available_configurations
-    if unknown := [name for name in configurations or [] if name not in known]:
-        raise BadInput(f"the plans have no configuration {listed(unknown)}. They have: {', '.join(known)}")
-    folders: dict[Path, str] = {}
-    for name in configurations or known:
-        manager = plans.get_configuration(name)
-        if "data_identifier" in manager.configuration and manager.previous_stage_name is None:
-            folders.setdefault(unlabelled_folder(plans, name), name)
-    return {folder: name for folder, name in folders.items() if _read_record(plans, name) is not None}
+def _folders(plans: PlansManager, configurations: list[str] | None) -> list[tuple[Path, str, dict]]:
+    """Each folder that this command made with these plans, a configuration that it belongs to, and its record."""
+    names: dict[Path, str] = {}
+    for name in with_data(plans, configurations):
+        if not second_stage(plans, name):
+            names.setdefault(unlabelled_folder(plans, name), name)
+    found = [(folder, name, _read_record(plans, name)) for folder, name in names.items()]
+    return [(folder, name, record) for folder, name, record in found if record is not None]
 
 
 def _list(plans: PlansManager, configurations: list[str] | None) -> None:
     folders = _folders(plans, configurations)
     if not folders:
         print(f"{plans.dataset_name} has no preprocessed images without labels for {plans.plans_name}")
-    for folder, name in folders.items():
-        cases = _read_record(plans, name)["cases"]
+    for folder, name, record in folders:
+        cases = record["cases"]
         made = sum(entry["made"] is not None for entry in cases.values())
         sources = sorted({str(Path(path).parent) for entry in cases.values() for path in entry["images"]})
         print(f"{name}: {made} of {len(cases)} cases are complete, in {folder}\n  from {listed(sources)}")
@@ -198,8 +194,8 @@ def _list(plans: PlansManager, configurations: list[str] | None) -> None:
 
 def _remove(plans: PlansManager, configurations: list[str] | None) -> None:
     folders = _folders(plans, configurations)
-    for folder, name in folders.items():
-        remove(folder, _read_record(plans, name))
+    for folder, _, record in folders:
+        remove(folder, record)
         print(f"Removed {folder}")
     if not folders:
         print(f"Nothing to remove: {plans.dataset_name} has no images without labels for {plans.plans_name}")

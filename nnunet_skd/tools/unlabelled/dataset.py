@@ -1,8 +1,6 @@
 """What a dataset has already: configurations that are preprocessed, labelled cases, test images."""
 
-import copy
 import inspect
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,13 +8,12 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunet_skd.compat import nnunet_folder
 from nnunet_skd.messages import listed
-from nnunet_skd.tools.cases import find_cases
+from nnunet_skd.tools.cases import ImagesAndLabels, find_cases, training_cases
 from nnunet_skd.tools.dataset_plans import read_dataset_plans
-from nnunet_skd.tools.errors import BadInput, naming
+from nnunet_skd.tools.errors import BadInput, as_bad_input, naming
 from nnunet_skd.tools.nnunet_json import channel_names, label_manager, read_dataset_json
 from nnunet_skd.unlabelled_data import labelled_cases, labelled_folder, second_stage
 
@@ -61,17 +58,18 @@ def choose_configurations(plans: PlansManager, wanted: list[str] | None) -> list
     Raises:
         BadInput: unknown or not preprocessed, or nothing but the second stage of a cascade is left.
     """
-    known = plans.available_configurations
-    if unknown := [name for name in wanted or [] if name not in known]:
-        raise BadInput(f"the plans have no configuration {listed(unknown)}. They have: {', '.join(known)}")
     chosen: dict[Path, str] = {}
     refused = []
-    for name in wanted or [name for name in known if "data_identifier" in plans.get_configuration(name).configuration]:
+    having = with_data(plans, wanted)
+    for name in wanted or having:
         require_preprocessing(plans, name)
         folder = labelled_folder(plans, name)
         if why_not := second_stage(plans, name):
             refused.append(why_not)
-        elif _labelled_cases(folder):
+            continue
+        with as_bad_input():
+            cases = labelled_cases(folder)
+        if cases:
             chosen.setdefault(folder, name)
         elif wanted:
             raise BadInput(f"{name} is not preprocessed: {folder} holds no cases. Run {_preprocess(plans, name)} first")
@@ -81,6 +79,18 @@ def choose_configurations(plans: PlansManager, wanted: list[str] | None) -> list
     for why_not in refused:
         print(f"left out: {why_not}.")
     return list(chosen.values())
+
+
+def with_data(plans: PlansManager, wanted: list[str] | None = None) -> list[str]:
+    """Of the wanted configurations (None: of all), those that say where their preprocessed data lie.
+
+    Raises:
+        BadInput: the plans lack one of them.
+    """
+    known = plans.available_configurations
+    if unknown := [name for name in wanted or [] if name not in known]:
+        raise BadInput(f"the plans have no configuration {listed(unknown)}. They have: {', '.join(known)}")
+    return [name for name in wanted or known if "data_identifier" in plans.get_configuration(name).configuration]
 
 
 def require_preprocessing(plans: PlansManager, configuration: str) -> None:
@@ -93,29 +103,24 @@ def require_preprocessing(plans: PlansManager, configuration: str) -> None:
     """
     manager = plans.get_configuration(configuration)
     entry = manager.configuration
-
-    def check(key: str, found: Callable[[], object], kind: type) -> None:
+    if "data_identifier" not in entry:
+        raise BadInput(f"{plans.plans_name}.json: {configuration} has no data_identifier. Plan it again")
+    expected = {
+        "image_reader_writer": lambda: issubclass(plans.image_reader_writer_class, BaseReaderWriter),
+        "preprocessor_name": lambda: issubclass(manager.preprocessor_class, DefaultPreprocessor),
+        "resampling_fn_data": lambda: inspect.isfunction(manager.resampling_fn_data.func),
+        "resampling_fn_seg": lambda: inspect.isfunction(manager.resampling_fn_seg.func),
+    }
+    for key, is_there in expected.items():
         try:
-            fits = issubclass(found(), kind)
-        except Exception:  # not found, or no class
-            fits = False
-        if not fits:
+            found = is_there()
+        except Exception:  # not found, no class, or arguments that are no keywords
+            found = False
+        if not found:
             named = entry.get(key, plans.plans.get(key))
             raise BadInput(
                 f"{plans.plans_name}.json: nnU-Net has no {key} {named!r}, of {configuration}. Plan it again"
             )
-
-    if "data_identifier" not in entry:
-        raise BadInput(f"{plans.plans_name}.json: {configuration} has no data_identifier. Plan it again")
-    check("image_reader_writer", lambda: plans.image_reader_writer_class, BaseReaderWriter)
-    check("preprocessor_name", lambda: manager.preprocessor_class, DefaultPreprocessor)
-    for key in ("resampling_fn_data", "resampling_fn_seg"):
-        try:
-            fits = inspect.isfunction(getattr(manager, key).func)
-        except Exception:  # not found, or its arguments are no keywords
-            fits = False
-        if not fits:
-            raise BadInput(f"{plans.plans_name}.json: nnU-Net has no {key} {entry.get(key)!r}. Plan it again")
 
 
 def _preprocess(plans: PlansManager, configuration: str) -> str:
@@ -123,39 +128,22 @@ def _preprocess(plans: PlansManager, configuration: str) -> str:
     return f"nnUNetv2_preprocess -d {number} -c {configuration} -plans_name {plans.plans_name}"
 
 
-def _labelled_cases(folder: Path) -> set[str]:
-    try:
-        return labelled_cases(folder)
-    except ValueError as error:
-        raise BadInput(str(error)) from error
-
-
 def labelled_names(dataset: Dataset) -> set[str]:
     """The cases with labels: in nnUNet_raw, preprocessed for any configuration, or among the copied segmentations."""
     plans = dataset.plans
-    names = set(labelled_images(dataset) or {})
-    folders = {
-        labelled_folder(plans, name)
-        for name in plans.available_configurations
-        if "data_identifier" in plans.get_configuration(name).configuration
-    }
-    for folder in folders:
-        names |= _labelled_cases(folder)
+    names = set(labelled_files(dataset))
+    for folder in {labelled_folder(plans, name) for name in with_data(plans)}:
+        with as_bad_input():
+            names |= labelled_cases(folder)
         copied = (folder.parent / "gt_segmentations").glob(f"*{dataset.file_ending}")
         names |= {path.name.removesuffix(dataset.file_ending) for path in copied}
     return names
 
 
-def labelled_images(dataset: Dataset) -> dict[str, list[Path]] | None:
-    """The images of each labelled case in nnUNet_raw, None where they are not on this machine."""
+def labelled_files(dataset: Dataset) -> ImagesAndLabels:
+    """Images and label of each labelled case in nnUNet_raw, empty where they are not on this machine."""
     raw = _raw_folder(dataset)
-    if raw is None or not raw.is_dir():
-        return None
-    if "dataset" in dataset.description:
-        # a copy, because nnU-Net completes the paths in it
-        found = get_filenames_of_train_images_and_targets(str(raw), copy.deepcopy(dataset.description))
-        return {case: [Path(path) for path in entry["images"]] for case, entry in found.items()}
-    return find_cases(raw / "imagesTr", dataset.file_ending)[0] if (raw / "imagesTr").is_dir() else None
+    return training_cases(raw, dataset.description) if raw and raw.is_dir() else {}
 
 
 def test_images(dataset: Dataset) -> dict[str, list[Path]]:

@@ -149,5 +149,4 @@ def _write(
     for mask, label in masks:
         overlap |= mask & (labels > 0) & (labels != label)
         labels[mask] = label
-    write_png(image_path, label_path, pixels, labels)
-    return Written({int(value) for value in np.unique(labels)}, int(overlap.sum()))
+    return write_png(pixels, labels, int(overlap.sum()), image_path, label_path)

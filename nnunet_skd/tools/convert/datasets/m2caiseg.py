@@ -138,5 +138,4 @@ def _write(image: Path, mask: Path, nearest_colour: bool, image_path: Path, labe
     if pixels.ndim != 3:
         raise BadCase(f"{image.name} is a grey image, but R, G, B was expected")
     labels, resolved = decode(read_image(mask), nearest_colour)
-    write_png(image_path, label_path, pixels, labels)
-    return Written({int(value) for value in np.unique(labels)}, resolved)
+    return write_png(pixels, labels, resolved, image_path, label_path)
