@@ -10,8 +10,8 @@ from nnunet_skd.trainer import SelfDistillationTrainer
 class nnUNetTrainerDSKD(SelfDistillationTrainer):
     """Deep distribution loss and pixel-wise self-distillation from the network at the end of the previous epoch.
 
-    Nowhere better than nnUNetTrainer: level with it in 2D and in 3D, behind it in early training on 3D CT
-    (docs/results.md).
+    Nowhere better than nnUNetTrainer: level with it in 2D and in 3D over three seeds, behind it in two single trainings
+    on 3D CT (docs/results.md).
     """
 
     teacher = PreviousEpoch()

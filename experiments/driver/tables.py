@@ -32,9 +32,9 @@ def study_tables(name: str, study: Study, results: Path) -> str:
         f"**{study.question}** {study.dataset}, `{study.configuration}` with the network of {study.preset}, "
         f"{study.steps} steps, {_tested(study)}. {done} of {asked} trainings done. `{command}`"
     ]
-    noise_rows, noise_arm = _noise(name, study, rows, results)
+    noise = _noise(name, study, rows, results)
     for mirroring in study.mirroring:
-        parts.append(_arms(rows, study, mirroring, noise_rows, noise_arm))
+        parts.append(_arms(rows, study, mirroring, *noise))
     parts.append(_trainings(rows, study))
     if (of_classes := rows.dropna(subset=study.metrics[0]))["label"].nunique() > 1:
         parts.append(_classes(of_classes, study))
@@ -59,15 +59,17 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
 
 
-def _noise(name: str, study: Study, rows: pd.DataFrame, results: Path) -> tuple[pd.DataFrame, str]:
-    """The rows, and the arm in them, whose seeds say what a difference is worth."""
+def _noise(name: str, study: Study, rows: pd.DataFrame, results: Path) -> tuple[pd.DataFrame, str, str]:
+    """The rows, the arm in them whose seeds say what a difference is worth, and where these rows are from."""
     if study.noise in (None, name):
-        return rows, study.reference
+        return rows, study.reference, "this study"
     other_name, other = load_study(study.noise)
-    return read_rows(results / f"{other_name}.csv"), other.reference
+    return read_rows(results / f"{other_name}.csv"), other.reference, other_name
 
 
-def _arms(rows: pd.DataFrame, study: Study, mirroring: bool, noise_rows: pd.DataFrame, noise_arm: str) -> str:
+def _arms(
+    rows: pd.DataFrame, study: Study, mirroring: bool, noise_rows: pd.DataFrame, noise_arm: str, noise_from: str
+) -> str:
     """The arms against the reference; p and verdict for the primary metric alone, which was named beforehand."""
     header, lines = [f"{WAYS[mirroring]}", "trainings"], {}
     floors = []
@@ -83,7 +85,7 @@ def _arms(rows: pd.DataFrame, study: Study, mirroring: bool, noise_rows: pd.Data
             line = lines.setdefault(row.Index, [row.Index, f"{row.trainings}"])
             line += [_number(row.mean, metric), _difference(row, metric)]
             line += [_p(row.p_holm), row.verdict] if primary else []
-    notes = [f"Noise floor, {WAYS[mirroring]}: {', '.join(floors)}."]
+    notes = [f"Noise floor ({noise_arm} of {noise_from}, {WAYS[mirroring]}): {', '.join(floors)}."]
     notes += [
         f"{metric} has no value where an arm misses a class: its mean is over what the arm has, its difference over "
         "what both have, so read it beside the primary metric."
