@@ -669,7 +669,7 @@ def test_a_page_is_filled_between_its_markers(tmp_path, monkeypatch):
     assert filled.startswith("before\n<!-- table: toy -->\n") and filled.endswith("\n<!-- end -->\nafter\n")
     assert "| stock | 2 | 0.510 |  |  |  |" in filled
     assert "| ours | 2 | 0.750 | +0.240 [+0.230, +0.250] | 0.250 | not shown |" in filled
-    assert "Noise floor (nnUNetTrainer of this study, without mirroring): Dice 0.014." in filled
+    assert "Noise floor (stock of this study, without mirroring): Dice 0.014." in filled
     assert "| stock | 0.500 0.520 | 0.20 | 0.10 |" in filled
     assert "python experiments/study.py run toy --raw DIR" in filled
     assert fill(filled, results) == filled
