@@ -36,9 +36,8 @@ def written_aside(extra: dict) -> Iterator[None]:
     def save_aside(checkpoint: dict, filename: str) -> None:
         temporary = f"{filename}.tmp"
         try:
-            with open(temporary, "wb") as file:
-                save(checkpoint | {KEY: extra}, file)
-                file.flush()
+            save(checkpoint | {KEY: extra}, temporary)
+            with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())  # or a machine that loses power may keep the new name without the content
             os.replace(temporary, filename)
         except BaseException:
