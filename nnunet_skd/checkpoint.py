@@ -37,8 +37,6 @@ def written_aside(extra: dict) -> Iterator[None]:
         temporary = f"{filename}.tmp"
         try:
             save(checkpoint | {KEY: extra}, temporary)
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())  # or a machine that loses power may keep the new name without the content
             os.replace(temporary, filename)
         except BaseException:
             with suppress(OSError):

@@ -9,13 +9,14 @@ from pathlib import Path
 import matplotlib.style
 import pandas as pd
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor, distributed
 
 from nnunet_skd.messages import first_line
 
-MOST_IN_A_LEGEND = 20  # more names would leave the axes no room
+MOST_IN_A_LEGEND = 20
 STYLES = ("-", "--", ":", "-.")  # terms that lie on each other stay visible
 
 
@@ -33,6 +34,8 @@ class EpochMeans:
         """
         for name, value in values.items():
             value = torch.as_tensor(value).detach().float()
+            if value.numel() != (1 if isinstance(name, str) else len(name)):
+                raise ValueError(f"{name!r} names {value.numel()} values in the log: name a vector by a tuple of names")
             counts = ~value.isnan() if skip_undefined else torch.ones_like(value)
             self._sums[name] = self._sums.get(name, 0) + torch.where(counts > 0, value, 0)
             self._steps[name] = self._steps.get(name, 0) + counts
@@ -62,6 +65,15 @@ def shares(terms: dict[str, float], lowest: dict[str, float]) -> dict[str, float
     sizes = {name: abs(value - lowest.get(name, 0.0)) for name, value in terms.items()}
     total = sum(sizes.values()) or 1.0
     return {f"share_{name}": size / total for name, size in sizes.items()}
+
+
+def _legend(axis: Axes) -> tuple[list, list[str]]:
+    """Lines and names: of many classes none is named, or the axes would have no room."""
+    lines, names = axis.get_legend_handles_labels()
+    if len(names) <= MOST_IN_A_LEGEND:
+        return lines, names
+    chosen = [i for i, name in enumerate(names) if not name[-1].isdigit()]
+    return [lines[i] for i in chosen], [names[i] for i in chosen]
 
 
 def plot_is_due(done: int, num_epochs: int) -> bool:
@@ -145,8 +157,8 @@ class DistillationLog:
                     axis.plot(values.index, values[name], style, marker=marker, label=name.replace("_", " "))
                 axis.set_title(title, fontsize="medium", loc="left")
                 axis.grid(alpha=0.3)
-                if 1 < len(values.columns) <= MOST_IN_A_LEGEND:
-                    axis.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
+                if 1 < len(values.columns):
+                    axis.legend(*_legend(axis), loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
             axes[1].set_yscale("symlog", linthresh=1e-3)
             axes[1].set_ylim(0, 1)
             axes[-1].set_xlabel("epoch")

@@ -93,6 +93,11 @@ class FinishedModels(Teacher):
         if self._resident:
             for member in self._members:
                 member.network.to(self._device)
+        else:
+            trainer.print_to_log_file(
+                f"The teachers' weights are more than {SHARE_OF_THE_DEVICE:.0%} of the GPU's memory. They wait on the "
+                f"CPU and come to the GPU one at a time, which costs time in each step."
+            )
         trainer.print_to_log_file(f"Teachers: {', '.join(member.name for member in self._members)}")
 
     def state_dict(self) -> dict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import torch
@@ -136,22 +137,27 @@ class UnlabelledStream:
             loss.backward()
 
     def rehearse(self) -> None:
-        """One batch, as in the training's last epoch: what fails by memory or compilation fails now, not days later.
+        """One batch, as in the training's last epoch: most of what memory or compilation forbids fails now.
 
-        Nothing of it stays: neither gradients nor what network, terms and log have kept of it.
+        Gradients, buffers of the network and of the terms, and the log are as before.
         """
         trainer = self.trainer
-        modules = (trainer.plain_network(), trainer.loss)
-        kept = [(module, name, buffer.clone()) for module in modules for name, buffer in module.named_buffers()]
+        network, loss, last = trainer.plain_network(), trainer.loss, trainer.num_epochs - 1
+        of_network = [(buffer, buffer.clone()) for buffer in network.buffers()]
+        of_terms = [(m, k, deepcopy(b)) for m in loss.terms.modules() for k, b in m._buffers.items()]
         trainer.network.train()
-        trainer.loss.train()
-        trainer.loss.start_epoch(trainer.num_epochs - 1, trainer.num_epochs)
-        if trainer.loss.teaches_unlabelled:
+        loss.train()
+        loss.start_epoch(last, trainer.num_epochs)
+        trainer.teacher.start_epoch(last)
+        if loss.teaches_unlabelled:
             self.backward()
-        trainer.optimizer.zero_grad(set_to_none=True)
-        trainer.loss.means.pop()
-        for module, name, buffer in kept:
-            module.get_buffer(name).copy_(buffer)
+        network.zero_grad(set_to_none=True)
+        loss.zero_grad(set_to_none=True)
+        loss.means.pop()
+        for buffer, before in of_network:
+            buffer.copy_(before)
+        for module, name, before in of_terms:
+            setattr(module, name, before)
 
     def close(self) -> None:
         if isinstance(self._batches, NonDetMultiThreadedAugmenter):

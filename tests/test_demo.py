@@ -196,6 +196,13 @@ def test_holds_out_training_cases_where_no_test_case_has_a_label(tmp_path, capsy
     assert [len(_names(dataset / f)) for f in ("imagesTr", "labelsTr", "imagesTs", "labelsTs")] == [8, 8, 2, 2]
 
 
+def test_an_image_that_belongs_to_no_case_is_not_left_out_silently(tmp_path):
+    source = write_phantom_dataset(tmp_path / "source", 12, num_train=6, num_test=0, size=(48, 48))
+    (source / "imagesTr" / "train_003_0000.png").rename(source / "imagesTr" / "train_003.png")
+    with pytest.raises(BadInput, match=r"train_003.png in .*imagesTr belong to no case. Name them CASE_0000.png"):
+        link_dataset(source, tmp_path / "raw")
+
+
 def test_unusable_datasets_are_refused(tmp_path):
     source = write_phantom_dataset(tmp_path / "source", 12, num_train=5, num_test=0, size=(48, 48))
     with pytest.raises(BadInput, match="leaves 4 training cases"):

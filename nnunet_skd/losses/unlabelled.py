@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, distributed, nn
 
-from nnunet_skd.losses.ranks import sum_over_ranks
 from nnunet_skd.losses.term import Term
 
 if TYPE_CHECKING:
@@ -27,9 +26,10 @@ def unlabelled_loss(
 ) -> Tensor:
     """``CE(z, q) + mean_k (1 - Dice(p_k, q_k))`` over the accepted voxels, ``Dice = 2 sum p q / (sum p + sum q)``.
 
-    nnU-Net's loss with the teacher's opinion q for the truth (ours in this form). The Dice is over the batch of
-    all processes, of the classes apart from the background, and 1 for a class that q gives more than one half nowhere;
-    without it thin structures vanish. Regions: binary cross-entropy, mean over regions, and the Dice of each region.
+    nnU-Net's loss with the teacher's opinion q for the truth (ours in this form). The Dice is over the whole batch
+    (under DDP each process's own), of the classes apart from the background, and 1 for a class that q gives more than
+    one half nowhere; without it thin structures vanish. Regions: binary cross-entropy, mean over regions, and the Dice
+    of each region.
 
     >>> z, q = torch.tensor([20.0, -20.0]).view(1, 2, 1), torch.tensor([1.0, 0.0]).view(1, 2, 1)
     >>> round(unlabelled_loss(z, q).item(), 4)  # agreement on background: no cross-entropy, Dice 1
@@ -64,9 +64,7 @@ def unlabelled_loss(
     axes = (0, *range(2, logits.dim()))
     overlap = (probabilities * target * accepted).sum(axes)
     size = ((probabilities + target) * accepted).sum(axes)
-    voxels = ((target > 0.5) & accepted).sum(axes, dtype=size.dtype)
-    overlap, size, voxels = sum_over_ranks(torch.stack((overlap, size, voxels)))
-    present = (voxels > 0) & known.flatten()
+    present = ((target > 0.5) & accepted).any(dim=0).flatten(1).any(1) & known.flatten()
     dice_loss = torch.where(present, 1 - 2 * overlap / size.clamp_min(1e-6), 0).mean()
     return torch.where(accepted, cross_entropy, 0).sum() / accepted.sum().clamp_min(1) + dice_loss
 

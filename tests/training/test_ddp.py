@@ -7,10 +7,12 @@ import torch
 import torch.multiprocessing as mp
 from ddp import join, on_cpu
 from torch import distributed
-from toy import make_batch, make_trainer, run_epoch
+from toy import assert_equal, make_batch, make_trainer, run_epoch
+from toy_data import with_data
 
 from nnunet_skd.catalogue import trainer_classes
-from nnunet_skd.losses.unlabelled import unlabelled_loss
+from nnunet_skd.losses.unlabelled import Unlabelled
+from nnunet_skd.trainers.nnUNetTrainerDSKD_unlabelled import nnUNetTrainerDSKD_unlabelled
 
 
 def rank_main(rank: int, world: int, name: str, file: str, folder: str):
@@ -46,27 +48,6 @@ def rank_main(rank: int, world: int, name: str, file: str, folder: str):
     distributed.destroy_process_group()
 
 
-def dice_rank(rank: int, world: int, file: str, folder: str):
-    join(rank, world, file)
-    logits, q = (torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
-    logits.requires_grad_()
-    mine = slice(2 * rank, 2 * rank + 2)
-    unlabelled_loss(logits[mine], q.softmax(1)[mine]).backward()
-    torch.save(logits.grad / world, f"{folder}/rank{rank}.pth")  # DDP takes the mean over the ranks
-    if rank == 0:
-        distributed.destroy_process_group()
-        logits.grad = None
-        unlabelled_loss(logits, q.softmax(1)).backward()
-        torch.save(logits.grad, f"{folder}/alone.pth")
-
-
-@pytest.mark.slow
-def test_two_ranks_have_the_dice_of_all_their_patches(nnunet_env):
-    mp.spawn(dice_rank, args=(2, str(nnunet_env / "rendezvous"), str(nnunet_env)), nprocs=2)
-    first, second, alone = (torch.load(nnunet_env / f"{name}.pth") for name in ("rank0", "rank1", "alone"))
-    torch.testing.assert_close(first + second, alone)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["nnUNetTrainerDSKD", "nnUNetTrainerDSKD_ACW"])
 def test_two_ranks_stay_identical_and_gather_their_terms(nnunet_env, name):
@@ -79,3 +60,39 @@ def test_two_ranks_stay_identical_and_gather_their_terms(nnunet_env, name):
     assert rows[2]["ddl"] > 0
     # the ranks see other batches, so the sum is nnU-Net's mean over the ranks only if the terms were gathered
     assert [row["sum"] for row in rows] == pytest.approx([row["loss"] for row in rows], rel=1e-5)
+
+
+class nnUNetTrainerDSKD_unlabelled_now(nnUNetTrainerDSKD_unlabelled):
+    terms = (Unlabelled(weight=0.5),)
+
+
+def stream_main(rank: int, world: int, file: str, folder: str):
+    join(rank, world, file)
+    for turn in range(world):  # one after the other, as they write the same files
+        if turn == rank:
+            trainer = make_trainer(on_cpu(nnUNetTrainerDSKD_unlabelled_now), patch=16, batch_size=4, seed=rank)
+            with_data(trainer, size=20)
+        distributed.barrier()
+    trainer.on_train_start()
+    trainer.on_epoch_start()
+    trainer.on_train_epoch_start()
+    results = [trainer.train_step(make_batch(trainer, 2 * seed + rank)) for seed in range(3)]
+    trainer.on_train_epoch_end(results)
+    torch.save(
+        (trainer.network.module.state_dict(), trainer.teacher.state_dict()["network"]), f"{folder}/rank{rank}.pth"
+    )
+    if rank == 0:
+        (row,) = trainer.distillation_log.rows
+        (nnunet_row,) = trainer.logger.get_checkpoint()["train_losses"]
+        torch.save((row, float(nnunet_row)), f"{folder}/row.pth")
+    distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_ranks_learn_from_images_without_labels_and_stay_identical(nnunet_env):
+    mp.spawn(stream_main, args=(2, str(nnunet_env / "rendezvous"), str(nnunet_env)), nprocs=2)
+    first, second = (torch.load(nnunet_env / f"rank{rank}.pth") for rank in (0, 1))
+    for mine, theirs in zip(first, second, strict=True):
+        assert_equal(mine, theirs)
+    row, loss = torch.load(nnunet_env / "row.pth")
+    assert row["unlabelled"] > 0 and row["segmentation"] == pytest.approx(loss, rel=1e-5)

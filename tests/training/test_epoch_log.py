@@ -32,6 +32,12 @@ def test_a_vector_is_named_value_by_value():
     assert means.pop() == {"first": 1.5, "second": 5}
 
 
+@pytest.mark.parametrize("values", [{"a": torch.ones(2)}, {("a", "b"): torch.ones(3)}])
+def test_a_vector_without_a_name_for_each_value_is_refused(values):
+    with pytest.raises(ValueError, match="name a vector by a tuple of names"):
+        EpochMeans().add(values)
+
+
 def test_long_trainings_are_plotted_less_often():
     due = [epoch for epoch in range(1, 34) if plot_is_due(epoch, 33)]
     assert due == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 30, 33]

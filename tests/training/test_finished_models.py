@@ -120,6 +120,19 @@ def test_members_take_turns_where_they_would_fill_a_tenth_of_the_device(monkeypa
     assert fit_together(networks, torch.device("cpu"))
 
 
+@pytest.mark.parametrize("fit", [True, False])
+def test_members_move_to_the_device_or_wait_and_the_log_says_so(fit, monkeypatch):
+    monkeypatch.setattr("nnunet_skd.finished_models.fit_together", lambda networks, device: fit)
+    moves = []
+    monkeypatch.setattr(torch.nn.Module, "to", lambda module, device: moves.append(device) or module)
+    trainer = student(finish(stages=4), stages=4, monkeypatch=monkeypatch)
+    trainer.teacher.check(trainer)
+    moves.clear()
+    trainer.teacher.attach(trainer)
+    assert moves == ([trainer.device] if fit else [])
+    assert ("one at a time" in Path(trainer.log_file).read_text()) != fit
+
+
 @pytest.mark.slow
 def test_compiled_teachers_equal_eager_ones_and_folds_share_a_graph(aot_eager, monkeypatch):
     folder = finish(folds=(0, 3), stages=4)

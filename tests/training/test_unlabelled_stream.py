@@ -26,6 +26,7 @@ from nnunet_skd.loss import SelfDistillationLoss
 from nnunet_skd.losses.unlabelled import Unlabelled, unlabelled_loss
 from nnunet_skd.partly_labelled import IgnoredEverywhere
 from nnunet_skd.second_stream import processes_shared, stream_cases
+from nnunet_skd.teachers import PreviousEpoch
 from nnunet_skd.tools.bench.measure import tensor_memory
 from nnunet_skd.trainers.nnUNetTrainerDistill import nnUNetTrainerDistill
 from nnunet_skd.trainers.nnUNetTrainerDSKD import nnUNetTrainerDSKD
@@ -287,6 +288,19 @@ def test_what_a_later_epoch_needs_is_tried_before_the_first(monkeypatch):
         trainer.on_train_start()
 
 
+def test_a_teacher_that_begins_with_an_epoch_is_tried_too(monkeypatch):
+    class nnUNetTrainerDSKD_unlabelled_previous(nnUNetTrainerDSKD_unlabelled_now):
+        teacher = PreviousEpoch()
+
+    taught = []
+    values = SelfDistillationLoss.unlabelled
+    monkeypatch.setattr(SelfDistillationLoss, "unlabelled", lambda *args: taught.append(args) or values(*args))
+    with_data(trainer := make_trainer(nnUNetTrainerDSKD_unlabelled_previous, patch=16), size=20).on_train_start()
+    assert len(taught) == 1
+    trainer.on_train_epoch_start()
+    assert trainer.teacher(make_batch(trainer)["data"]) is None
+
+
 def test_of_what_was_tried_nothing_stays():
     trainer = started(nnUNetTrainerDSKD_unlabelled)
     norm = trainer.network.encoder.stages[0][0].convs[0].norm
@@ -294,7 +308,10 @@ def test_of_what_was_tried_nothing_stays():
     taught = []
     backward = trainer.stream.backward
     trainer.stream.backward = lambda: backward() or taught.append(trainer.network.encoder.stages[0][0].convs[0].norm)
-    trainer.loss.terms[0].highest.fill_(0.25)
+    term = trainer.loss.terms[0]
+    term.highest.fill_(0.25)
+    term.register_buffer("bank", torch.zeros(1))
+    term.start_epoch = lambda *_: term.register_buffer("bank", torch.ones(3))  # of another size
     before = copy.deepcopy((trainer.network.state_dict(), trainer.loss.state_dict()))
     trainer.stream.rehearse()
     assert len(taught) == 1

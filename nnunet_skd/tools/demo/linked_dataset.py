@@ -51,6 +51,8 @@ def link_dataset(data: str | Path, raw_folder: str | Path) -> Path:
     train = training_cases(data, dataset_json)
     if not train:
         raise BadInput(f"{data / 'imagesTr'} has no image named CASE_0000{ending}. Training needs some")
+    if "dataset" not in dataset_json:
+        _refuse_misnamed(data / "imagesTr", train, ending)
     _refuse_missing(train)
     test = cases_of_folders(data / "imagesTs", data / "labelsTs", ending)
     test = {case: (images, label) for case, (images, label) in test.items() if label.is_file()}
@@ -69,6 +71,13 @@ def link_dataset(data: str | Path, raw_folder: str | Path) -> Path:
         (folder / "dataset.json").write_text(json.dumps(content, indent=4), encoding="utf-8")
 
     return target
+
+
+def _refuse_misnamed(folder: Path, cases: ImagesAndLabels, ending: str) -> None:
+    known = {file for images, _ in cases.values() for file in images}
+    files = (file for file in folder.glob(f"*{ending}") if not file.name.startswith("."))
+    if others := sorted(file.name for file in files if file not in known):
+        raise BadInput(f"{listed(others)} in {folder} belong to no case. Name them CASE_0000{ending}, or take them out")
 
 
 def _refuse_missing(cases: ImagesAndLabels) -> None:
