@@ -360,6 +360,15 @@ def test_a_stock_trainer_of_ours_has_no_second_stream():
     assert stream_cases(with_data(make_trainer(nnUNetTrainerDSKD))) is None
 
 
+def test_a_training_of_images_without_labels_is_no_reason_for_a_warning():
+    trainer = with_data(make_trainer(nnUNetTrainerDSKD_unlabelled_huge, patch=16), size=20)
+    trainer.on_train_start()
+    run_epoch(trainer, 0)
+    (row,) = trainer.distillation_log.rows
+    assert row["share_unlabelled"] > row["share_segmentation"]
+    assert "larger than the segmentation loss" not in Path(trainer.log_file).read_text()
+
+
 def test_a_whole_epoch_logs_what_was_taught():
     trainer = with_data(make_trainer(nnUNetTrainerDSKD_unlabelled_now, patch=16), size=20)
     trainer.on_train_start()
