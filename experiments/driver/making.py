@@ -43,7 +43,7 @@ class Making:
         """
         from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 
-        from nnunet_skd.tools.pseudo_labels.second_training import load_all_weights
+        from nnunet_skd.tools.beginning import load_all_weights
 
         code = fingerprint(self.recipe)
         if code != self.job["fingerprint"]:

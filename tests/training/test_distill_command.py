@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from toy import DATASET, toy_dataset_json, toy_plans
+import torch
+from toy import DATASET, assert_equal, toy_dataset_json, toy_plans
 from toy_data import LABELLED
 from toy_models import finish
 
@@ -79,11 +81,36 @@ def test_starts_from_weights(started, capsys):
     weights = str(finish() / "fold_0" / "checkpoint_final.pth")
     options = ["-tr", "nnUNetTrainerDistill_250epochs", "-pretrained_weights", weights]
     assert distill("all", finish(), *options) == 0
-    assert started[0][0][3:5] == options[:2] and started[0][0][-2:] == options[2:]
+    assert started[0][0][3:5] == options[:2] and started[0][0][-1] == "--c"
+    (beginning,) = Path(os.environ["nnUNet_results"]).rglob(
+        "nnUNetTrainerDistill_250epochs__*/fold_all/checkpoint_*.pth"
+    )
+    checkpoint = torch.load(beginning, weights_only=False)
+    assert checkpoint["current_epoch"] == 0
+    assert_equal(checkpoint["network_weights"], torch.load(weights, weights_only=False)["network_weights"])
     assert distill("all", finish(), "-pretrained_weights", weights, "--c") == 2
     assert "does not go with --c" in capsys.readouterr().err
     assert distill("all", finish(), "-pretrained_weights", f"{weights}.old") == 2
     assert f"{weights}.old is not a file" in capsys.readouterr().err and len(started) == 1
+
+
+def test_a_training_that_is_there_is_not_begun_anew(started, capsys):
+    weights = str(finish() / "fold_0" / "checkpoint_final.pth")
+    assert distill("all", finish(), "-pretrained_weights", weights) == 0
+    (beginning,) = Path(os.environ["nnUNet_results"]).rglob("nnUNetTrainerDistill__*/fold_all/checkpoint_best.pth")
+    content = beginning.read_bytes()
+    beginning.with_name("checkpoint_latest.pth").write_bytes(content)
+    assert distill("all", finish(), "-pretrained_weights", weights) == 2 and len(started) == 1
+    assert "holds a training already. Continue it with --c" in capsys.readouterr().err
+
+
+def test_of_other_weights_nnunet_takes_what_fits(started, capsys):
+    weights = str(finish(stages=4) / "fold_0" / "checkpoint_final.pth")
+    shutil.move(Path(weights).parents[1], elsewhere := Path(weights).parents[2] / "deeper__nnUNetPlans__2d")
+    weights = str(elsewhere / "fold_0" / "checkpoint_final.pth")
+    assert distill("all", finish(), "-pretrained_weights", weights) == 0
+    assert started[0][0][-2:] == ["-pretrained_weights", weights] and "--c" not in started[0][0]
+    assert f"Not all weights of {weights} fit" in capsys.readouterr().out
 
 
 def test_starting_weights_have_not_seen_the_validation_cases(started, capsys):

@@ -128,9 +128,14 @@ def test_finished_models_teach_with_and_without_unlabelled_images_and_label_them
     assert (table["unlabelled"] == 0).all() and (table["ddl"] > 0).all()
     assert np.isfinite(table).all(axis=None)
 
+    shutil.rmtree(folder)
     run("nnunet-skd", "unlabelled", "-d", 900, "-i", collected, "-np", 1)
-    run(*train(trainer), nnUNet_skd_teacher=str(teacher), **ways)
+    weights = teacher / "fold_0" / "checkpoint_final.pth"
+    printed = run("nnunet-skd", "distill", "-d", 900, "-c", "2d", "--teacher", teacher, "-f", 0, "-tr", trainer,
+                  "-device", "cpu", "-pretrained_weights", weights, **ways)  # fmt: skip
+    assert f"The training begins with all weights of {weights}" in printed
     table = epochs(folder)
+    assert table["epoch"].tolist() == [0, 1]
     # L_u itself may be 0: so short a training need not give its model a class that it knows
     assert table["unlabelled_weight"].iloc[1] == table["accepted"].iloc[1] == 1
 

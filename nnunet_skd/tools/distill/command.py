@@ -13,7 +13,9 @@ all (the default) is taught by every finished fold. Images without labels (nnune
 are any.
 
 Starting weights (-pretrained_weights) of a model of this dataset, or of one that 'nnunet-skd pseudo-labels' made from
-it, have to be those of the student's fold.
+it, have to be those of the student's fold. Where they are those of the student's whole network, the last layer is kept,
+which nnU-Net's own -pretrained_weights makes anew: they are laid into nnUNet_results as a checkpoint from before the
+first epoch, which --c continues. Otherwise nnU-Net takes what fits.
 
 The checkpoint remembers the teachers: --c needs no --teacher, and nnUNetv2_train --c no variable.
 """
@@ -25,6 +27,7 @@ from types import SimpleNamespace
 
 from nnunet_skd.finished_models import FinishedModels
 from nnunet_skd.model_checks import VARIABLE, check_model, teaching_folds
+from nnunet_skd.tools.beginning import OtherWeights, begin, was_trained
 from nnunet_skd.tools.commands import show_and_run
 from nnunet_skd.tools.errors import BadInput, as_bad_input, naming
 from nnunet_skd.tools.nnunet_json import read_dataset_json, read_plans
@@ -45,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-tr", default="nnUNetTrainerDistill", metavar="TRAINER", help="default: %(default)s")
     parser.add_argument("-device", choices=("cuda", "cpu", "mps"), default="cuda", help="default: %(default)s")
     parser.add_argument(
-        "-pretrained_weights", metavar="FILE", help="checkpoint to start from, as nnUNetv2_train -pretrained_weights"
+        "-pretrained_weights", metavar="FILE", help="checkpoint to start from; the last layer is kept where it fits"
     )
     parser.add_argument("--c", dest="continued", action="store_true", help="continue a training, as nnUNetv2_train --c")
     parser.add_argument("--npz", action="store_true", help="save probabilities, as nnUNetv2_train --npz")
@@ -77,8 +80,11 @@ def run(args: argparse.Namespace) -> int:
             print(f"Teacher: {folder.name}, fold {', '.join(teaching_folds(folder, student))}")
         print(f"Student: {args.configuration}, fold {args.f}, {_unlabelled(student)}")
     train = ["nnUNetv2_train", args.d, args.configuration, args.f, "-tr", args.tr, "-p", args.p]
-    train += ["-device", args.device] * (args.device != "cuda") + ["--c"] * args.continued + ["--npz"] * args.npz
-    train += ["-pretrained_weights", args.pretrained_weights] * (args.pretrained_weights is not None)
+    train += ["-device", args.device] * (args.device != "cuda") + ["--npz"] * args.npz
+    if args.continued or (args.pretrained_weights and _begins_with_all_weights(args, student)):
+        train.append("--c")
+    elif args.pretrained_weights:
+        train += ["-pretrained_weights", args.pretrained_weights]
     # without --teacher, a variable of another training must not replace the teachers that the checkpoint remembers
     teachers = {VARIABLE: os.pathsep.join(map(str, folders))} if folders or VARIABLE in os.environ else {}
     return show_and_run(train, teachers)
@@ -102,6 +108,24 @@ def _refuse_seen(weights: Path, student: SimpleNamespace) -> None:
         )
     else:
         teaching_folds(model, student)  # refuses where there is none
+
+
+def _begins_with_all_weights(args: argparse.Namespace, student: SimpleNamespace) -> bool:
+    """Lay the starting weights where --c finds them; False where they are not those of the student's network.
+
+    Raises:
+        BadInput: there is such a training already, or the trainer cannot be set up.
+    """
+    dataset = student.plans_manager.dataset_name
+    try:
+        folder = begin(dataset, args.configuration, args.f, args.tr, args.p, Path(args.pretrained_weights))
+    except OtherWeights:
+        print(f"Not all weights of {args.pretrained_weights} fit: nnU-Net takes those that do, and a new last layer")
+        return False
+    if was_trained(folder):
+        raise BadInput(f"{folder} holds a training already. Continue it with --c, or move it away to begin anew")
+    print(f"The training begins with all weights of {args.pretrained_weights}, in {folder}")
+    return True
 
 
 def _unlabelled(student: SimpleNamespace) -> str:

@@ -31,6 +31,7 @@ from pathlib import Path
 
 from nnunet_skd.messages import listed
 from nnunet_skd.model_checks import absolute, teaching_folds
+from nnunet_skd.tools.beginning import begin, was_trained
 from nnunet_skd.tools.commands import CommandFailed, show_and_run
 from nnunet_skd.tools.devices import find_device
 from nnunet_skd.tools.errors import BadInput, as_bad_input
@@ -38,7 +39,6 @@ from nnunet_skd.tools.parallel import require_processes
 from nnunet_skd.tools.pseudo_labels.labelled_cases import LabelledCases
 from nnunet_skd.tools.pseudo_labels.model import SHORT, LabellingModel, name_parts
 from nnunet_skd.tools.pseudo_labels.new_dataset import NewDataset
-from nnunet_skd.tools.pseudo_labels.second_training import begin, was_trained
 from nnunet_skd.tools.teaching import describe_student, model_folder
 from nnunet_skd.tools.trainers import look_up
 from nnunet_skd.tools.unlabelled.checks import Cases, cases_of_folder, check_contents, parallel_reader

@@ -14,13 +14,13 @@ from pathlib import Path
 from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_datasets
 
 from nnunet_skd.compat import nnunet_folder
+from nnunet_skd.tools.beginning import was_trained
 from nnunet_skd.tools.cases import bring_label, link_images
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.files import copy, new_folder, write_file
 from nnunet_skd.tools.images import UnreadableImage, read_segmentation
 from nnunet_skd.tools.json_file import ANYTHING, read_json
 from nnunet_skd.tools.pseudo_labels.labelled_cases import FINGERPRINT, LabelledCases
-from nnunet_skd.tools.pseudo_labels.second_training import was_trained
 from nnunet_skd.tools.pseudo_labels.source import RECORD
 from nnunet_skd.tools.teaching import SPLITS
 from nnunet_skd.tools.unlabelled.checks import Cases

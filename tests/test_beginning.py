@@ -10,8 +10,8 @@ from toy import DATASET, run_epoch
 from toy_dataset import Toy
 from toy_models import finish
 
+from nnunet_skd.tools.beginning import BEGINNING, begin, was_trained
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.pseudo_labels.second_training import BEGINNING, begin, was_trained
 
 TRAINER = "nnUNetTrainer_5epochs"
 

@@ -1,8 +1,8 @@
-"""How the second training begins: with all weights of the model, its last layer too.
+"""How a training begins with all weights of a model, its last layer too.
 
-nnU-Net's -pretrained_weights makes the last layer anew, for labels that may be others. Here they are the same, and a
-short training may not find every class again. So the weights are saved as a checkpoint from before the first epoch,
-which ``nnUNetv2_train --c`` continues, after any stop too.
+nnU-Net's -pretrained_weights makes the last layer anew, for labels that may be others. Where they are the same, a short
+training may not find every class again. So the weights are saved as a checkpoint from before the first epoch, which
+``nnUNetv2_train --c`` continues, after any stop too.
 """
 
 import io
@@ -22,6 +22,10 @@ from nnunet_skd.tools.files import write_file, written_by_a_library
 # The last that --c looks for, and the first that nnU-Net writes, after each epoch that is the best so far. (A
 # checkpoint_latest.pth would stay for 50 epochs, and --c would go back to it.)
 BEGINNING = "checkpoint_best.pth"
+
+
+class OtherWeights(BadInput):
+    """A checkpoint whose weights are not those of the network."""
 
 
 def was_trained(fold: Path) -> bool:
@@ -50,7 +54,8 @@ def begin(dataset: str, configuration: str, fold: str, trainer_name: str, plans_
         The folder of the training's fold.
 
     Raises:
-        BadInput: the trainer cannot be set up on a CPU, or its network has other weights than the checkpoint.
+        OtherWeights: the trainer's network has others than the checkpoint.
+        BadInput: the trainer cannot be set up on a CPU.
     """
     number = fold if fold == "all" else int(fold)
     try:
@@ -75,13 +80,13 @@ def load_all_weights(trainer: nnUNetTrainer, weights: Path) -> None:
     """Into the network of an initialised trainer on the CPU.
 
     Raises:
-        BadInput: the network has others.
+        OtherWeights: the network has others.
     """
     try:
         content = torch.load(weights, map_location="cpu", weights_only=False)
         trainer.network.load_state_dict(content["network_weights"])
     except Exception as error:  # of unpickling, and of weights by other names or of other shapes
-        raise BadInput(
+        raise OtherWeights(
             f"{weights} does not fit the network of {type(trainer).__name__} ({in_one_line(error)}). Name another "
             f"trainer with -tr"
         ) from error
