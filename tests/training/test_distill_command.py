@@ -100,8 +100,11 @@ def test_a_training_that_is_there_is_not_begun_anew(started, capsys):
     (beginning,) = Path(os.environ["nnUNet_results"]).rglob("nnUNetTrainerDistill__*/fold_all/checkpoint_best.pth")
     content = beginning.read_bytes()
     beginning.with_name("checkpoint_latest.pth").write_bytes(content)
-    assert distill("all", finish(), "-pretrained_weights", weights) == 2 and len(started) == 1
-    assert "holds a training already. Continue it with --c" in capsys.readouterr().err
+    for options in (("-pretrained_weights", weights), ()):
+        assert distill("all", finish(), *options) == 2 and len(started) == 1
+        assert "holds a training already. Continue it with --c" in capsys.readouterr().err
+    assert beginning.read_bytes() == content
+    assert distill("all", finish(), "--c") == 0
 
 
 def test_of_other_weights_nnunet_takes_what_fits(started, capsys):

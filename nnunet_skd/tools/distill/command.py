@@ -17,7 +17,8 @@ it, have to be those of the student's fold. Where they are those of the student'
 which nnU-Net's own -pretrained_weights makes anew: they are laid into nnUNet_results as a checkpoint from before the
 first epoch, which --c continues. Otherwise nnU-Net takes what fits.
 
-The checkpoint remembers the teachers: --c needs no --teacher, and nnUNetv2_train --c no variable.
+The checkpoint remembers the teachers: --c needs no --teacher, and nnUNetv2_train --c no variable. Without --c a
+training that is there already is refused, not begun anew.
 """
 
 import argparse
@@ -62,6 +63,9 @@ def run(args: argparse.Namespace) -> int:
     if args.pretrained_weights and not Path(args.pretrained_weights).is_file():
         raise BadInput(f"-pretrained_weights {args.pretrained_weights} is not a file. Name a checkpoint_final.pth")
     student = describe_student(args.d, args.configuration, args.f, args.tr, args.p)
+    fold = Path(student.output_folder_base) / f"fold_{args.f}"
+    if was_trained(fold) and not args.continued:
+        raise BadInput(f"{fold} holds a training already. Continue it with --c, or move it away to begin anew")
     folders = [model_folder(model, student.plans_manager.dataset_name) for model in args.teacher]
     if not folders and not args.continued:
         raise BadInput("name the models that teach, for example --teacher nnUNetTrainer__nnUNetPlans__2d")
@@ -114,7 +118,7 @@ def _begins_with_all_weights(args: argparse.Namespace, student: SimpleNamespace)
     """Lay the starting weights where --c finds them; False where they are not those of the student's network.
 
     Raises:
-        BadInput: there is such a training already, or the trainer cannot be set up.
+        BadInput: the trainer cannot be set up.
     """
     dataset = student.plans_manager.dataset_name
     try:
@@ -122,8 +126,6 @@ def _begins_with_all_weights(args: argparse.Namespace, student: SimpleNamespace)
     except OtherWeights:
         print(f"Not all weights of {args.pretrained_weights} fit: nnU-Net takes those that do, and a new last layer")
         return False
-    if was_trained(folder):
-        raise BadInput(f"{folder} holds a training already. Continue it with --c, or move it away to begin anew")
     print(f"The training begins with all weights of {args.pretrained_weights}, in {folder}")
     return True
 
