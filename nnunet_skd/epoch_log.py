@@ -157,7 +157,7 @@ class DistillationLog:
                     axis.plot(values.index, values[name], style, marker=marker, label=name.replace("_", " "))
                 axis.set_title(title, fontsize="medium", loc="left")
                 axis.grid(alpha=0.3)
-                if 1 < len(values.columns):
+                if len(values.columns) > 1:
                     axis.legend(*_legend(axis), loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
             axes[1].set_yscale("symlog", linthresh=1e-3)
             axes[1].set_ylim(0, 1)

@@ -226,6 +226,7 @@ def test_logs_agreement_and_what_the_teacher_predicts(has_regions):
     first = 0 if has_regions else 1  # the background is no news
     names = tuple(f"teacher_share_{k}" for k in range(first, 3))
     torch.testing.assert_close(step.log[names], shares[first:], check_dtype=False)
+    assert any("teacher_share_0" in key for key in step.log if isinstance(key, tuple)) == has_regions
 
 
 def test_a_teacher_that_lacks_an_output_teaches_the_others():
