@@ -1,5 +1,6 @@
 """The pages refer to what exists: files, headings, trainers, commands; and their examples run."""
 
+import importlib
 import re
 from pathlib import Path
 
@@ -55,6 +56,14 @@ def test_trainers_and_commands_exist(page):
     named = {name.split("__")[0] for name in re.findall(r"\bnnUNetTrainer\w*(?<!_)", text)}
     assert named <= set(trainer_classes()) | STOCK | EXAMPLES
     assert set(re.findall(r"\bnnunet-skd ([a-z][a-z-]*[a-z])", text)) <= set(COMMANDS)
+
+
+def test_what_the_gpu_scripts_import_exists():
+    scripts = "".join(script.read_text() for script in (ROOT / "experiments" / "gpu").glob("*.sh"))
+    imports = re.findall(r"^from (nnunet_skd[\w.]*) import (\w+)$", scripts, re.M)
+    assert imports
+    for module, name in imports:
+        assert hasattr(importlib.import_module(module), name)
 
 
 def test_the_example_of_a_variant_runs():

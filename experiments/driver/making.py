@@ -97,7 +97,17 @@ class Making:
                 fill_ignored(given.label(case), labels[case], given.json["labels"]["ignore"])
             else:
                 labels[case] = given.label(case)
-        return new_dataset(raw, f"{self.source.folder.name[11:]}_pseudo_{self.place.folder.name}", self.source, labels)
+        kind = self.source.folder.name[11:]
+        name = new_dataset(raw, f"{kind}_pseudo_{self.place.folder.name}", self.source, labels)
+        if slices:
+            self.normalise_alike(given.folder.name, name)
+        return name
+
+    def normalise_alike(self, given: str, name: str) -> None:
+        """Both datasets get one fingerprint: its intensities, of annotated and ignored voxels, normalise a CT."""
+        (self.preprocessed / name).mkdir(parents=True, exist_ok=True)
+        for file in ("dataset_fingerprint.json", f"{READY}_fingerprint"):
+            shutil.copy(self.preprocessed / given / file, self.preprocessed / name / file)
 
     def add_unlabelled(self, name: str) -> None:
         """Give the images outside the draw to the training, in a copy of the preprocessed dataset.

@@ -20,7 +20,7 @@ in_time nnunet-skd pseudo-labels -d "$FEW" -i "$IMAGES" --teacher "$model" -t "$
     -tr nnUNetTrainer_$SECOND -device "$DEVICE"
 
 begin='import pathlib, sys
-from nnunet_skd.tools.pseudo_labels.second_training import begin
+from nnunet_skd.tools.beginning import begin
 begin(*sys.argv[1:6], pathlib.Path(sys.argv[6]))'
 second() { # ARM DATASET TRAINER: a short training from the model's weights, then its predictions
     [ "$2" = "$PSEUDO" ] || python3 -c "$begin" "$(basename "$raw")" 2d$SMALL all "$3" nnUNetPlans "$weights"

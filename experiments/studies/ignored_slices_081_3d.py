@@ -1,0 +1,36 @@
+"""Head-and-neck CT of which three axial slices per volume are annotated; nnU-Net ignores the others.
+
+All arms begin with the weights of one model, last layer included: which organs a training finds from scratch is luck.
+"""
+
+from typing import Any
+
+from driver.definition import Arm, Model, Study
+
+START = Model("three slices", seed=0)
+PLAIN, AGAIN = "nnUNetTrainerNoMirroring", "the same slices again"
+
+
+def second(trainer: str = PLAIN, **options: Any) -> Arm:
+    return Arm(trainer, start=START, keeps_last_layer=True, steps=0.25, **options)
+
+
+TEACHER = {"models": (START,)}
+STUDY = Study(
+    question="Three slices per volume are annotated: what are the others worth, from a network that knows the organs?",
+    dataset="Dataset081_HeadNeckCT",
+    configuration="3d_fullres",
+    annotated_slices=3,
+    metrics=("Dice", "HD95"),
+    steps=8000,
+    arms={
+        AGAIN: second(),
+        "its predictions as labels of the other slices": second(prepare="pseudo_labels", **TEACHER),
+        "DSKD_unlabelled": second("no_mirroring_unlabelled:nnUNetTrainerDSKD_unlabelled_NoMirroring"),
+        "Distill": second(
+            "no_mirroring:nnUNetTrainerDistill_NoMirroring", environment={"nnUNet_skd_teacher": "{models}"}, **TEACHER
+        ),
+        START.arm: Arm(PLAIN, seeds=(0,), against=()),
+        "all slices": Arm(PLAIN, labelled="all", seeds=(0,)),
+    },
+)
