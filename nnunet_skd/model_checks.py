@@ -175,8 +175,9 @@ def _sees(plans: PlansManager, configuration: ConfigurationManager) -> dict:
 
 
 def meaning(dataset_json: dict) -> dict:
-    """What a model's channels mean. Those of regions lie in their order in dataset.json."""
+    """What a model's channels mean. Those of regions lie in their order in dataset.json; nothing predicts ignore."""
     order, labels = dataset_json.get("regions_class_order"), dataset_json.get("labels", {})
+    labels = {name: value for name, value in labels.items() if name != "ignore"}
     return {
         "regions_class_order": order,
         "labels": list(labels.items()) if order else labels,

@@ -72,11 +72,13 @@ def open_stream(trainer: SelfDistillationTrainer, cases: list[str], processes: i
         ignore_label=labels.ignore_label,
     )
     folder = str(unlabelled_folder(trainer.plans_manager, trainer.configuration_name))
+    training = trainer.get_tr_and_val_datasets()[0] if partly else None
     dataset = PartlyLabelled(
-        infer_dataset_class(folder)(folder, cases) if cases else None,
-        trainer.get_tr_and_val_datasets()[0] if partly else None,
-        labels.ignore_label,
+        infer_dataset_class(folder)(folder, cases) if cases else None, training, labels.ignore_label
     )
+    sources = [f"{len(cases)} images without labels"] * bool(cases)
+    sources += [f"the ignored voxels of {len(training.identifiers)} training cases"] if partly else []
+    trainer.print_to_log_file(f"Per step {batch_size_of(trainer)} patches more, from {' and '.join(sources)}")
     loader = nnUNetDataLoader(
         dataset, batch_size_of(trainer), initial_patch_size, configuration.patch_size, labels, transforms=transforms
     )

@@ -217,6 +217,7 @@ def test_cautions_name_folds_and_seeds():
     assert "folds are not independent" in several and "folds are not independent" not in one
     assert "validates on its own training cases" in everything
     assert "3 case(s) were validated by more than one fold" in " ".join(cautions(table, folds=[], repeated=list("xyz")))
+    assert "What a model gets wrong there is not seen" in " ".join(cautions(table, folds=[], repeated=[], ignored=True))
 
 
 # ------------------------------------------------------------------------------------------------ trained folds
@@ -557,11 +558,11 @@ def test_the_slice_lies_across_the_coarse_axis_where_most_differs(tmp_path, spac
     assert shown.spacing == pytest.approx([s for a, s in enumerate(spacing[::-1]) if a != axis])
 
 
-def test_ignored_voxels_do_not_choose_the_slice(tmp_path):
+def test_ignored_voxels_do_not_choose_the_slice_and_are_not_drawn(tmp_path):
     truth = np.zeros((4, 5, 5), np.uint8)
-    truth[2] = 2
+    truth[2] = truth[1, 4] = 2
     first, second = np.zeros_like(truth), np.zeros_like(truth)
-    second[2] = 1
+    second[2] = second[1, 4] = 1
     second[1, 0, 0] = 1
     paths = [
         write_volume(tmp_path / f"{name}.nii.gz", volume, (1, 1, 1))
@@ -569,7 +570,7 @@ def test_ignored_voxels_do_not_choose_the_slice(tmp_path):
     ]
     files = CaseFiles("case", paths[:1], *paths[1:])
     shown = read_slice(files, {"labels": {"background": 0, "a": 1, "ignore": 2}, "file_ending": ".nii.gz"})
-    assert shown.differ.sum() == 1
+    assert shown.differ.sum() == shown.second.sum() == 1
     assert not shown.truth.any()
 
 

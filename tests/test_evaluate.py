@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+import SimpleITK as sitk
 from commands import BIN, HAS_PROC, workers_after_kill_9
 from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
@@ -128,7 +129,7 @@ def test_png_is_measured_in_pixels(tmp_path):
         num_processes=1,
         tolerance=2,
     )
-    assert frame.attrs == {"distance_unit": "pixel", "nsd_tolerance": 2}
+    assert frame.attrs == {"distance_unit": "pixel", "nsd_tolerance": 2, "ignore_label": None}
     assert frame["HD95"].item() == pytest.approx(2)
     assert frame["NSD"].item() == pytest.approx(1)
     assert frame["b0_error"].item() == 0
@@ -163,9 +164,10 @@ def test_predictions_without_reference_are_named(folders):
     [
         (np.zeros((4, 7, 9)), (0.5, 0.7, 3), r"c\.nii\.gz has the shape \(4, 7, 9\).*\(4, 7, 8\)"),
         (np.zeros((4, 7, 8)), (0.5, 0.7, 2.5), r"c\.nii\.gz has the spacing \[2\.5, .*\[3\.0, "),
-        (np.full((4, 7, 8), 7), (0.5, 0.7, 3), r"c\.nii\.gz holds the label 7,.*\[0, 1, 2, 3, 4\]"),
+        (np.full((4, 7, 8), 7), (0.5, 0.7, 3), r"c\.nii\.gz holds the label 7,.*\[0, 1, 2, 3\]"),
+        (np.full((4, 7, 8), 4), (0.5, 0.7, 3), r"c\.nii\.gz holds the ignore label 4, which nnU-Net never predicts"),
     ],
-    ids=["shape", "spacing", "label"],
+    ids=["shape", "spacing", "label", "ignore"],
 )
 def test_prediction_that_does_not_fit(folders, array, spacing, message):
     write_segmentation(folders[1] / "c.nii.gz", array, spacing)
@@ -260,8 +262,21 @@ def test_class_that_no_case_has():
     assert "-" in format_summary(summary.reset_index())
 
 
-def test_command_writes_three_files_and_a_table(folders, tmp_path, capsys):
+def test_command_says_that_ignored_voxels_do_not_count(folders, tmp_path, capsys):
     (tmp_path / "dataset.json").write_text(json.dumps(LABELS))
+    command = ["evaluate", *map(str, folders), "-djfile", str(tmp_path / "dataset.json"), "-o", str(tmp_path / "new")]
+    assert cli.main([*command, "-np", "1", "--metrics", "Dice", "HD95"]) == 0
+    assert "Voxels with the ignore label do not count" in capsys.readouterr().out
+    cases = pd.read_csv(tmp_path / "new" / CASES_CSV)
+    assert cases["Dice"].notna().any() and cases["HD95"].isna().all()  # all objects touch ignored voxels
+
+
+def test_command_writes_three_files_and_a_table(folders, tmp_path, capsys):
+    labels = {name: value for name, value in LABELS["labels"].items() if name != "ignore"}
+    (tmp_path / "dataset.json").write_text(json.dumps(LABELS | {"labels": labels}))
+    for file in folders[0].iterdir():
+        truth = sitk.GetArrayFromImage(sitk.ReadImage(file))
+        write_segmentation(file, np.where(truth == 4, 0, truth), spacing=(0.5, 0.7, 3))
     out = tmp_path / "new" / "evaluation"
     command = ["evaluate", *map(str, folders), "-djfile", str(tmp_path / "dataset.json"), "-o", str(out), "-np", "1"]
     command += ["--metrics", "Dice", "HD95"]
@@ -276,7 +291,7 @@ def test_command_writes_three_files_and_a_table(folders, tmp_path, capsys):
     tumour = next(row for row in content["summary"] if row["label"] == "tumour" and row["metric"] == "HD95")
     assert tumour["n"] == 1  # the other three cases lack it on one side or on both
     table = capsys.readouterr().out
-    assert FOREGROUND in table and "4 cases; distances in mm" in table
+    assert FOREGROUND in table and "4 cases; distances in mm" in table and "ignore" not in table
 
     before = (out / CASES_CSV).read_bytes()
     assert cli.main([*command, "--tolerance", "2"]) == 2

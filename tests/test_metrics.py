@@ -216,9 +216,21 @@ def test_empty_space_around_changes_nothing_but_the_background():
     assert after == pytest.approx(before)
 
 
-def test_ignored_voxels_are_background_for_surface_and_topology():
+def test_objects_in_ignored_voxels_are_left_out_of_surface_and_topology():
     reference = _box((20, 20), (5, 10), (5, 10))
     prediction = reference | _box((20, 20), (15, 18), (2, 18))
     valid = ~_box((20, 20), (14, 20), (0, 20))
     found = metrics.mask_metrics(reference, prediction, (1, 1), valid=valid)
     assert (found["Dice"], found["HD95"], found["NSD"], found["clDice"], found["b0_error"]) == (1, 0, 1, 1, 0)
+
+
+@pytest.mark.parametrize("cut", ["reference", "prediction"])
+def test_an_object_that_touches_ignored_voxels_has_no_surface_and_no_topology(cut):
+    # of a few annotated slices the flat faces would count as surface, which is equal in both masks
+    inner, outer = _box((12, 12, 12), (3, 7), (3, 9), (3, 9)), _box((12, 12, 12), (3, 8), (3, 9), (3, 9))
+    masks = (outer, inner) if cut == "reference" else (inner, outer)
+    valid = ~_box((12, 12, 12), (8, 12), (0, 12), (0, 12))
+    asked = ("Dice", "HD95", "ASD", "NSD", "clDice", "b0_error", "HD95_voxel")
+    found = metrics.mask_metrics(*masks, (1, 1, 1), valid=valid, metrics=asked)
+    assert found.pop("Dice") == pytest.approx(2 * 144 / (144 + 180))
+    assert list(found) == list(asked[1:]) and np.isnan(list(found.values())).all()

@@ -9,7 +9,7 @@ from nnunet_skd.trainer import SelfDistillationTrainer
 
 
 class nnUNetTrainerDistill(SelfDistillationTrainer):
-    """Finished models, mirrored, teach the labelled voxels, and images without labels where there are any.
+    """Finished models, mirrored, teach the labelled voxels, and images without labels and ignored voxels, if any.
 
     Images without labels were worth 0.9 Dice points (1.5 in predictions without mirroring) in a second training of
     models that had been trained for 8000 steps on 5 labelled ones, 0.9 to 1 less than pseudo-labels; on labelled images

@@ -1,4 +1,7 @@
-"""ACW-SKD is worse than nnU-Net on CT slices, from a network that knows the organs. Which part of it does the harm?"""
+"""ACW-SKD is worse than nnU-Net on CT slices, from a network that knows the organs. Which part of it does the harm?
+
+And do twice the steps win it back, as they win back what nnU-Net loses in 2000?
+"""
 
 from dataclasses import replace
 
@@ -10,6 +13,7 @@ CONTROLS = {
     name: replace(ARMS[ACW], trainer=f"no_mirroring:{ACW}_{part}_NoMirroring")
     for name, part in {"without the class-wise part": "noCW", "second head alone": "head"}.items()
 }
+NNUNET_TWICE, ACW_TWICE = (f"{trainer}, twice the steps" for trainer in (NNUNET, ACW))
 
 STUDY = replace(
     methods_081_2d.STUDY,
@@ -18,6 +22,8 @@ STUDY = replace(
         NNUNET: ARMS[NNUNET],
         **CONTROLS,
         ACW: replace(ARMS[ACW], against=(NNUNET, *CONTROLS)),
+        NNUNET_TWICE: ARMS[NNUNET_TWICE],
+        ACW_TWICE: replace(ARMS[ACW], steps=2, against=(NNUNET_TWICE, ACW)),
         START: ARMS[START],
     },
 )

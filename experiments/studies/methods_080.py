@@ -1,7 +1,9 @@
-"""The published methods, every voxel labelled, on angiograms."""
+"""The published methods, every voxel labelled, on angiograms; and DSKD, which was made for these, for longer."""
 
 from arms.methods import arms
-from driver.definition import Study
+from driver.definition import Arm, Study
+
+LONG = "nnUNetTrainer, four times the steps"
 
 STUDY = Study(
     question="Does self-distillation help where every voxel is labelled?",
@@ -9,5 +11,9 @@ STUDY = Study(
     metrics=("Dice", "clDice"),
     mirroring=(False, True),
     noise="noise_floor",
-    arms=arms(),
+    arms=arms()
+    | {
+        LONG: Arm(steps=4, seeds=(0,)),
+        "nnUNetTrainerDSKD, four times the steps": Arm("nnUNetTrainerDSKD", steps=4, seeds=(0,), against=(LONG,)),
+    },
 )

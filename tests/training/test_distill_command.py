@@ -33,16 +33,16 @@ def started(nnunet_env, monkeypatch, make_known) -> list:
     return started
 
 
-def prepare_student(folds=5) -> None:
+def prepare_student(folds=5, ignore=False) -> None:
     folder = Path(os.environ["nnUNet_preprocessed"], DATASET)
     splits = [{"train": [c for c in LABELLED if c != case], "val": [case]} for case in LABELLED[:folds]]
-    contents = {"nnUNetPlans.json": toy_plans(), "dataset.json": toy_dataset_json()}
+    contents = {"nnUNetPlans.json": toy_plans(), "dataset.json": toy_dataset_json(ignore=ignore)}
     for name, content in (contents | ({"splits_final.json": splits} if folds else {})).items():
         (folder / name).write_text(json.dumps(content))
 
 
-def distill(fold, model: Path, *options: str, folds=5) -> int:
-    prepare_student(folds)
+def distill(fold, model: Path, *options: str, folds=5, ignore=False) -> int:
+    prepare_student(folds, ignore)
     arguments = ["distill", "-d", "900", "-c", "2d", "--teacher", str(model), "-f", str(fold), "-device", "cpu"]
     return main([*arguments, *options])
 
@@ -53,6 +53,13 @@ def test_starts_nnunets_own_command(started, fold):
     assert distill(fold, model) == 0
     train = ["900", "2d", str(fold), "-tr", "nnUNetTrainerDistill", "-p", "nnUNetPlans", "-device", "cpu"]
     assert started == [(train, str(model.resolve()))]
+
+
+@pytest.mark.parametrize("ignore", [False, True])
+def test_says_what_is_taught_without_a_label(started, capsys, ignore):
+    assert distill(0, finish(), ignore=ignore) == 0
+    said = "no images without labels" + ", and the ignored voxels of its training cases" * ignore
+    assert f"Student: 2d, fold 0, {said}\n" in capsys.readouterr().out
 
 
 def test_without_a_split_the_training_compares_the_validation_cases(started):

@@ -12,7 +12,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.variants.network_architecture.nnUNetTrainerNoDeepSupervision import (
     nnUNetTrainerNoDeepSupervision,
 )
-from toy import make_batch, make_trainer, run_epoch, save_as_of_this_epoch
+from toy import make_batch, make_trainer, run_epoch, save_as_of_this_epoch, start_epoch
 from toy_data import LABELLED
 from toy_models import finish, nnUNetTrainerDistill_brief, student, taught
 
@@ -176,6 +176,18 @@ def test_no_unlabelled_images_no_ignore_label_no_second_stream(monkeypatch):
     trainer = student(finish(stages=4), stages=4, monkeypatch=monkeypatch)
     trainer.on_train_start()
     assert trainer.stream is None
+
+
+def test_a_teacher_without_ignore_label_teaches_the_ignored_voxels(monkeypatch):
+    trainer = student(finish(stages=4), stages=4, ignore=True, monkeypatch=monkeypatch)
+    trainer.on_train_start()
+    said = Path(trainer.log_file).read_text()
+    assert (
+        f"Per step {trainer.batch_size} patches more, from the ignored voxels of {len(LABELLED) - 1} training" in said
+    )
+    start_epoch(trainer, trainer.num_epochs - 1)  # in the first ones the weight is still 0
+    trainer.train_step(make_batch(trainer))
+    assert trainer.loss.means.pop()["ignored"] > 0
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ class CaseSlice:
 def read_slice(files: CaseFiles, dataset_json: dict) -> CaseSlice:
     """Read a case with nnU-Net's reader and take the slice where the two segmentations differ in most voxels.
 
-    Voxels with the ignore label do not count as different.
+    Voxels with the ignore label do not count as different, and are shown as background in all three.
 
     Raises:
         ValueError: the files' shapes do not agree.
@@ -65,7 +65,7 @@ def read_slice(files: CaseFiles, dataset_json: dict) -> CaseSlice:
     ignore = dataset_json["labels"].get("ignore")
     if ignore is not None:
         differ &= truth != ignore
-        truth = np.where(truth == ignore, 0, truth)
+        truth, first, second = (np.where(truth == ignore, 0, one) for one in (truth, first, second))
     spacing = [float(s) for s in properties["spacing"]]
     axis = slice_axis(spacing)
     take = partial(take_slice, axis=axis, index=fullest_slice(differ, axis))

@@ -65,6 +65,8 @@ def _report(comparison: Comparison, table: pd.DataFrame, test: str, pictures: li
     direction = "; ".join(
         f"{m}: {'higher' if metric.higher_is_better else 'lower'} is better" for m, metric in comparison.metrics.items()
     )
+    repeated = sorted(per_case.index[per_case > 1])
+    ignored = "ignore" in comparison.dataset_json["labels"]
     parts = [
         f"# {comparison.title}",
         f"{len(per_case)} cases"
@@ -79,7 +81,7 @@ def _report(comparison: Comparison, table: pd.DataFrame, test: str, pictures: li
         f"p: {words.TEST_WORDS[test]}; corrected after Holm for {int(table['p'].notna().sum())} test(s). "
         "A verdict needs a corrected p below 0.05 and an interval on one side of zero.",
         "## What these numbers cannot say",
-        *(f"* {c}" for c in words.cautions(table, folds=folds, repeated=sorted(per_case.index[per_case > 1]))),
+        *(f"* {c}" for c in words.cautions(table, folds=folds, repeated=repeated, ignored=ignored)),
     ]
     if any(arm.epoch_seconds for arm in comparison.arms):
         parts += [

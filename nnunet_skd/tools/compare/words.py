@@ -92,7 +92,7 @@ def time_table(epoch_seconds: dict[str, list[float]]) -> str:
     return markdown_table(["arm", "epochs in the logs", "median s per epoch", "ratio"], rows)
 
 
-def cautions(table: pd.DataFrame, *, folds: list[str], repeated: list[str]) -> list[str]:
+def cautions(table: pd.DataFrame, *, folds: list[str], repeated: list[str], ignored: bool = False) -> list[str]:
     """What the numbers cannot say, in plain words.
 
     On folds: Bengio and Grandvalet 2004, "No unbiased estimator of the variance of k-fold cross-validation".
@@ -101,6 +101,7 @@ def cautions(table: pd.DataFrame, *, folds: list[str], repeated: list[str]) -> l
         table: from paired_table.
         folds: the folds whose validation cases are compared; none for predictions of one test set.
         repeated: cases that more than one fold validated.
+        ignored: the dataset has an ignore label.
     """
     tests = int(table["p"].notna().sum())
     informative = int((table["better"] + table["worse"]).max())
@@ -134,6 +135,11 @@ def cautions(table: pd.DataFrame, *, folds: list[str], repeated: list[str]) -> l
         words.append(
             "**Fold 'all' validates on its own training cases.** These numbers say how well the cases were learnt, "
             "not how well new ones are segmented."
+        )
+    if ignored:
+        words.append(
+            "**Voxels with the ignore label do not count.** What a model gets wrong there is not seen: cases that are "
+            "annotated throughout say more."
         )
     if repeated:
         words.append(

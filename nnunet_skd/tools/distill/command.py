@@ -137,6 +137,7 @@ def _unlabelled(student: SimpleNamespace) -> str:
         ValueError: there are some, but they do not fit the plans.
     """
     plans, configuration = student.plans_manager, student.configuration_name
-    if read_record(unlabelled_folder(plans, configuration)) is None:
-        return "no images without labels"
-    return f"{len(checked_cases(plans, configuration))} images without labels"
+    images = "no images without labels"
+    if read_record(unlabelled_folder(plans, configuration)) is not None:
+        images = f"{len(checked_cases(plans, configuration))} images without labels"
+    return images + ", and the ignored voxels of its training cases" * ("ignore" in student.dataset_json["labels"])

@@ -65,9 +65,14 @@ def evaluate_case(case: Case, tolerance: float, metrics: Sequence[str]) -> list[
             f"{case.prediction} lies elsewhere than its reference {case.reference}: origin or direction in the headers "
             "differ. Predictions must be in the geometry of the original images"
         )
-    known = {0, *chain.from_iterable(case.classes.values())} | ({case.ignore} - {None})
-    for path, segmentation in ((case.reference, reference), (case.prediction, prediction)):
-        _check_labels(path, segmentation, known)
+    known = {0, *chain.from_iterable(case.classes.values())}
+    _check_labels(case.reference, reference, known | ({case.ignore} - {None}))
+    if case.ignore is not None and (prediction == case.ignore).any():
+        raise BadInput(
+            f"{case.prediction} holds the ignore label {case.ignore}, which nnU-Net never predicts. Was it annotated, "
+            "or were the two folders exchanged?"
+        )
+    _check_labels(case.prediction, prediction, known)
     valid = None if case.ignore is None else reference != case.ignore
     calibration = _calibration(case, reference, valid) if set(metrics) & set(CALIBRATION) else {}
     rows = []

@@ -40,8 +40,8 @@ voxels. Evaluate both sides of a comparison with the same tool.
 Conventions. A class that neither file holds has no value (nan), except for specificity and accuracy. If only one file
 holds it, Dice, IoU, NSD and clDice are 0, and HD95, HD95_voxel and ASD have no value (nan). The column n says in how
 many cases a metric has a value, so check it before you compare mean distances. Voxels with the ignore label in the
-reference are left out; surface and topology metrics treat them as background in both files, which is of little use if
-the reference consists of scribbles.
+reference are left out, so no metric sees what is wrong there. Where an object touches one of them, nobody knows where
+it ends, and surface and topology metrics have no value (nan): of scribbles and single slices only overlap is left.
 
 The summary holds mean, standard deviation (n - 1) and 95 % bootstrap interval over cases, per class. 'foreground mean'
 is the mean of the class means, as in nnU-Net's summary.json; its standard deviation and n are those of each case's mean
@@ -138,6 +138,8 @@ def run(args: Namespace) -> None:
     print(format_summary(summary))
     unit = cases.attrs["distance_unit"]
     print(f"\n{cases['case'].nunique()} cases; distances in {unit}; NSD within {args.tolerance:g} {unit}")
+    if cases.attrs["ignore_label"] is not None:
+        print("Voxels with the ignore label do not count, and errors there are not seen: see --help")
     print(f"Written to {out}: {CASES_CSV}, {SUMMARY_CSV}, {JSON}")
 
 

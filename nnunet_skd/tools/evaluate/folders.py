@@ -48,7 +48,8 @@ def evaluate_folders(
     Returns:
         One row per case and class: ``case``, ``label`` (the name in dataset.json), then one column per metric. Without
         regions, ECE and Brier score stand in a row of their own, ``all classes``.
-        ``attrs`` holds ``distance_unit`` ("mm" or "pixel") and ``nsd_tolerance``.
+        ``attrs`` holds ``distance_unit`` ("mm" or "pixel"), ``nsd_tolerance`` and ``ignore_label`` (None: there is
+        none).
 
     Raises:
         BadInput: unpaired or unreadable files, shapes or spacings that differ, a label that is not in dataset.json.
@@ -82,7 +83,8 @@ def evaluate_folders(
     found = dict(for_each_case(evaluate, {case.name: (case,) for case in cases}, num_processes, "evaluate"))
     rows = [row for case in cases for row in found[case.name]]
     frame = pd.DataFrame(rows, columns=["case", "label", *chosen])
-    frame.attrs = {"distance_unit": "pixel" if reader is NaturalImage2DIO else "mm", "nsd_tolerance": tolerance}
+    unit = "pixel" if reader is NaturalImage2DIO else "mm"
+    frame.attrs = {"distance_unit": unit, "nsd_tolerance": tolerance, "ignore_label": ignore}
     return frame
 
 

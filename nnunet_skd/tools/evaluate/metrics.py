@@ -42,8 +42,9 @@ def mask_metrics(
         reference: (spatial) bool, 2D or 3D.
         prediction: (spatial) bool.
         spacing: size of a voxel per axis, in mm.
-        valid: (spatial) bool, False where nobody knows the truth (ignore label). Overlap leaves these voxels out;
-            surface and topology, which need whole objects, take them as background in both masks.
+        valid: (spatial) bool, False where nobody knows the truth (ignore label). Overlap leaves these voxels out, and
+            surface and topology the objects in them; if an object touches one of them, nobody knows where it ends, and
+            surface and topology are nan.
         tolerance: of the NSD, in mm.
         metrics: names out of ``METRICS``, and ``VOXEL_HD95``; what is not asked for is not computed.
 
@@ -56,6 +57,9 @@ def mask_metrics(
     if set(metrics) & {*SURFACE, *TOPOLOGY, VOXEL_HD95}:
         if valid is not None:
             reference, prediction = reference & valid, prediction & valid
+            if (ndimage.binary_dilation(~valid) & (reference | prediction)).any():
+                values |= dict.fromkeys((*SURFACE, *TOPOLOGY, VOXEL_HD95), np.nan)
+                return _in_order(values, metrics)
         reference, prediction = _crop(reference, prediction)
         if set(metrics) & set(SURFACE):
             values |= surface_metrics(reference, prediction, spacing, tolerance)
@@ -65,6 +69,10 @@ def mask_metrics(
             values["b0_error"] = b0_error(reference, prediction)
         if VOXEL_HD95 in metrics:
             values[VOXEL_HD95] = voxel_hd95(reference, prediction, spacing)
+    return _in_order(values, metrics)
+
+
+def _in_order(values: dict[str, float], metrics: Sequence[str]) -> dict[str, float]:
     return {name: float(values[name]) for name in (*METRICS, VOXEL_HD95) if name in metrics}
 
 
