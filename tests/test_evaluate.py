@@ -175,6 +175,22 @@ def test_prediction_that_does_not_fit(folders, array, spacing, message):
         evaluate_folders(*folders, LABELS, num_processes=1, metrics=["Dice"])
 
 
+@pytest.mark.parametrize(
+    "move", [lambda i: i.SetOrigin((0, 0, 3.0)), lambda i: i.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))]
+)
+def test_a_prediction_that_lies_elsewhere(folders, move):
+    def change(how):
+        image = sitk.ReadImage(folders[1] / "c.nii.gz")
+        how(image)
+        sitk.WriteImage(image, folders[1] / "c.nii.gz")
+
+    change(lambda image: image.SetOrigin((0.1, 0, 0)))  # headers are rounded
+    evaluate_folders(*folders, LABELS, num_processes=1, metrics=["Dice"])
+    change(move)
+    with pytest.raises(BadInput, match=r"c\.nii\.gz lies elsewhere than its reference"):
+        evaluate_folders(*folders, LABELS, num_processes=1, metrics=["Dice"])
+
+
 def test_unknown_label_in_a_reference(folders):
     write_segmentation(folders[0] / "c.nii.gz", np.full((4, 7, 8), 9), (0.5, 0.7, 3))
     with pytest.raises(BadInput, match=r"reference/c\.nii\.gz holds the label 9"):

@@ -25,12 +25,13 @@ NEW = f"Dataset181_{DATASET[11:]}_pseudo"
 class Played:
     """nnU-Net's commands: predictions are images of zeros. ``fails_after``: so many, and then an error.
 
-    ``begun``: what the second training was to begin with.
+    ``models``: whose folds predicted. ``begun``: what the second training was to begin with.
     """
 
     def __init__(self, toy: Toy):
         self.toy, self.started, self.asked, self.fails_after, self.failing = toy, [], [], None, ""
         self.begun: list[tuple] = []
+        self.models: list[tuple] = []
 
     def __call__(self, command, env):
         name, words = Path(command[0]).name, command[1:]
@@ -38,6 +39,7 @@ class Played:
         options = {word: words[i + 1] for i, word in enumerate(words[:-1]) if word.startswith("-")}
         if name == "nnUNetv2_predict_from_modelfolder":
             assert "--disable_tta" not in words
+            self.models.append((options["-m"], words[words.index("-f") + 1 : words.index("-device")]))
             return self.predict(Path(options["-i"]), Path(options["-o"]))
         assert name == "nnUNetv2_preprocess" and (self.toy.raw.parent / NEW / "dataset.json").is_file()
         data = self.toy.manager().get_configuration(self.toy.configuration).data_identifier
@@ -100,6 +102,7 @@ def test_the_new_dataset_holds_all_files_and_the_old_one_stays(nnunet_env, monke
     assert label(toy, teacher, fold=fold, options=("-device", "cpu")) == 0
     assert toy.hashes() == before
     assert played.started == ["nnUNetv2_predict_from_modelfolder", "nnUNetv2_preprocess"]
+    assert played.models == [(str(teacher), ["0"] if fold == "0" else ["0", "all"])]  # others have seen its validation
     found = get_filenames_of_train_images_and_targets(str(new(toy)))
     assert list(found) == ["new_0", "new_1", "train_0", "train_1"]
     for case, files in found.items():

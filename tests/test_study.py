@@ -93,7 +93,7 @@ def test_studies_with_equal_recipes_share_their_trainings():
     for seed in (0, 1, 2):
         cell = Cell("nnUNetTrainer", 0, seed)
         assert training_of(floor, cell).key == training_of(methods, cell).key
-    assert len({training.key for training in plan(methods).values()}) == 18
+    assert len({training.key for training in plan(methods).values()}) == 20
     _, few = load_study("few_labels_080")
     everything = plan(few)
     assert len({everything[Cell("all labels, twice the steps", draw, 0)].key for draw in few.draws}) == 1

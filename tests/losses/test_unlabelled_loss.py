@@ -229,6 +229,18 @@ def test_logs_agreement_and_what_the_teacher_predicts(has_regions):
     assert any("teacher_share_0" in key for key in step.log if isinstance(key, tuple)) == has_regions
 
 
+def test_logs_of_ignored_voxels_are_about_these_alone():
+    term = Unlabelled()
+    step = a_step(term, stream=False, labels=True, ignore=True)
+    term.weighted(step)
+    ignored = ~step.valid(0)[:, 0]
+    assert 0 < ignored.float().mean() < 1
+    student, teacher = (logits[0].argmax(1)[ignored] for logits in (step.outputs, step.teacher_outputs))
+    assert step.log["agreement"].item() == pytest.approx((student == teacher).float().mean().item())
+    shares = teacher.bincount(minlength=3) / teacher.numel()
+    torch.testing.assert_close(step.log["teacher_share_1", "teacher_share_2"], shares[1:], check_dtype=False)
+
+
 def test_a_teacher_that_lacks_an_output_teaches_the_others():
     term = Unlabelled()
     step = a_step(term)

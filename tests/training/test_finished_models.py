@@ -244,6 +244,18 @@ def test_refuses_a_model_that_differs(file, changes, match, monkeypatch):
     refusal(match, folder, monkeypatch=monkeypatch)
 
 
+def test_refuses_a_model_of_other_ct_intensities(monkeypatch):
+    folder, ct = finish(), configuration(normalization_schemes=["CTNormalization"])
+    change(folder, "plans.json", ct)
+    trainer = student(folder, monkeypatch=monkeypatch)
+    ct(trainer.plans_manager.plans)
+    trainer.configuration_manager.configuration["normalization_schemes"] = ["CTNormalization"]
+    trainer.teacher.check(trainer)
+    change(folder, "plans.json", lambda p: p["foreground_intensity_properties_per_channel"]["0"].update(mean=9.0))
+    with pytest.raises(ValueError, match="intensity statistics: "):
+        trainer.teacher.check(trainer)
+
+
 @pytest.mark.parametrize("key", ["labels", "regions_class_order"])
 def test_refuses_regions_in_another_order(key, monkeypatch):
     """Their order is that of the network's channels."""

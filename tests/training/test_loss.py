@@ -213,3 +213,7 @@ def test_a_term_that_outgrows_the_segmentation_loss_is_named():
     (warning,) = loss.warnings([row])
     assert warning.startswith("the ddl term is larger than the segmentation loss; lower its weight")
     assert loss.warnings([loss.row({"segmentation": -0.1, "ddl": 0.6, "psdl": 0.1})]) == []
+
+
+def test_an_output_that_only_ddp_weighs_is_not_supervised():
+    assert toy_task(head_weights=(0.6, 0.4, 1e-6)).supervised == (0, 1)

@@ -171,3 +171,17 @@ def test_a_scaler_waits_for_terms_that_have_not_begun():
     scaler.step(optimizer)
     scaler.update()
     assert torch.equal(own.detach(), before)
+
+
+def test_gradients_of_two_processes_are_averaged(monkeypatch):
+    """A sum would keep the processes alike, too."""
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "broadcast", lambda *_: None)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda gradient: gradient.mul_(2))  # both have the same
+    network, own, theta = parameters()
+    optimizer = torch.optim.SGD([network], lr=0.01)
+    OwnParameters(groups(own, theta), optimizer, None, 3e-5)
+    loss_of(network, own, theta, 0).backward()
+    optimizer.step()
+    torch.testing.assert_close((own, theta), by_hand(1, gradient_of, [0.01]))

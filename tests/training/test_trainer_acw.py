@@ -99,6 +99,13 @@ def test_refuses_a_coarse_head_that_nnunet_does_not_train():
         make_trainer(nnUNetTrainerACWSKD, stages=3).initialize()
 
 
+def test_its_parameters_step_under_nnunets_gradient_scaler():
+    trainer = make_trainer(nnUNetTrainerACWSKD, stages=4)
+    trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)  # as on CUDA
+    trainer.initialize()
+    assert trainer.own_parameters._grad_scaler is trainer.grad_scaler
+
+
 def test_warns_of_a_saturated_temperature_and_of_a_term_that_outgrows_the_segmentation():
     trainer = initialized(nnUNetTrainerACWSKD)
     run_epoch(trainer, 0)
@@ -107,6 +114,8 @@ def test_warns_of_a_saturated_temperature_and_of_a_term_that_outgrows_the_segmen
     assert loss.warnings([row]) == []
     (warning,) = loss.warnings([row | {"tau": 4.95}] * 5)
     assert "tau = 4.950 has been within 2 % of its bound 5 for 5 epochs" in warning
+    (warning,) = loss.warnings([row | {"tau": 1.03}] * 5)
+    assert "bound 1 for 5 epochs" in warning
     assert loss.warnings([row | {"tau": 4.95}] * 4) == []
     continued = [{"epoch": 0, "alpha": 0.0}] * 4 + [row]  # from DSKD: no tau before
     assert loss.warnings(continued) == []

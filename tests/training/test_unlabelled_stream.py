@@ -25,7 +25,7 @@ from nnunet_skd.compat import nnunet_version
 from nnunet_skd.loss import SelfDistillationLoss
 from nnunet_skd.losses.unlabelled import Unlabelled, unlabelled_loss
 from nnunet_skd.partly_labelled import IgnoredEverywhere
-from nnunet_skd.second_stream import processes_shared, stream_cases
+from nnunet_skd.second_stream import open_stream, processes_shared, stream_cases
 from nnunet_skd.teachers import PreviousEpoch
 from nnunet_skd.tools.bench.measure import tensor_memory
 from nnunet_skd.trainers.nnUNetTrainerDistill import nnUNetTrainerDistill
@@ -66,12 +66,17 @@ def started(trainer_class=nnUNetTrainerDSKD_unlabelled_now, *, data=(), **kind):
 @pytest.mark.parametrize("dim", [2, 3])
 @pytest.mark.parametrize("regions", [False, True])
 @pytest.mark.parametrize("huge", [False, True])
-def test_a_steps_gradient_is_nnunets_and_the_terms_clipped_as_one(dim, regions, huge, monkeypatch):
+@pytest.mark.parametrize("scaled", [False, True])  # as on CUDA, where both passes are scaled
+def test_a_steps_gradient_is_nnunets_and_the_terms_clipped_as_one(dim, regions, huge, scaled, monkeypatch):
     trainer_class = nnUNetTrainerDSKD_unlabelled_huge if huge else nnUNetTrainerDSKD_unlabelled_now
     trainer = started(trainer_class, dim=dim, regions=regions)
-    network, taken, gradients = copy.deepcopy(trainer.network), [], []
+    if scaled:
+        trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    trainer.teacher.mirror = False
+    network, average = copy.deepcopy(trainer.network), copy.deepcopy(trainer.teacher._copy.module)
+    given, taken, gradients = [], [], []
     view = trainer.stream._view
-    trainer.stream._view = lambda *parts: taken.append(view(*parts)) or taken[-1]
+    trainer.stream._view = lambda *parts: given.append(parts) or taken.append(view(*parts)) or taken[-1]
     monkeypatch.setattr(
         trainer.optimizer, "step", lambda *_: gradients.extend(p.grad for p in trainer.network.parameters())
     )
@@ -80,6 +85,7 @@ def test_a_steps_gradient_is_nnunets_and_the_terms_clipped_as_one(dim, regions, 
 
     ((data, teacher, target),) = taken
     assert target is None
+    torch.testing.assert_close(given[0][1][0], average(given[0][0])[0])  # the teacher saw the student's patch
     loss = trainer.loss.segmentation_loss(network(batch["data"]), batch["target"])
     weight = trainer.loss.terms[0].weight
     teacher = [z.sigmoid() if regions else z.softmax(1) for z in teacher]
@@ -96,6 +102,14 @@ def test_a_steps_gradient_is_nnunets_and_the_terms_clipped_as_one(dim, regions, 
             assert got is None, name
         else:
             torch.testing.assert_close(got, p.grad, rtol=1e-3, atol=1e-5 * (100 if huge else 1), msg=name)
+
+
+def test_the_stronger_view_knows_spacing_and_masks_of_the_plans():
+    trainer = with_data(make_trainer(nnUNetTrainerDSKD_unlabelled_now, dim=3, patch=16), size=20)
+    trainer.initialize()
+    trainer.configuration_manager.configuration |= {"spacing": [3.0, 1.0, 1.0], "use_mask_for_norm": [True]}
+    view = open_stream(trainer, [*UNLABELLED], 0)._view
+    assert (tuple(view.spacing), tuple(view.masked)) == ((3, 1, 1), (True,))
 
 
 def test_weight_0_is_nnunet_to_the_last_bit():
