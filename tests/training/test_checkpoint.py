@@ -1,6 +1,7 @@
 """Checkpoints: nnU-Net's own plus one key, written once and whole, and continued exactly or refused by name."""
 
 import inspect
+import math
 import os
 
 import pandas as pd
@@ -95,7 +96,7 @@ def test_a_checkpoint_is_nnunets_own_plus_one_key_that_needs_no_code_of_ours(tmp
     again.load_checkpoint(str(tmp_path / "checkpoint_latest.pth"))
     assert_equal(everything(again), everything(trainer))
     own = [t.own_parameters.optimizer.state_dict()["state"] for t in (again, trainer)]
-    assert own[0].keys() == own[1].keys()
+    assert own[0].keys() == own[1].keys() and any(state.get("momentum_buffer") is not None for state in own[1].values())
     assert all(torch.equal(own[0][i]["momentum_buffer"], own[1][i]["momentum_buffer"]) for i in own[0]
                if own[1][i].get("momentum_buffer") is not None)  # fmt: skip
 
@@ -153,7 +154,7 @@ def test_a_checkpoint_of_stock_nnunet_serves_as_pretrained_weights(trainer_class
     )
     for epoch in range(2):
         run_epoch(trainer, epoch)
-    assert trainer.distillation_log.rows[1]["segmentation"] != 0
+    assert math.isfinite(trainer.distillation_log.rows[1]["segmentation"])
 
 
 @pytest.mark.parametrize("other", [nnUNetTrainerACWSKD_noAT, nnUNetTrainerDSKD])
