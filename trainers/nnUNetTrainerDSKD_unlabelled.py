@@ -9,7 +9,8 @@ from nnunet_skd.trainer import SelfDistillationTrainer
 class nnUNetTrainerDSKD_unlabelled(SelfDistillationTrainer):
     """The moving average of the network, mirrored, teaches images without labels and ignored voxels.
 
-    No gain over training on the labels alone has been seen, in early training (docs/results.md).
+    No gain over training on the labels alone has been seen, in early training, or with an ignore label (one training
+    each, docs/results.md).
     """
 
     teacher = MovingAverage(mirror=True)
