@@ -1,6 +1,6 @@
 """Head-and-neck CT of which three axial slices per volume are annotated; nnU-Net ignores the others.
 
-All arms begin with the weights of one model, last layer included: which organs a training finds from scratch is luck.
+The arms begin with the weights of one model, last layer included: which organs a training finds from scratch is luck.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ def second(trainer: str = PLAIN, **options: Any) -> Arm:
 
 TEACHER = {"models": (START,)}
 STUDY = Study(
-    question="Three slices per volume are annotated: what are the others worth, from a network that knows the organs?",
+    question="Three slices per volume are annotated: what are the others worth in a second training?",
     dataset="Dataset081_HeadNeckCT",
     configuration="3d_fullres",
     annotated_slices=3,
