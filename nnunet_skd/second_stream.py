@@ -76,8 +76,9 @@ def open_stream(trainer: SelfDistillationTrainer, cases: list[str], processes: i
     dataset = PartlyLabelled(
         infer_dataset_class(folder)(folder, cases) if cases else None, training, labels.ignore_label
     )
-    sources = [f"{len(cases)} images without labels"] * bool(cases)
-    sources += [f"the ignored voxels of {len(training.identifiers)} training cases"] if partly else []
+    sources = [f"{len(cases)} images without labels"] if cases else []
+    if partly:
+        sources.append(f"the ignored voxels of {len(training.identifiers)} training cases")
     trainer.print_to_log_file(f"Per step {batch_size_of(trainer)} patches more, from {' and '.join(sources)}")
     loader = nnUNetDataLoader(
         dataset, batch_size_of(trainer), initial_patch_size, configuration.patch_size, labels, transforms=transforms

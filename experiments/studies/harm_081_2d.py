@@ -5,15 +5,15 @@ And do twice the steps win it back, as they win back what nnU-Net loses in 2000?
 
 from dataclasses import replace
 
+from arms.methods import ACW, TWICE
 from studies import methods_081_2d
 
-NNUNET, ACW, START = "nnUNetTrainer", "nnUNetTrainerACWSKD", "start"
+NNUNET, START = "nnUNetTrainer", "start"
 ARMS = methods_081_2d.STUDY.arms
 CONTROLS = {
     name: replace(ARMS[ACW], trainer=f"no_mirroring:{ACW}_{part}_NoMirroring")
     for name, part in {"without the class-wise part": "noCW", "second head alone": "head"}.items()
 }
-NNUNET_TWICE, ACW_TWICE = (f"{trainer}, twice the steps" for trainer in (NNUNET, ACW))
 
 STUDY = replace(
     methods_081_2d.STUDY,
@@ -22,8 +22,8 @@ STUDY = replace(
         NNUNET: ARMS[NNUNET],
         **CONTROLS,
         ACW: replace(ARMS[ACW], against=(NNUNET, *CONTROLS)),
-        NNUNET_TWICE: ARMS[NNUNET_TWICE],
-        ACW_TWICE: replace(ARMS[ACW], steps=2, against=(NNUNET_TWICE, ACW)),
+        TWICE: ARMS[TWICE],
+        f"{ACW}, twice the steps": replace(ARMS[ACW], steps=2, against=(TWICE, ACW)),
         START: ARMS[START],
     },
 )

@@ -15,7 +15,6 @@ def second(trainer: str = PLAIN, **options: Any) -> Arm:
     return Arm(trainer, start=START, keeps_last_layer=True, steps=0.25, **options)
 
 
-TEACHER = {"models": (START,)}
 STUDY = Study(
     question="Three slices per volume are annotated: what are the others worth in a second training?",
     dataset="Dataset081_HeadNeckCT",
@@ -25,10 +24,12 @@ STUDY = Study(
     steps=8000,
     arms={
         AGAIN: second(),
-        "its predictions as labels of the other slices": second(prepare="pseudo_labels", **TEACHER),
+        "its predictions as labels of the other slices": second(prepare="pseudo_labels", models=(START,)),
         "DSKD_unlabelled": second("no_mirroring_unlabelled:nnUNetTrainerDSKD_unlabelled_NoMirroring"),
         "Distill": second(
-            "no_mirroring:nnUNetTrainerDistill_NoMirroring", environment={"nnUNet_skd_teacher": "{models}"}, **TEACHER
+            "no_mirroring:nnUNetTrainerDistill_NoMirroring",
+            models=(START,),
+            environment={"nnUNet_skd_teacher": "{models}"},
         ),
         START.arm: Arm(PLAIN, seeds=(0,), against=()),
         "all slices": Arm(PLAIN, labelled="all", seeds=(0,)),

@@ -96,7 +96,7 @@ def test_outputs_are_matched_by_size_and_only_trained_ones_teach(theirs, ours, h
     targets = make_batch(trainer)["target"]
     assert all(z is None or z.shape[2:] == t.shape[2:] for z, t in zip(outputs, targets, strict=True))
     trainer.on_train_epoch_start()
-    assert math.isfinite(trainer.train_step(make_batch(trainer))["loss"].item())
+    assert -10 < trainer.train_step(make_batch(trainer))["loss"].item() < math.inf
     means = trainer.loss.means.pop()
     assert means["ddl"] > 0 and "psdl" in means and "cwd" not in means
 
@@ -182,10 +182,8 @@ def test_no_unlabelled_images_no_ignore_label_no_second_stream(monkeypatch):
 def test_a_teacher_without_ignore_label_teaches_the_ignored_voxels(monkeypatch):
     trainer = student(finish(stages=4), stages=4, ignore=True, monkeypatch=monkeypatch)
     trainer.on_train_start()
-    said = Path(trainer.log_file).read_text()
-    assert (
-        f"Per step {trainer.batch_size} patches more, from the ignored voxels of {len(LABELLED) - 1} training" in said
-    )
+    said = f"Per step {trainer.batch_size} patches more, from the ignored voxels of {len(LABELLED) - 1} training cases"
+    assert said in Path(trainer.log_file).read_text()
     start_epoch(trainer, trainer.num_epochs - 1)  # in the first ones the weight is still 0
     trainer.train_step(make_batch(trainer))
     assert trainer.loss.means.pop()["ignored"] > 0

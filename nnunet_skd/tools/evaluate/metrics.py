@@ -51,15 +51,13 @@ def mask_metrics(
     Returns:
         {name: value} in the order of ``METRICS``, ``VOXEL_HD95`` last.
     """
-    values = {}
+    of_objects = (*SURFACE, *TOPOLOGY, VOXEL_HD95)
+    values = dict.fromkeys(of_objects, np.nan)
     if set(metrics) & set(OVERLAP):
         values |= overlap(reference, prediction, valid)
-    if set(metrics) & {*SURFACE, *TOPOLOGY, VOXEL_HD95}:
-        if valid is not None:
-            reference, prediction = reference & valid, prediction & valid
-            if (ndimage.binary_dilation(~valid) & (reference | prediction)).any():
-                values |= dict.fromkeys((*SURFACE, *TOPOLOGY, VOXEL_HD95), np.nan)
-                return _in_order(values, metrics)
+    if valid is not None:
+        reference, prediction = reference & valid, prediction & valid
+    if set(metrics) & set(of_objects) and not _is_cut(reference | prediction, valid):
         reference, prediction = _crop(reference, prediction)
         if set(metrics) & set(SURFACE):
             values |= surface_metrics(reference, prediction, spacing, tolerance)
@@ -69,11 +67,12 @@ def mask_metrics(
             values["b0_error"] = b0_error(reference, prediction)
         if VOXEL_HD95 in metrics:
             values[VOXEL_HD95] = voxel_hd95(reference, prediction, spacing)
-    return _in_order(values, metrics)
-
-
-def _in_order(values: dict[str, float], metrics: Sequence[str]) -> dict[str, float]:
     return {name: float(values[name]) for name in (*METRICS, VOXEL_HD95) if name in metrics}
+
+
+def _is_cut(objects: np.ndarray, valid: np.ndarray | None) -> bool:
+    """Whether an object touches a voxel of which nobody knows the truth."""
+    return valid is not None and bool((ndimage.binary_dilation(~valid) & objects).any())
 
 
 def overlap(reference: np.ndarray, prediction: np.ndarray, valid: np.ndarray | None = None) -> dict[str, float]:
