@@ -79,6 +79,8 @@ class Study:
         noise: the study whose reference arm, over its seeds, says what a difference of two trainings is worth;
             None: this study.
         annotated_slices: each labelled volume keeps this number of axial slices; the others get the ignore label.
+        annotated_intensities: nnunet-skd fingerprint measures the intensities, of the annotated slices alone; nnU-Net's
+            own extractor counts ignored voxels.
     """
 
     question: str
@@ -97,6 +99,7 @@ class Study:
     mirroring: tuple[bool, ...] = (False,)
     noise: str | None = None
     annotated_slices: int | None = None
+    annotated_intensities: bool = False
 
     def __post_init__(self) -> None:
         if not self.arms or not self.metrics or not self.seeds or not self.draws or not self.mirroring:

@@ -4,13 +4,25 @@ import json
 import os
 import shutil
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from driver.datasets import BIN, READY, Raw, draw_dataset, fill_ignored, link_all, new_dataset, outside, preprocess
+from driver.datasets import (
+    BIN,
+    READY,
+    Raw,
+    choose,
+    draw_dataset,
+    fill_ignored,
+    link_all,
+    new_dataset,
+    outside,
+    preprocess,
+)
 from driver.fingerprint import fingerprint
 from driver.place import Place, locked, write_whole
 
@@ -50,6 +62,8 @@ class Making:
             raise SystemExit(f"the code was changed while the study ran: {self.job['fingerprint']}, now {code}")
         with locked(self.place.work / "datasets.lock"):
             name = self.dataset()
+            if self.recipe.get("annotated_intensities"):
+                self.measure_annotated(name)
             compact = preprocess(name, self.recipe["configuration"], self.recipe["preset"], self.preprocessed)
             if self.recipe["prepare"] == "unlabelled":
                 self.add_unlabelled(name)
@@ -83,10 +97,10 @@ class Making:
         """The raw dataset to train on."""
         raw, slices = Path(os.environ["nnUNet_raw"]), self.recipe["annotated_slices"]
         if self.recipe["prepare"] != "pseudo_labels":
-            return draw_dataset(self.source, self.recipe["cases"], slices, raw)
+            return self.given_dataset(self.recipe["cases"])
         from driver.prediction import predict
 
-        given = Raw(raw / draw_dataset(self.source, self.recipe["outside"], slices, raw))
+        given = Raw(raw / self.given_dataset(self.recipe["outside"]))
         others = outside(self.source.cases(), self.recipe["outside"])
         folder = self.place.folder / "pseudo_labels"
         asked = self.source.cases() if slices else others
@@ -102,6 +116,23 @@ class Making:
         if slices:
             self.normalise_alike(given.folder.name, name)
         return name
+
+    def given_dataset(self, cases: str) -> str:
+        """The raw dataset of a draw. Where intensities are measured otherwise, it is one of its own."""
+        raw, slices = Path(os.environ["nnUNet_raw"]), self.recipe["annotated_slices"]
+        if not self.recipe.get("annotated_intensities"):
+            return draw_dataset(self.source, cases, slices, raw)
+        labels = {case: self.source.label(case) for case in choose(self.source.cases(), cases)}
+        kind = self.source.folder.name[11:]
+        return new_dataset(raw, f"{kind}_{slices}slices_intensities", self.source, labels, slices)
+
+    def measure_annotated(self, name: str) -> None:
+        """Fingerprint by ``nnunet-skd fingerprint``, once."""
+        marker = self.preprocessed / name / f"{READY}_fingerprint"
+        if not marker.is_file() or marker.read_text() != version("nnunetv2"):
+            words = ["fingerprint", "-d", str(int(name[7:10])), "-np", "1"]
+            subprocess.run([BIN / "nnunet-skd", *words], check=True)  # noqa: S603 - our own command
+            marker.write_text(version("nnunetv2"))
 
     def normalise_alike(self, given: str, name: str) -> None:
         """Both datasets get one fingerprint: its intensities, of annotated and ignored voxels, normalise a CT."""

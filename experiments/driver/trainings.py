@@ -67,8 +67,11 @@ def training_of(study: Study, cell: Cell) -> Training:
         "outside": _labelled(study, Arm(), cell.draw) if arm.prepare else None,
         "ensemble": arm.ensemble,
     }
-    if arm.keeps_last_layer:  # not there where it is False, so that earlier trainings keep their keys
+    # what follows is not there where it is False, so that earlier trainings keep their keys
+    if arm.keeps_last_layer:
         recipe["keeps_last_layer"] = True
+    if study.annotated_intensities and recipe["annotated_slices"]:
+        recipe["annotated_intensities"] = True
     return Training(recipe, tuple(needs + ([start] if start else [])), cell)
 
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "export": ("export.command", "write a model that nnU-Net alone or ONNX Runtime can predict with"),
     "convert": ("convert.command", "convert a public data set to nnU-Net's raw format"),
     "compact": ("compact.command", "add a smaller configuration to a dataset's plans"),
+    "fingerprint": ("fingerprint.command", "nnU-Net's fingerprint where voxels are ignored: intensities of the others"),
     "unlabelled": ("unlabelled.command", "preprocess images without labels, beside a dataset that is preprocessed"),
     "pseudo-labels": ("pseudo_labels.command", "let a finished model label images, and make a dataset to train on"),
     "distill": ("distill.command", "train one network with finished models as its teacher"),

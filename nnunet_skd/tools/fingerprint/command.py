@@ -1,0 +1,46 @@
+"""Extract the fingerprint of a dataset with an ignore label: CT intensities from annotated voxels alone.
+
+  nnunet-skd fingerprint -d 80
+  nnUNetv2_plan_and_preprocess -d 80
+
+It takes the place of nnUNetv2_extract_fingerprint, which measures intensities in all voxels whose label is above 0, and
+so in the ignored ones: where a few slices are annotated, mostly in air and table. nnU-Net normalises CT with these
+values. Images of other kinds it normalises one by one, and for them this command changes nothing.
+
+nnU-Net's own extractor runs on copies of the labels in which ignored voxels are background; the copies are gone
+afterwards. A fingerprint that is there is replaced. Plans and preprocessed data stay as they are until you plan and
+preprocess again. nnUNetv2_plan_and_preprocess takes the fingerprint that it finds; with --clean it would make its own.
+"""
+
+import argparse
+
+from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.nnunet_folders import dataset_name, require_variable
+from nnunet_skd.tools.nnunet_json import channel_names, read_dataset_json
+from nnunet_skd.tools.parallel import require_processes
+
+PROPERTIES = "foreground_intensity_properties_per_channel"
+SHOWN = ("mean", "std", "percentile_00_5", "percentile_99_5")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-d", required=True, metavar="DATASET", help="dataset id or name")
+    parser.add_argument("-np", type=int, default=8, metavar="N", help="processes (default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> None:
+    require_processes(args.np)
+    raw, preprocessed = map(require_variable, ("nnUNet_raw", "nnUNet_preprocessed"))
+    name = dataset_name(args.d)
+    description = read_dataset_json(raw / name / "dataset.json", channels=True)
+    from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+    from nnunet_skd.tools.fingerprint.annotated import extract
+
+    ignore = LabelManager(description["labels"], description.get("regions_class_order")).ignore_label
+    if ignore is None:
+        raise BadInput(f"{name} has no ignore label. nnUNetv2_extract_fingerprint does the same for it")
+    statistics = extract(name, ignore, preprocessed / name, args.np)[PROPERTIES]
+    print(f"\n{preprocessed / name / 'dataset_fingerprint.json'} holds the intensities of annotated voxels:")
+    for channel, values in zip(channel_names(description).values(), statistics.values(), strict=True):
+        print(f"  {channel}: " + ", ".join(f"{what} {values[what]:.5g}" for what in SHOWN))
