@@ -124,6 +124,18 @@ def unlabelled(env: Path, _) -> Scene:
     return Scene(arguments, files, files[2:], keeps=SOME, instead=(SOME, "holds no cases", "have no configuration"))
 
 
+def fingerprint(env: Path, patch) -> Scene:
+    patch.setattr("nnunet_skd.tools.fingerprint.annotated.DatasetFingerprintExtractor.run", _reached)
+    raw = env / "nnUNet_raw" / DATASET
+    for case in "ab":
+        write_volume(raw / "imagesTr" / f"{case}_0000.nii.gz", np.full((4, 12, 14), 7, np.int16))
+        _segmentation(raw / "labelsTr" / f"{case}.nii.gz")
+    files = [_json(raw / "dataset.json", LABELS | {"labels": LABELS["labels"] | {"ignore": 3}})]
+    files += [raw / "imagesTr" / "b_0000.nii.gz", raw / "labelsTr" / "a.nii.gz"]
+    arguments = ["fingerprint", "-d", DATASET, "-np", 1]
+    return Scene(arguments, files, files[1:], instead=("no training cases", "no ignore label"))
+
+
 def pseudo_labels(env: Path, patch) -> Scene:
     patch.setattr("nnunet_skd.tools.pseudo_labels.command.show_and_run", _reached)
     toy = toy_dataset.prepared(toy_dataset.Toy(env, dim=3))
@@ -334,7 +346,7 @@ SCENES: dict[str, Callable[[Path, object], Scene]] = {
     scene.__name__: scene
     for scene in (
         *(evaluate, compare_predictions, compare_trained, compact, bench, export, distill, unlabelled),
-        *(pseudo_labels, unlabelled_list, convert_arcade, demo_data, demo_folders, demo_continued, doctor),
+        *(fingerprint, pseudo_labels, unlabelled_list, convert_arcade, demo_data, demo_folders, demo_continued, doctor),
         *(export_onnx, speed, register, unregister, convert_arcade_segments, convert_dca1, convert_zip, convert_tar),
         *(convert_xcad, convert_synapse, convert_btcv, convert_flare22, convert_m2caiseg),
     )
