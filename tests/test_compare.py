@@ -333,6 +333,14 @@ def test_refuses_other_labels(results):
         read()
 
 
+@pytest.mark.parametrize("trainer", ["nnUNetTrainer", "nnUNetTrainerDSKD"])
+def test_an_ignore_label_is_no_other_label(results, trainer):
+    model = validation_of(results, trainer).parents[1]
+    with_ignore = DATASET_JSON["labels"] | {"ignore": max(DATASET_JSON["labels"].values()) + 1}
+    (model / "dataset.json").write_text(json.dumps({**DATASET_JSON, "labels": with_ignore}))
+    assert read().dataset_json["labels"] == with_ignore
+
+
 def test_refuses_a_broken_summary(results):
     (validation_of(results) / "summary.json").write_text('{"metric_per_case": []}')
     with pytest.raises(BadInput, match="holds no case"):

@@ -111,19 +111,22 @@ def predicted_arms(folders: Sequence[str | Path]) -> list[Arm]:
 
 
 def same_labels(models: Sequence[Path]) -> dict:
-    """The dataset.json of the models, whose labels they agree on.
+    """The dataset.json of the models, whose labels they agree on; one with an ignore label where any has one.
+
+    No model predicts the ignore label, so models that were trained with and without it can be compared.
 
     Raises:
         BadInput: different labels, or a dataset.json that cannot be read.
     """
     contents = [read_dataset_json(model / "dataset.json") for model in models]
-    for model, content in zip(models, contents, strict=True):
-        if content["labels"] != contents[0]["labels"]:
+    predicted = [{name: v for name, v in content["labels"].items() if name != "ignore"} for content in contents]
+    for model, labels in zip(models, predicted, strict=True):
+        if labels != predicted[0]:
             raise BadInput(
-                f"{models[0]} and {model} were trained on different labels: {contents[0]['labels']} and "
-                f"{content['labels']}. Compare models of the same labels, or train one of them again"
+                f"{models[0]} and {model} were trained on different labels: {predicted[0]} and {labels}. Compare "
+                "models of the same labels, or train one of them again"
             )
-    return contents[0]
+    return next((content for content in contents if "ignore" in content["labels"]), contents[0])
 
 
 def _one_or_each(names: dict[str, Sequence[str]], fewest: int) -> list[tuple[str, ...]]:
