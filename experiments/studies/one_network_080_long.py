@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from arms.one_network import QUARTER
 from driver.definition import Arm, Model
-
 from studies import one_network_080
 
 STUDY = replace(
