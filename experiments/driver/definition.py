@@ -37,6 +37,8 @@ class Arm:
         prepare: ``pseudo_labels``: the ``models`` together, with mirroring, label the images outside the draw and the
             slices that nobody annotated, and the training takes these labels as if they were true; ``unlabelled``: the
             images outside the draw are given to the training by ``nnunet-skd unlabelled``.
+        annotated_intensities: nnunet-skd fingerprint measures the intensities of the study's annotated slices alone;
+            nnU-Net's own extractor counts ignored voxels.
         ensemble: nothing is trained; the ``models`` predict together.
         seeds: other seeds than the study's.
         against: the arms that it is compared with; None: the reference alone.
@@ -51,6 +53,7 @@ class Arm:
     start: Model | None = None
     keeps_last_layer: bool = False
     prepare: str | None = None
+    annotated_intensities: bool = False
     ensemble: bool = False
     seeds: tuple[int, ...] | None = None
     against: tuple[str, ...] | None = None
@@ -79,8 +82,6 @@ class Study:
         noise: the study whose reference arm, over its seeds, says what a difference of two trainings is worth;
             None: this study.
         annotated_slices: each labelled volume keeps this number of axial slices; the others get the ignore label.
-        annotated_intensities: nnunet-skd fingerprint measures the intensities, of the annotated slices alone; nnU-Net's
-            own extractor counts ignored voxels.
     """
 
     question: str
@@ -99,7 +100,6 @@ class Study:
     mirroring: tuple[bool, ...] = (False,)
     noise: str | None = None
     annotated_slices: int | None = None
-    annotated_intensities: bool = False
 
     def __post_init__(self) -> None:
         if not self.arms or not self.metrics or not self.seeds or not self.draws or not self.mirroring:

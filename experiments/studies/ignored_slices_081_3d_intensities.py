@@ -7,5 +7,5 @@ from studies import ignored_slices_081_3d
 STUDY = replace(
     ignored_slices_081_3d.STUDY,
     question="And where nnU-Net normalises by the intensities of the annotated slices?",
-    annotated_intensities=True,
+    arms={name: replace(arm, annotated_intensities=True) for name, arm in ignored_slices_081_3d.STUDY.arms.items()},
 )
