@@ -4,8 +4,9 @@
   nnUNetv2_plan_and_preprocess -d 80
 
 It takes the place of nnUNetv2_extract_fingerprint, which measures intensities in all voxels whose label is above 0, and
-so in the ignored ones: where a few slices are annotated, mostly in air and table. nnU-Net normalises CT with these
-values. Images of other kinds it normalises one by one, and for them this command changes nothing.
+so in the ignored ones (MIC-DKFZ/nnUNet #3055): where a few slices are annotated, mostly in air and table. nnU-Net
+normalises CT with these values. Images of other kinds it normalises one by one, and for them this command changes
+nothing.
 
 nnU-Net's own extractor runs on copies of the labels in which ignored voxels are background; the copies are gone
 afterwards. A fingerprint that is there is replaced. Plans and preprocessed data stay as they are until you plan and
