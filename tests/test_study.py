@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from toy import make_trainer, run_epoch
+from volumes import write_segmentation, write_volume
 
 from driver import run as driver_run
 from driver.comparison import compare, differences, nested_bootstrap, noise_floor, values, verdict
@@ -22,6 +24,7 @@ from driver.datasets import Raw, choose, draw_dataset, fill_ignored, keep_slices
 from driver.definition import EXPERIMENTS, Arm, Cell, Model, Study, cells, load_study
 from driver.finding import find_trainer
 from driver.fingerprint import fingerprint, hash_sources
+from driver.making import Making
 from driver.page import fill
 from driver.place import Place, locked, write_whole
 from driver.rows import add_cell, read_rows, refuse_mixed_code
@@ -66,6 +69,7 @@ def test_every_study_can_be_planned(file):
     [
         ({"arms": {}}, "needs arms"),
         ({"dataset": "900"}, "is no dataset"),
+        ({"arms": {"a": Arm(annotated_intensities=True)}}, "no voxel is ignored"),
         ({"test": "train"}, "'imagesTs' or 'rest'"),
         ({"folds": True}, "validation cases"),
         ({"draws": (0, 1)}, "one draw"),
@@ -139,6 +143,9 @@ def test_the_questions_that_were_asked_can_be_written_down():
     )
     recipes = {cell.arm: training.recipe for cell, training in plan(sparse).items()}
     assert [recipes[arm]["annotated_slices"] for arm in sparse.arms] == [None, 3, 3]
+    measured = {name: replace(arm, annotated_intensities=True) for name, arm in sparse.arms.items()}
+    keys = {cell.arm: (plan(sparse)[cell].key, t.key) for cell, t in plan(replace(sparse, arms=measured)).items()}
+    assert [before == after for before, after in keys.values()] == [True, False, False], "all labels: nothing ignored"
     starts = {t.recipe["start"] for cell, t in plan(sparse).items() if cell.arm != "start"}
     assert starts == {plan(sparse)[Cell("start", 0, 0)].key}, "one start for all seeds"
     folds = {f"fold {i}": Arm(labelled=f"fold {i}") for i in range(5)}
@@ -193,6 +200,29 @@ def test_annotated_slices_and_their_pseudo_labels(tmp_path):
     fill_ignored(tmp_path / "sparse.nii.gz", tmp_path / "prediction.nii.gz", ignore=3)
     filled = sitk.GetArrayFromImage(sitk.ReadImage(tmp_path / "prediction.nii.gz"))
     assert (filled[known] == label[known]).all() and (np.delete(filled, known, 0) == 1).all()
+
+
+def test_each_draw_has_a_dataset_of_its_own_where_intensities_are_those_of_annotated_slices(tmp_path, monkeypatch):
+    raw, source = tmp_path / "raw", tmp_path / "given" / "Dataset081_X"
+    raw.mkdir()
+    for case in "abc":
+        write_volume(source / "imagesTr" / f"{case}_0000.nii.gz", np.ones((6, 4, 5), np.int16))
+        write_segmentation(source / "labelsTr" / f"{case}.nii.gz", np.ones((6, 4, 5)))
+    description = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "a": 1}, "file_ending": ".nii.gz"}
+    (source / "dataset.json").write_text(json.dumps(description))
+    monkeypatch.setenv("nnUNet_raw", str(raw))
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "preprocessed"))
+    folder = tmp_path / "work" / "trainings" / "key"
+    folder.mkdir(parents=True)
+    recipe = {"dataset": source.name, "annotated_slices": 2, "annotated_intensities": True}
+    (folder / "job.json").write_text(json.dumps({"recipe": recipe, "raw": str(source.parent), "models": []}))
+    making = Making(folder)
+    draws = ("2 of draw 0", "2 of draw 1", "fold 0", "all", "2 of draw 0")
+    names = [making.given_dataset(which) for which in draws]
+    assert names[0] == names[4] and names[2] == names[3] and len(set(names)) == 3
+    for which, name in zip(draws, names, strict=True):
+        expected = ["a", "b", "c"] if which == "fold 0" else choose(["a", "b", "c"], which)
+        assert Raw(raw / name).cases() == expected
 
 
 # ------------------------------------------------------------------------------------------------ fingerprints

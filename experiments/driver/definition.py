@@ -133,6 +133,8 @@ class Study:
             raise BadInput(f"arm '{name}': pseudo-labels come from finished models; name them in models")
         if arm.keeps_last_layer and arm.start is None:
             raise BadInput(f"arm '{name}' keeps the last layer of a model that it does not name; name it in start")
+        if arm.annotated_intensities and self.annotated_slices is None:
+            raise BadInput(f"arm '{name}': without annotated_slices no voxel is ignored")
         if arm.ensemble and len(arm.models) < 2:
             raise BadInput(f"arm '{name}': an ensemble needs two models or more")
         if (self.steps * arm.steps) % self.iterations:

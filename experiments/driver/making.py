@@ -122,9 +122,10 @@ class Making:
         raw, slices = Path(os.environ["nnUNet_raw"]), self.recipe["annotated_slices"]
         if not self.recipe.get("annotated_intensities"):
             return draw_dataset(self.source, cases, slices, raw)
+        cases = "all" if cases.startswith("fold ") else cases
         labels = {case: self.source.label(case) for case in choose(self.source.cases(), cases)}
-        kind = self.source.folder.name[11:]
-        return new_dataset(raw, f"{kind}_{slices}slices_intensities", self.source, labels, slices)
+        name = f"{self.source.folder.name[11:]}_{cases.replace(' ', '')}_{slices}slices_intensities"
+        return new_dataset(raw, name, self.source, labels, slices)
 
     def measure_annotated(self, name: str) -> None:
         """Fingerprint by ``nnunet-skd fingerprint``, once."""
