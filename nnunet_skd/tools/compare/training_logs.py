@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from nnunet_skd.tools.checkpoint_file import read_checkpoint
+from nnunet_skd.tools.checkpoint_file import NeedsCode, NotOfNnunet, read_checkpoint
 from nnunet_skd.tools.errors import BadInput
 
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
@@ -117,6 +117,8 @@ def _read_checkpoints(folder: Path) -> dict[int, tuple[float, float]]:
                 log = read_checkpoint(path)["logging"]
                 columns = [log[key] for key in ("mean_fg_dice", "epoch_start_timestamps", "epoch_end_timestamps")]
                 rows = {i: (dice, end - start) for i, (dice, start, end) in enumerate(zip(*columns, strict=False))}
+            except (NeedsCode, NotOfNnunet) as error:
+                raise BadInput(f"{error}. Copy all training_log_*.txt beside it, and they are read instead") from error
             except (KeyError, TypeError) as error:
                 raise BadInput(f"{path} holds no log of nnU-Net ({error!r}). Copy it again") from error
             furthest = max(furthest, rows, key=len)
