@@ -22,7 +22,7 @@ from nnunet_skd.tools.demo.paired_folders import pair_folders
 from nnunet_skd.tools.demo.phantoms import write_partly_labelled_phantoms, write_phantom_dataset
 from nnunet_skd.tools.demo.picture import draw_predictions, read_slice
 from nnunet_skd.tools.demo.processes import CommandFailed, Steps, demo_environment, stream
-from nnunet_skd.tools.demo.run import run_demo
+from nnunet_skd.tools.demo.run import TRAINER, run_demo
 from nnunet_skd.tools.demo.state import NNUNET_FOLDERS, open_state
 from nnunet_skd.tools.demo.table import DEMO_METRICS, format_table
 from nnunet_skd.tools.errors import BadInput
@@ -278,6 +278,22 @@ def test_unusable_arguments_are_refused_at_once(tmp_path):
         with pytest.raises(BadInput, match=message):
             run_demo(tmp_path / "out", **wrong)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_device_is_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(BadInput, match="no CUDA device. Use -device cpu"):
+        run_demo(tmp_path / "out", device="cuda")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_demo_that_has_begun_does_not_ask_for_its_device(tmp_path, monkeypatch):
+    """It may be finished, and only be shown again."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    asked = {"phantoms": "2D", "trainer": TRAINER, "device": "cuda"}
+    open_state(tmp_path / "out", asked, overwrite=False).set("data", "Dataset901_X")
+    with pytest.raises(BadInput, match="Dataset901_X/dataset.json"):
+        run_demo(tmp_path / "out", device="cuda")
 
 
 def _steps(out):
