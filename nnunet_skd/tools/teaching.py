@@ -1,5 +1,6 @@
 """Finished models and the student that they may teach, as the commands name them."""
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -45,6 +46,20 @@ def model_folder(model: str, dataset: str) -> Path:
         f"{' and '.join(map(str, places))} are not folders. "
         f"Trained models of {dataset}: {', '.join(known) or 'none in nnUNet_results'}"
     )
+
+
+def teacher_folders(models: list[str], dataset: str) -> list[Path]:
+    """The folders of several models, whose paths one variable can hold.
+
+    Raises:
+        BadInput: as `model_folder`; or the path of one would be split.
+    """
+    folders = [model_folder(model, dataset) for model in models]
+    if split := [folder for folder in folders if os.pathsep in str(folder)]:
+        raise BadInput(
+            f"{split[0]} has a {os.pathsep!r} in its path, which separates teachers. Rename it, or copy the model"
+        )
+    return folders
 
 
 def describe_student(dataset: str, configuration: str, fold: str, trainer: str, plans_name: str) -> SimpleNamespace:
