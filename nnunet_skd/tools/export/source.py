@@ -17,14 +17,17 @@ from nnunet_skd.compat import build_network
 from nnunet_skd.messages import first_line
 from nnunet_skd.model_checks import folds_with
 from nnunet_skd.tools.checkpoint_file import NeedsCode, NotOfNnunet, read_checkpoint
-from nnunet_skd.tools.errors import BadInput, naming
+from nnunet_skd.tools.errors import BadInput, Failed, naming
 from nnunet_skd.tools.networks import require_stock_network
 from nnunet_skd.tools.nnunet_json import label_manager, read_dataset_json, read_plans
 from nnunet_skd.tools.trainers import TrainerNotFound, look_up
 
 
-class SelfCheckFailed(RuntimeError):
+class SelfCheckFailed(Failed):
     """What was written does not compute what the source computes; it has been removed."""
+
+    def __init__(self, difference: str):
+        super().__init__(f"the self-check failed: {difference}")
 
 
 def downsampling(configuration: ConfigurationManager) -> list[int] | None:

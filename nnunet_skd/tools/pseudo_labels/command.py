@@ -26,7 +26,6 @@ what 'nnunet-skd unlabelled' refuses, a model with other labels or channels, and
 
 import argparse
 import shlex
-import sys
 from pathlib import Path
 
 from nnunet_skd.messages import listed
@@ -45,6 +44,8 @@ from nnunet_skd.tools.unlabelled.checks import Cases, cases_of_folder, check_con
 from nnunet_skd.tools.unlabelled.dataset import open_dataset, require_preprocessing
 from nnunet_skd.unlabelled_data import preprocessing, second_stage
 
+GOES_ON = "The same command goes on from here."
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-d", required=True, metavar="DATASET", help="id or name of the dataset with the labels")
@@ -59,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-np", type=int, metavar="N", help="processes (default: as nnU-Net's commands)")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     require_processes(args.np)
     _, plans_name, configuration = name_parts(absolute(args.teacher))
     plans_name, configuration = args.p or plans_name, args.c or configuration
@@ -91,12 +92,8 @@ def run(args: argparse.Namespace) -> int:
     trainer, weights = model.second_training(dataset.plans, configuration)
     trainer = args.tr or trainer
     look_up(trainer)
-    try:
-        if not new.is_complete:
-            _make(new, cases, labelled, model, args)
-    except CommandFailed as error:
-        print(f"\nnnunet-skd pseudo-labels: {error} The same command goes on from here.", file=sys.stderr)
-        return 1
+    if not new.is_complete:
+        _make(new, cases, labelled, model, args)
     if weights is not None:
         _begin(new, args.f, trainer, weights)
     train = ["nnUNetv2_train", str(new.number), configuration, args.f]
@@ -104,7 +101,6 @@ def run(args: argparse.Namespace) -> int:
     train += ["-p", plans_name] * (plans_name != "nnUNetPlans") + ["-device", args.device] * (args.device != "cuda")
     print(f"\n{new.name}: {len(labelled.files)} labelled cases, {len(cases)} with pseudo-labels. To train on it:")
     print(f"  {shlex.join(train)}")
-    return 0
 
 
 def _begin(new: NewDataset, fold: str, trainer: str, weights: Path) -> None:
@@ -127,7 +123,7 @@ def _make(
         _run("nnUNetv2_predict_from_modelfolder", "-i", new.waiting, "-o", new.predicted, "-m", model.folder,
              "-f", *model.folds, "-device", args.device, *options)  # fmt: skip
     if left := new.without_label(cases):
-        raise CommandFailed(f"nnU-Net's prediction left out {listed(left)}.")
+        raise CommandFailed(f"nnU-Net's prediction left out {listed(left)}. {GOES_ON}")
     new.complete(cases, labelled)
     options = ["-np", args.np] if args.np else []
     _run("nnUNetv2_preprocess", "-d", new.number, "-plans_name", new.made_of["plans"], "-c", *new.configurations,
@@ -137,4 +133,4 @@ def _make(
 
 def _run(*command: object) -> None:
     if status := show_and_run([str(word) for word in command]):
-        raise CommandFailed(f"{command[0]} ended with exit status {status}; its message is above.")
+        raise CommandFailed(f"{command[0]} ended with exit status {status}; its message is above. {GOES_ON}")
