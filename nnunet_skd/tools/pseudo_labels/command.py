@@ -40,7 +40,7 @@ from nnunet_skd.tools.pseudo_labels.model import SHORT, LabellingModel, name_par
 from nnunet_skd.tools.pseudo_labels.new_dataset import NewDataset
 from nnunet_skd.tools.teaching import describe_student, model_folder
 from nnunet_skd.tools.trainers import look_up
-from nnunet_skd.tools.unlabelled.checks import Cases, cases_of_folder, check_contents, parallel_reader
+from nnunet_skd.tools.unlabelled.checks import Cases, cases_of_folder, check_contents
 from nnunet_skd.tools.unlabelled.dataset import open_dataset, require_preprocessing
 from nnunet_skd.unlabelled_data import preprocessing, second_stage
 
@@ -75,7 +75,6 @@ def run(args: argparse.Namespace) -> None:
     model.check(dataset)
     labelled = LabelledCases(dataset, args.f)
     cases = cases_of_folder(args.i, dataset)
-    reader = parallel_reader(dataset.plans.image_reader_writer_class, args.np or 4)
     made_of = {
         "dataset": dataset.plans.dataset_name,
         "plans": plans_name,
@@ -83,7 +82,7 @@ def run(args: argparse.Namespace) -> None:
         "fold": args.f,
         "model": str(folder),
         "checkpoints": model.stamps(),
-        "images": check_contents(cases, {}, args.i, dataset, reader),
+        "images": check_contents(cases, {}, args.i, dataset, args.np or 4),
         "labelled cases": labelled.stamps(),
         "validation cases": labelled.validation,
         "preprocessing": preprocessing(dataset.plans, configuration),
