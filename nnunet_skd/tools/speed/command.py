@@ -27,7 +27,6 @@ Exit status: 0 done; 2 unusable input.
 """
 
 import argparse
-from pathlib import Path
 
 from nnunetv2.configuration import default_num_processes
 
@@ -35,7 +34,7 @@ from nnunet_skd.tools.devices import device_name, find_device
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.calibration import CALIBRATION
 from nnunet_skd.tools.evaluate.folders import ALL_METRICS, known_metrics
-from nnunet_skd.tools.files import new_folder, require_folder, require_free, require_writable
+from nnunet_skd.tools.files import new_folder, require_folder, require_new
 from nnunet_skd.tools.model_arms import SYNTAX, parse_model_arms, require_same_channels, same_dataset
 from nnunet_skd.tools.parallel import require_processes
 from nnunet_skd.tools.speed.cases import case_images
@@ -66,10 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    output, device = Path(args.o), find_device(args.device)
+    device = find_device(args.device)
     require_processes(args.np)
-    require_free(output)
-    require_writable(output)
+    output = require_new(args.o)
     if args.metrics and not args.ref:
         raise BadInput("--metrics needs --ref, the folder of the reference segmentations")
     metrics = known_metrics(args.metrics or ["Dice"])
