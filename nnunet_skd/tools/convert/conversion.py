@@ -14,7 +14,7 @@ from nnunet_skd.tools.convert.archives import unpack
 from nnunet_skd.tools.convert.common import Files, Found
 from nnunet_skd.tools.convert.dataset import name_cases, refusal, write_dataset
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.files import missing_folders, new_folder, remove_empty, scratch_folder, write_file
+from nnunet_skd.tools.files import left_behind, missing_folders, new_folder, remove_empty, scratch_folder, write_file
 
 DATASETS = {
     "dca1": "coronary angiograms, vessel masks",
@@ -101,13 +101,11 @@ def _target(dataset_id: int, name: str) -> Path:
 
 
 def _files_below(root: Path) -> list[Path]:
-    """All files but what operating systems leave behind (._x, .DS_Store, __MACOSX, Thumbs.db, desktop.ini)."""
+    """All files but what operating systems leave behind."""
     return [
         path
         for path in sorted(root.rglob("*"))
-        if path.is_file()
-        and not any(part.startswith((".", "__MACOSX")) for part in path.relative_to(root).parts)
-        and path.name.lower() not in ("thumbs.db", "desktop.ini")
+        if path.is_file() and not any(map(left_behind, path.relative_to(root).parts))
     ]
 
 

@@ -131,7 +131,7 @@ def run_demo(
     models, predictions = trainings.models, trainings.predictions
 
     say("Evaluation")
-    table = _evaluate(raw, predictions, out / "metrics.csv")
+    table = _evaluate(raw / "labelsTs", predictions, dataset_json, out / "metrics.csv")
     draw_predictions(raw, predictions, table, out / "demo.png")
     print(format_table(table))
     if unlabelled:
@@ -216,11 +216,11 @@ def _best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _evaluate(raw: Path, predictions: dict[str, Path], path: Path) -> pd.DataFrame:
+def _evaluate(references: Path, predictions: dict[str, Path], dataset_json: dict, path: Path) -> pd.DataFrame:
     """Measure the predictions, write them as CSV, return the table: trainer, case, label and one column per metric."""
     # One process: these metrics take little more time than reading the files, and starting processes takes seconds.
     tables = [
-        evaluate_folders(raw / "labelsTs", folder, raw / "dataset.json", num_processes=1, metrics=DEMO_METRICS).assign(
+        evaluate_folders(references, folder, dataset_json, num_processes=1, metrics=DEMO_METRICS).assign(
             trainer=trainer
         )
         for trainer, folder in predictions.items()

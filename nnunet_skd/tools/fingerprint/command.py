@@ -15,8 +15,6 @@ preprocess again. nnUNetv2_plan_and_preprocess takes the fingerprint that it fin
 
 import argparse
 
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
-
 from nnunet_skd.tools.cases import training_cases
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.fingerprint.annotated import extract
@@ -38,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
     raw, preprocessed = map(require_variable, ("nnUNet_raw", "nnUNet_preprocessed"))
     name = dataset_name(args.d)
     description = read_dataset_json(raw / name / "dataset.json", channels=True)
-    ignore = LabelManager(description["labels"], description.get("regions_class_order")).ignore_label
+    ignore = description["labels"].get("ignore")
     if ignore is None:
         raise BadInput(f"{name} has no ignore label, so nnUNetv2_extract_fingerprint is what you need")
     cases = training_cases(raw / name, description)
