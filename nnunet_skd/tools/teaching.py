@@ -12,10 +12,9 @@ from nnunet_skd.model_checks import absolute
 from nnunet_skd.tools.dataset_plans import configuration_of, read_dataset_plans
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.json_file import TEXT, read_json
-from nnunet_skd.tools.nnunet_folders import require_variable
+from nnunet_skd.tools.nnunet_folders import SPLITS, require_variable
 from nnunet_skd.tools.nnunet_json import read_dataset_json
 
-SPLITS = "splits_final.json"
 NUM_FOLDS = 5  # nnU-Net's, where it makes the split
 
 

@@ -15,6 +15,7 @@ from nnunet_skd.tools.convert.common import Files, Found
 from nnunet_skd.tools.convert.dataset import name_cases, refusal, write_dataset
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.files import left_behind, missing_folders, new_folder, remove_empty, scratch_folder, write_file
+from nnunet_skd.tools.nnunet_folders import SPLITS
 
 DATASETS = {
     "dca1": "coronary angiograms, vessel masks",
@@ -114,7 +115,7 @@ def _give_split_to_nnunet(target: Path) -> None:
 
     A failure is no reason to take the data set away: ``_tell`` prints the copy command if the file is not there.
     """
-    split, for_nnunet = target / "splits_final.json", _split_for_nnunet(target)
+    split, for_nnunet = target / SPLITS, _split_for_nnunet(target)
     if split.exists() and for_nnunet is not None:
         made = missing_folders(for_nnunet.parent)
         try:
@@ -126,7 +127,7 @@ def _give_split_to_nnunet(target: Path) -> None:
 
 def _split_for_nnunet(target: Path) -> Path | None:
     preprocessed = nnunet_folder("nnUNet_preprocessed")
-    return preprocessed and preprocessed / target.name / "splits_final.json"
+    return preprocessed and preprocessed / target.name / SPLITS
 
 
 def _tell(found: Found, target: Path, splits: list[dict]) -> None:

@@ -37,6 +37,7 @@ from pathlib import Path
 from nnunetv2.utilities.file_path_utilities import get_output_folder
 
 from nnunet_skd.compat import nnunet_folder
+from nnunet_skd.model_checks import CHECKPOINT
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.export.to_nnunet import STOCK_TRAINER, Package, export_nnunet
 from nnunet_skd.tools.export.to_onnx import OnnxModel, export_onnx
@@ -52,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("-m", metavar="FOLDER", help="model folder that holds plans.json, instead of -d -c -tr -p")
     source.add_argument("-f", metavar="FOLD", nargs="+", help="folds, or 'all' (default: 0 1 2 3 4; --onnx: name one)")
     source.add_argument(
-        "-chk", metavar="NAME", default="checkpoint_final.pth", help="name of the checkpoint (default: %(default)s)"
+        "-chk", metavar="NAME", default=CHECKPOINT, help="name of the checkpoint (default: %(default)s)"
     )
     source.add_argument(
         "--allow_pickle",
@@ -116,7 +117,7 @@ def _report_package(package: Package, checkpoint_name: str) -> None:
     _report_trainer(package.trainer_name, package.trainer_found)
     model = f"{package.dataset_name}/{package.model_folder_name}"
     options = f"-f {' '.join(package.folds)} -i INPUT -o OUTPUT"
-    if checkpoint_name != "checkpoint_final.pth":
+    if checkpoint_name != CHECKPOINT:
         options += f" -chk {checkpoint_name}"
     if package.previous_stage:
         options += " -prev_stage_predictions FOLDER"

@@ -18,7 +18,7 @@ import argparse
 from nnunet_skd.tools.cases import training_cases
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.fingerprint.annotated import extract
-from nnunet_skd.tools.nnunet_folders import dataset_name, require_variable
+from nnunet_skd.tools.nnunet_folders import FINGERPRINT, dataset_name, require_variable
 from nnunet_skd.tools.nnunet_json import channel_names, read_dataset_json
 from nnunet_skd.tools.parallel import require_processes
 
@@ -43,6 +43,6 @@ def run(args: argparse.Namespace) -> None:
     if not cases:
         raise BadInput(f"{raw / name} holds no training cases. Fill imagesTr and labelsTr")
     statistics = extract(name, description, cases, ignore, preprocessed / name, args.np)[PROPERTIES]
-    print(f"\n{preprocessed / name / 'dataset_fingerprint.json'} holds the intensities of annotated voxels:")
+    print(f"\n{preprocessed / name / FINGERPRINT} holds the intensities of annotated voxels:")
     for channel, values in zip(channel_names(description).values(), statistics.values(), strict=True):
         print(f"  {channel}: " + ", ".join(f"{what} {values[what]:.5g}" for what in SHOWN))

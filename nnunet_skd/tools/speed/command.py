@@ -30,6 +30,7 @@ import argparse
 
 from nnunetv2.configuration import default_num_processes
 
+from nnunet_skd.model_checks import CHECKPOINT
 from nnunet_skd.tools.devices import device_name, find_device
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.calibration import CALIBRATION
@@ -53,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"one or more of {', '.join(ALL_METRICS)}, a panel each (default: Dice)",
     )
-    parser.add_argument("-chk", default="checkpoint_final.pth", metavar="NAME", help="default: %(default)s")
+    parser.add_argument("-chk", default=CHECKPOINT, metavar="NAME", help="default: %(default)s")
     parser.add_argument("-device", choices=("cuda", "cpu", "mps"), default="cuda", help="default: %(default)s")
     parser.add_argument(
         "-np",
