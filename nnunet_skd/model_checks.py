@@ -60,7 +60,8 @@ def _compare_validation_cases(fold_folder: Path, trainer: SelfDistillationTraine
     a split file there is nothing to compare yet: nnU-Net makes the same one for everybody, and the training asks again.
     """
     ending = trainer.dataset_json["file_ending"]
-    validated = {p.name.removesuffix(ending) for p in (fold_folder / "validation").glob(f"*{ending}")}
+    files = [file.name for file in (fold_folder / "validation").glob(f"*{ending}")]
+    validated = {name.removesuffix(ending) for name in files if not name.startswith(".")}  # macOS leaves ._CASE
     ours = set(trainer.do_split()[1])
     if not ours or validated == ours:
         return

@@ -391,6 +391,12 @@ def test_teaches_with_the_own_fold_among_others(monkeypatch):
     assert [member.name.split()[-1] for member in trainer.teacher._members] == ["0", "1", "all"]
 
 
+def test_what_macos_leaves_behind_is_no_validated_case(monkeypatch):
+    folder = finish()
+    (folder / "fold_0" / "validation" / f"._{LABELLED[0]}.nii.gz").touch()
+    assert len(taught(folder, monkeypatch=monkeypatch).teacher._members) == 1
+
+
 def test_refuses_a_model_of_another_split(monkeypatch):
     folder = finish()
     validation = folder / "fold_0" / "validation"
