@@ -11,9 +11,10 @@ from torch import nn
 from toy import DATASET, toy_dataset_json, toy_plans
 
 from nnunet_skd.compat import set_variables
+from nnunet_skd.model_checks import VARIABLE
 from nnunet_skd.tools import cli
+from nnunet_skd.tools.bench import command, runs
 from nnunet_skd.tools.bench import measure as bench_measure
-from nnunet_skd.tools.bench import runs
 from nnunet_skd.tools.bench import trainers as bench_trainers
 from nnunet_skd.tools.bench.borrowed_plans import borrowed_plans
 from nnunet_skd.tools.bench.losses import bench_losses
@@ -330,6 +331,20 @@ def test_unusable_input_is_refused_before_anything_is_measured(nnunet_env, monke
     (tmp_path / "bench.png").touch()
     assert cli.main(["bench", "-d", "900", "-c", "2d", "-device", "cpu", "-o", str(tmp_path)]) == 2
     assert "has bench.png already" in capsys.readouterr().err
+
+
+def test_teachers_are_named_by_path_or_by_name(nnunet_env, monkeypatch, capsys):
+    model = nnunet_env / "nnUNet_results" / DATASET / "nnUNetTrainer__nnUNetPlans__2d"
+    model.mkdir(parents=True)
+    plan(nnunet_env)
+    monkeypatch.setenv(VARIABLE, "")
+    monkeypatch.setattr(command, "bench", lambda *_: {})
+    monkeypatch.setattr(command, "trainer_table", lambda _: "")
+    asked = ["bench", "-d", "900", "-c", "2d", "-device", "cpu", "--teacher"]
+    assert cli.main([*asked, model.name, str(model)]) == 0
+    assert os.environ[VARIABLE] == f"{model}{os.pathsep}{model}"
+    assert cli.main([*asked, "typo"]) == 2
+    assert f"are not folders. Trained models of {DATASET}: {model.name}" in capsys.readouterr().err
 
 
 def test_what_a_trainer_refuses_is_the_users_message(nnunet_env, make_known):

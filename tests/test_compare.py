@@ -420,7 +420,7 @@ def test_prediction_folders_must_be_there_and_differ(predictions):
         predicted_comparison([labels, labels], labels, djfile)
     with pytest.raises(BadInput, match="nowhere is not a folder"):
         predicted_comparison([labels, predictions / "nowhere"], labels, djfile)
-    with pytest.raises(BadInput, match="holds no .png file"):
+    with pytest.raises(BadInput, match=r"no file in .* ends with \.png"):
         (predictions / "empty").mkdir()
         predicted_comparison([labels, predictions / "empty"], labels, djfile)
     djfile.write_text("{}")

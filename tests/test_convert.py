@@ -468,6 +468,12 @@ def test_a_member_that_an_archive_holds_twice_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_member_twice_by_two_spellings_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="holds twice: 1.pgm"):
+        unpack(evil_zip(tmp_path / "a.zip", ".//1.pgm"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_links_in_a_zip_are_refused(tmp_path):
     with pytest.raises(BadInput, match="link or a device"):
         unpack(evil_zip(tmp_path / "a.zip", "2.pgm", 0o120777, b"/etc"), tmp_path / "out")

@@ -1,6 +1,7 @@
 """``nnunet-skd compare --curves``: logs of finished, running, killed and continued trainings, by hand."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -124,11 +125,20 @@ def damaged_checkpoint(fold):
     (fold / "checkpoint_final.pth").write_bytes(b"PK\x03\x04 half a file")
 
 
-def checkpoint_without_log(fold):
+def checkpoint_without(key):
+    def damage(fold):
+        write_checkpoint(fold / "checkpoint_final.pth", [])
+        content = torch.load(fold / "checkpoint_final.pth", weights_only=False)
+        del content[key]
+        torch.save(content, fold / "checkpoint_final.pth")
+
+    return damage
+
+
+def checkpoint_with_code(fold):
     write_checkpoint(fold / "checkpoint_final.pth", [])
     content = torch.load(fold / "checkpoint_final.pth", weights_only=False)
-    del content["logging"]
-    torch.save(content, fold / "checkpoint_final.pth")
+    torch.save(content | {"code": os.getcwd}, fold / "checkpoint_final.pth")
 
 
 @pytest.mark.parametrize(
@@ -140,7 +150,9 @@ def checkpoint_without_log(fold):
         (lambda f: write_log(f, [0.1], seconds="6.0.1"), "line .* is damaged"),
         (lambda f: write_log(f, [0.5], first=3), "lack epoch 0"),
         (damaged_checkpoint, "is damaged or not a checkpoint"),
-        (checkpoint_without_log, "holds no log of nnU-Net"),
+        (checkpoint_without("logging"), "holds no log of nnU-Net"),
+        (checkpoint_without("trainer_name"), r"not a checkpoint of nnU-Net .* Copy all training_log_\*.txt beside it"),
+        (checkpoint_with_code, r"would have to execute .* can do anything. Copy all training_log_\*.txt beside it"),
         (lambda f: write_checkpoint(f / "checkpoint_final.pth", []), "no training log"),
     ],
 )

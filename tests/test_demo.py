@@ -22,7 +22,7 @@ from nnunet_skd.tools.demo.paired_folders import pair_folders
 from nnunet_skd.tools.demo.phantoms import write_partly_labelled_phantoms, write_phantom_dataset
 from nnunet_skd.tools.demo.picture import draw_predictions, read_slice
 from nnunet_skd.tools.demo.processes import CommandFailed, Steps, demo_environment, stream
-from nnunet_skd.tools.demo.run import run_demo
+from nnunet_skd.tools.demo.run import TRAINER, run_demo
 from nnunet_skd.tools.demo.state import NNUNET_FOLDERS, open_state
 from nnunet_skd.tools.demo.table import DEMO_METRICS, format_table
 from nnunet_skd.tools.errors import BadInput
@@ -73,6 +73,13 @@ def test_pairs_0_255_masks_and_leaves_the_users_files_alone(tmp_path, capsys):
             assert set(np.unique(values)) == {0, 1} and (values == 1).sum() == number**2
             linked = dataset / f"images{split}" / f"{label.stem}_0000.png"
             assert linked.read_bytes() == before[f"{label.stem}_0000.png"]
+
+
+def test_what_operating_systems_leave_behind_is_no_image(tmp_path):
+    images, masks = _folders(tmp_path, mask_value=1)
+    for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "._case3.png"):
+        (images / name).touch()
+    assert len(_names(pair_folders(images, masks, tmp_path / "raw") / "imagesTr")) == 8
 
 
 def test_pairs_colour_images_and_links_masks_that_fit(tmp_path):
@@ -188,6 +195,16 @@ def test_links_a_dataset_with_test_labels(tmp_path):
     assert json.loads((dataset / "dataset.json").read_text()) == json.loads(before["dataset.json"])
 
 
+def test_channels_may_be_named_as_in_older_datasets(tmp_path):
+    """nnU-Net's check of a dataset asks for channel_names."""
+    source = write_phantom_dataset(tmp_path / "source", 12, num_train=5, num_test=2, size=(48, 48))
+    content = json.loads((source / "dataset.json").read_text())
+    older = {"modality" if key == "channel_names" else key: value for key, value in content.items()}
+    (source / "dataset.json").write_text(json.dumps(older))
+    dataset = link_dataset(source, tmp_path / "raw")
+    assert json.loads((dataset / "dataset.json").read_text()) == content
+
+
 def test_holds_out_training_cases_where_no_test_case_has_a_label(tmp_path, capsys):
     source = write_phantom_dataset(tmp_path / "source", 12, num_train=10, num_test=0, size=(48, 48))
     dataset = link_dataset(source, tmp_path / "raw")
@@ -213,6 +230,10 @@ def test_unusable_datasets_are_refused(tmp_path):
     for file in (source / "imagesTr").iterdir():
         file.unlink()
     with pytest.raises(BadInput, match=r"imagesTr has no image named CASE_0000.png"):
+        link_dataset(source, tmp_path / "raw")
+    content = json.loads((source / "dataset.json").read_text())
+    (source / "dataset.json").write_text(json.dumps({k: v for k, v in content.items() if k != "channel_names"}))
+    with pytest.raises(BadInput, match=r"dataset.json lacks channel_names. .* nnU-Net's dataset_format.md"):
         link_dataset(source, tmp_path / "raw")
     (source / "dataset.json").write_text("{}")
     with pytest.raises(BadInput, match="lacks labels, file_ending"):
@@ -278,6 +299,22 @@ def test_unusable_arguments_are_refused_at_once(tmp_path):
         with pytest.raises(BadInput, match=message):
             run_demo(tmp_path / "out", **wrong)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_device_is_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(BadInput, match="no CUDA device. Use -device cpu"):
+        run_demo(tmp_path / "out", device="cuda")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_demo_that_has_begun_does_not_ask_for_its_device(tmp_path, monkeypatch):
+    """It may be finished, and only be shown again."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    asked = {"phantoms": "2D", "trainer": TRAINER, "device": "cuda"}
+    open_state(tmp_path / "out", asked, overwrite=False).set("data", "Dataset901_X")
+    with pytest.raises(BadInput, match="Dataset901_X/dataset.json"):
+        run_demo(tmp_path / "out", device="cuda")
 
 
 def _steps(out):

@@ -218,12 +218,8 @@ def test_what_macos_leaves_beside_a_file_is_no_case(folders):
         ({"num_processes": 0}, "-np is 0"),
         ({"tolerance": -1.0}, "tolerance"),
         ({"tolerance": float("nan")}, "tolerance"),
-        ({"dataset_json": {"labels": {"background": 0, "a": 1}}}, "lacks file_ending"),
         ({"dataset_json": {**LABELS, "file_ending": ".mha"}}, r"no file in .*reference ends with \.mha"),
         ({"dataset_json": {**LABELS, "labels": {"background": 0}}}, "nothing to evaluate"),
-        ({"dataset_json": {**LABELS, "labels": {"a": 1}}}, "refuses the labels"),
-        ({"dataset_json": {**REGIONS, "regions_class_order": None}}, "regions_class_order"),
-        ({"dataset_json": "nowhere/dataset.json"}, "nowhere/dataset.json cannot be read"),
         ({"reference_dir": "nowhere"}, "nowhere is not a folder"),
     ],
 )
@@ -231,6 +227,24 @@ def test_refusals(folders, change, message):
     arguments = {"reference_dir": folders[0], "prediction_dir": folders[1], "dataset_json": LABELS, "num_processes": 1}
     with pytest.raises(BadInput, match=message):
         evaluate_folders(**arguments | change)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ({"labels": {"background": 0, "a": 1}}, "lacks file_ending"),
+        ({**LABELS, "labels": {"a": 1}}, "refuses the labels"),
+        ({**REGIONS, "regions_class_order": None}, "regions_class_order"),
+        (None, "nowhere/dataset.json cannot be read"),
+    ],
+)
+def test_refused_dataset_json(folders, tmp_path, capsys, content, message):
+    file = tmp_path / "nowhere" / "dataset.json"
+    if content:
+        file.parent.mkdir()
+        file.write_text(json.dumps(content))
+    assert cli.main(["evaluate", *map(str, folders), "-djfile", str(file)]) == 2
+    assert message in capsys.readouterr().err
 
 
 def _frame(**columns):

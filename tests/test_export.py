@@ -346,7 +346,7 @@ def test_damaged_and_foreign_files_are_refused(nnunet_env):
     torch.save({"state_dict": {}}, file)
     refused(nnunet_env, source, "not a checkpoint of nnU-Net v2 .*'network_weights' is missing")
     torch.save([1], file)
-    refused(nnunet_env, source, "not a checkpoint of nnU-Net v2")
+    refused(nnunet_env, source, "not a checkpoint of nnU-Net v2 .* Name one with -chk")
 
 
 def test_diverged_weights_are_refused(nnunet_env):

@@ -90,7 +90,7 @@ def test_weights_beyond_protobufs_limit_go_to_a_file_beside(nnunet_env, monkeypa
 
 
 @pytest.mark.parametrize("difference", [2e-3, float("nan")])
-def test_too_large_a_difference_leaves_nothing(nnunet_env, monkeypatch, difference):
+def test_too_large_a_difference_leaves_nothing(nnunet_env, monkeypatch, capsys, difference):
     source = trained_model(nnUNetTrainer, patch=16)
     before = files_with_hashes(nnunet_env)
     monkeypatch.setattr(module, "write_onnx", lambda network, file, *args: file.write_bytes(b"model"))
@@ -99,6 +99,7 @@ def test_too_large_a_difference_leaves_nothing(nnunet_env, monkeypatch, differen
         export_onnx(source, nnunet_env / "model.onnx", 0)
     assert files_with_hashes(nnunet_env) == before
     assert main(["export", "-m", str(source), "-f", "0", "--onnx", str(nnunet_env / "model.onnx")]) == 1
+    assert "nnunet-skd export: the self-check failed: logits of ONNX" in capsys.readouterr().err
 
 
 def test_difference_is_the_largest_over_shapes(nnunet_env):

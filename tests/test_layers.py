@@ -9,6 +9,7 @@ from imports import imports
 
 import nnunet_skd
 import nnunet_skd.trainers
+from driver.fingerprint import training_path
 from nnunet_skd.tools.convert.conversion import DATASETS
 
 PACKAGE = Path(nnunet_skd.__path__[0])
@@ -19,12 +20,6 @@ TRAINERS = Path(nnunet_skd.trainers.__path__[0])
 TOP = ("catalogue", "trainers")
 LEVELS = {"losses": 0, "acw": 1, "feature_tap": 1, "step": 2, "teachers": 2, "trainer": 4} | dict.fromkeys(TOP, 5)
 LOSS = 3
-
-
-def training_path() -> list[Path]:
-    """Every file of the package but the tools, and the trainers."""
-    inside = [file for file in PACKAGE.rglob("*.py") if file.relative_to(PACKAGE).parts[0] not in ("tools", "trainers")]
-    return [*inside, *TRAINERS.glob("*.py")]
 
 
 def room(module: str) -> str:

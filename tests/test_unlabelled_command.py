@@ -1,5 +1,6 @@
 """`nnunet-skd unlabelled` on tiny images, with nnU-Net's own preprocessor, dataset class and data loader."""
 
+import errno
 import gzip
 import json
 import os
@@ -310,6 +311,20 @@ def test_list_and_remove(toy, capsys):
     assert len(list(toy.source.iterdir())) == 2
     cli.main(["unlabelled", "-d", "900", "--remove"])
     assert "Nothing to remove" in capsys.readouterr().out
+
+
+def test_only_where_images_are_preprocessed_what_is_complete_is_kept(toy, capsys, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    toy.add("a")
+    toy.run()
+    monkeypatch.setattr("nnunet_skd.tools.unlabelled.command.preprocess", fail)
+    monkeypatch.setattr("nnunet_skd.tools.unlabelled.command.remove", fail)
+    assert cli.main(["unlabelled", "-d", "900", "-i", str(toy.source)]) == 1
+    assert "Read-only file system; what is complete is kept." in capsys.readouterr().err
+    assert cli.main(["unlabelled", "-d", "900", "--remove"]) == 1
+    assert "error: Read-only file system. Fix that" in capsys.readouterr().err
 
 
 # --- refused ---------------------------------------------------------------------------------------------------------

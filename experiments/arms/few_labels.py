@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from driver.definition import Arm, Model
+from driver.definition import TAUGHT_BY_MODELS, Arm, Model
 
 ONE = (Model("labelled only"),)
 THREE = tuple(Model("labelled only", seed) for seed in (0, 1, 2))
@@ -11,8 +11,7 @@ TODAY = ("labelled only", "labelled only, twice the steps")
 
 def taught(*models: Model, trainer: str = "nnUNetTrainerDistill", **options: Any) -> Arm:
     """An arm whose teachers are finished models of other arms, and which gets the images without labels."""
-    environment = {"nnUNet_skd_teacher": "{models}"}
-    return Arm(trainer, models=models, environment=environment, prepare="unlabelled", **options)
+    return Arm(trainer, models=models, environment=TAUGHT_BY_MODELS, prepare="unlabelled", **options)
 
 
 def arms() -> dict[str, Arm]:

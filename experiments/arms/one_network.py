@@ -1,6 +1,6 @@
 """One network instead of five: folds, their ensemble, and what was taught by it."""
 
-from driver.definition import Arm, Model
+from driver.definition import TAUGHT_BY_MODELS, Arm, Model
 
 FOLDS = tuple(f"fold {i}" for i in range(5))
 FIVE = tuple(Model(fold) for fold in FOLDS)
@@ -9,8 +9,7 @@ HALF, QUARTER = (f"experiments/presets/cpu_small_w{width}.json" for width in ("0
 
 def arms() -> dict[str, Arm]:
     def taught(*against: str, preset: str | None = None) -> Arm:
-        environment = {"nnUNet_skd_teacher": "{models}"}
-        return Arm("nnUNetTrainerDistill", preset=preset, models=FIVE, environment=environment, against=against)
+        return Arm("nnUNetTrainerDistill", preset=preset, models=FIVE, environment=TAUGHT_BY_MODELS, against=against)
 
     return {
         "all cases": Arm(),

@@ -10,6 +10,7 @@ from nnunet_skd.tools.errors import BadInput
 
 EXPERIMENTS = Path(__file__).resolve().parents[1]
 PREPARATIONS = ("pseudo_labels", "unlabelled")
+TAUGHT_BY_MODELS = {"nnUNet_skd_teacher": "{models}"}  # environment of an arm whose teachers are its models
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 
 from driver.datasets import (
     BIN,
@@ -24,7 +25,10 @@ from driver.datasets import (
     preprocess,
 )
 from driver.fingerprint import fingerprint
+from driver.metrics import CALIBRATION, metrics_of
 from driver.place import Place, locked, write_whole
+from driver.prediction import predict
+from nnunet_skd.tools.beginning import load_all_weights
 
 
 class Making:
@@ -53,10 +57,6 @@ class Making:
         Raises:
             SystemExit: the code is not the one that the driver has found at its start.
         """
-        from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
-
-        from nnunet_skd.tools.beginning import load_all_weights
-
         code = fingerprint(self.recipe)
         if code != self.job["fingerprint"]:
             raise SystemExit(f"the code was changed while the study ran: {self.job['fingerprint']}, now {code}")
@@ -98,8 +98,6 @@ class Making:
         raw, slices = Path(os.environ["nnUNet_raw"]), self.recipe["annotated_slices"]
         if self.recipe["prepare"] != "pseudo_labels":
             return self.given_dataset(self.recipe["cases"])
-        from driver.prediction import predict
-
         given = Raw(raw / self.given_dataset(self.recipe["outside"]))
         others = outside(self.source.cases(), self.recipe["outside"])
         folder = self.place.folder / "pseudo_labels"
@@ -166,9 +164,6 @@ class Making:
 
     def test(self) -> None:
         """Predict the test cases and measure; what is written last is rows.csv."""
-        from driver.metrics import CALIBRATION, metrics_of
-        from driver.prediction import predict
-
         model = self.place.read_model()
         models = self.models if self.recipe["ensemble"] else [self.place.work / model["folder"]]
         part = "Ts" if self.recipe["test"] == "imagesTs" else "Tr"

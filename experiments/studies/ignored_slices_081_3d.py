@@ -5,7 +5,7 @@ The arms begin with the weights of one model, last layer included: which organs 
 
 from typing import Any
 
-from driver.definition import Arm, Model, Study
+from driver.definition import TAUGHT_BY_MODELS, Arm, Model, Study
 
 START = Model("three slices", seed=0)
 PLAIN, AGAIN = "nnUNetTrainerNoMirroring", "the same slices again"
@@ -29,7 +29,7 @@ STUDY = Study(
         "Distill": second(
             "no_mirroring:nnUNetTrainerDistill_NoMirroring",
             models=(START,),
-            environment={"nnUNet_skd_teacher": "{models}"},
+            environment=TAUGHT_BY_MODELS,
         ),
         START.arm: Arm(PLAIN, seeds=(0,), against=()),
         "all slices": Arm(PLAIN, labelled="all", seeds=(0,)),

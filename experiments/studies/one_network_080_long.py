@@ -6,7 +6,7 @@ The teacher of one more arm is the network that saw all cases, which costs one t
 from dataclasses import replace
 
 from arms.one_network import QUARTER
-from driver.definition import Arm, Model
+from driver.definition import TAUGHT_BY_MODELS, Arm, Model
 from studies import one_network_080
 
 STUDY = replace(
@@ -19,7 +19,7 @@ STUDY = replace(
             "nnUNetTrainerDistill",
             preset=QUARTER,
             models=(Model("all cases"),),
-            environment={"nnUNet_skd_teacher": "{models}"},
+            environment=TAUGHT_BY_MODELS,
             against=("quarter width", "all cases"),
         ),
         "quarter width, twice the steps": Arm(preset=QUARTER, steps=2, against=("quarter width", "all cases")),

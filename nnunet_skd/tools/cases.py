@@ -12,23 +12,10 @@ from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.files import link
-from nnunet_skd.tools.nnunet_json import check_dataset_json, read_dataset_json
+from nnunet_skd.tools.files import left_behind, link, require_folder
 
 ImagesAndLabels = dict[str, tuple[list[Path], Path]]  # case -> its image files, one for each channel, and its label
 Problems = dict[str, list[str]]  # what is wrong and the way out -> the files or cases concerned
-
-
-def load_dataset_json(content: dict | str | Path) -> dict:
-    """The content of dataset.json, from its path or as it is, with labels and file ending in it.
-
-    Raises:
-        BadInput: unreadable, or not nnU-Net's.
-    """
-    if not isinstance(content, dict):
-        return read_dataset_json(content)
-    check_dataset_json(content, "dataset.json")
-    return content
 
 
 def reader_class(dataset_json: dict, example: str | Path) -> type[BaseReaderWriter]:
@@ -45,9 +32,21 @@ def reader_class(dataset_json: dict, example: str | Path) -> type[BaseReaderWrit
 
 
 def segmented_cases(folder: Path, file_ending: str) -> set[str]:
-    """The cases of a folder with segmentations, CASE.png. Hidden files, such as macOS's ._CASE.png, are none."""
+    """The cases of a folder with segmentations, CASE.png. What systems leave behind, such as ._CASE.png, is none."""
     files = (file for file in folder.iterdir() if file.name.endswith(file_ending) and file.is_file())
-    return {file.name.removesuffix(file_ending) for file in files if not file.name.startswith(".")}
+    return {file.name.removesuffix(file_ending) for file in files if not left_behind(file.name)}
+
+
+def require_segmented_cases(folder: Path, file_ending: str) -> set[str]:
+    """The cases of a folder with segmentations.
+
+    Raises:
+        BadInput: there are none, or no folder.
+    """
+    cases = segmented_cases(require_folder(folder), file_ending)
+    if not cases:
+        raise BadInput(f"no file in {folder} ends with {file_ending}, which is the file ending in dataset.json")
+    return cases
 
 
 def training_cases(raw: Path, dataset_json: dict) -> ImagesAndLabels:
@@ -104,7 +103,7 @@ def find_cases(folder: Path, file_ending: str) -> tuple[dict[str, list[Path]], P
     problems: Problems = {}
     others = []
     for path in sorted(folder.iterdir()):
-        if not path.is_file() or path.name.startswith(".") or path.name.lower() in ("thumbs.db", "desktop.ini"):
+        if not path.is_file() or left_behind(path.name):
             continue
         if not path.name.endswith(file_ending):
             others.append(path)

@@ -26,8 +26,12 @@ class NeedsCode(BadInput):
     def __init__(self, path: Path, code: str):
         super().__init__(
             f"{path} was not read: to read it, Python would have to execute {code}, and code in a checkpoint can do "
-            "anything. If you know why it is there and trust where the file comes from, add --allow_pickle"
+            "anything"
         )
+
+
+class NotOfNnunet(BadInput):
+    """A file that can be read and does not hold what a checkpoint of nnU-Net does."""
 
 
 def read_checkpoint(path: Path, allow_pickle: bool = False, *, mapped: bool = False) -> dict:
@@ -40,7 +44,8 @@ def read_checkpoint(path: Path, allow_pickle: bool = False, *, mapped: bool = Fa
 
     Raises:
         NeedsCode: the file needs ``allow_pickle``.
-        BadInput: the file is damaged, or is not an nnU-Net checkpoint.
+        NotOfNnunet: the file is no checkpoint of nnU-Net.
+        BadInput: the file is damaged.
     """
     try:
         checkpoint = _without_code(path, mapped)
@@ -49,7 +54,7 @@ def read_checkpoint(path: Path, allow_pickle: bool = False, *, mapped: bool = Fa
             raise
         checkpoint = torch.load(path, map_location="cpu", weights_only=False)
     if problem := _not_a_checkpoint(checkpoint):
-        raise BadInput(f"{path} is not a checkpoint of nnU-Net v2 ({problem}). Name one with -chk")
+        raise NotOfNnunet(f"{path} is not a checkpoint of nnU-Net v2 ({problem})")
     return checkpoint
 
 

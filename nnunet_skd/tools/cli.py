@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from nnunet_skd import __version__
 from nnunet_skd.messages import first_line
-from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.errors import BadInput, Failed
 
 # Command -> its module below nnunet_skd.tools, and one line about it. The module has add_arguments(parser) and
 # run(args) -> exit status (None is 0); its docstring is the command's --help.
@@ -100,6 +100,8 @@ def _explained(error: BaseException) -> tuple[int, str]:
     match error:
         case BadInput():
             return 2, f"error: {error}"
+        case Failed():
+            return 1, str(error)
         case KeyboardInterrupt():
             return 130, "stopped"
         case BrokenPipeError():

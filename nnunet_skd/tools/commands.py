@@ -10,11 +10,11 @@ from pathlib import Path
 
 import nnunetv2
 
-from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.errors import BadInput, Failed
 
 
-class CommandFailed(RuntimeError):
-    """A command that one of ours has started ended with an error. The message names it and what to do."""
+class CommandFailed(Failed):
+    """A command that one of ours has started ended with an error, and the message names it."""
 
 
 def own_folders() -> list[Path]:

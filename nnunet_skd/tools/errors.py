@@ -8,6 +8,10 @@ class BadInput(ValueError):
     """The user's input cannot be used. The message names the cause and the way out."""
 
 
+class Failed(RuntimeError):
+    """The input could be used, and the work failed. The message names what failed and what to do."""
+
+
 @contextmanager
 def as_bad_input() -> Iterator[None]:
     """Around a refusal of the training path, which is a ``ValueError``: for a command it is unusable input."""

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -164,6 +165,16 @@ def _make_way(target: Path) -> bool:
     return True
 
 
+def as_file_name(text: str) -> str:
+    """A name that a file or folder can have."""
+    return re.sub(r"[^\w.-]+", "_", text)
+
+
+def left_behind(name: str) -> bool:
+    """Whether a name is one of those that operating systems leave behind: ._x, .DS_Store, __MACOSX, Thumbs.db, ..."""
+    return name.startswith((".", "__MACOSX")) or name.lower() in ("thumbs.db", "desktop.ini")
+
+
 def require_folder(folder: str | Path) -> Path:
     """The folder as a path.
 
@@ -173,6 +184,18 @@ def require_folder(folder: str | Path) -> Path:
     if not Path(folder).is_dir():
         raise BadInput(f"{folder} is not a folder. Check the path")
     return Path(folder)
+
+
+def require_new(target: str | Path) -> Path:
+    """The folder to make, where nothing would be overwritten and something can be written: known before the work.
+
+    Raises:
+        BadInput: it exists and is not empty, or cannot be written.
+    """
+    target = Path(target)
+    require_free(target)
+    require_writable(target)
+    return target
 
 
 def require_free(target: Path) -> None:

@@ -7,6 +7,9 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from nnunet_skd.compat import nnunet_folder
 from nnunet_skd.tools.errors import BadInput
 
+SPLITS = "splits_final.json"
+FINGERPRINT = "dataset_fingerprint.json"
+
 
 def require_variable(name: str) -> Path:
     """The folder that one of nnU-Net's variables names.

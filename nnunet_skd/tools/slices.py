@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from nnunet_skd.tools.nnunet_json import channel_names
+
 # Okabe and Ito's palette: told apart by every kind of colour vision and, mostly, in grey.
 ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE, GREY = (
     "#E69F00 #56B4E9 #009E73 #F0E442 #0072B2 #D55E00 #CC79A7 #999999".split()
@@ -29,6 +31,18 @@ def take_slice(volume: np.ndarray, axis: int, index: int) -> np.ndarray:
     """One slice (H, W) of a volume (z, y, x), with the head on top where z points down the page."""
     rows = np.take(volume, index, axis=axis)
     return rows if axis == 0 else rows[::-1]  # z is stored from the feet upwards
+
+
+def in_colour(channels: int, files: int, dataset_json: dict) -> bool:
+    """Whether the first three channels of an image are red, green and blue: of one file, or by their names."""
+    names = list((channel_names(dataset_json) or {}).values())
+    return channels in (3, 4) and (files == 1 or names[:3] == ["R", "G", "B"])
+
+
+def take_image(image: np.ndarray, axis: int, index: int, *, colour: bool) -> np.ndarray:
+    """One slice of an image (channels, z, y, x): (H, W, 3) in colour, else (H, W) of the first channel."""
+    channels = [take_slice(channel, axis, index) for channel in (image[:3] if colour else image[:1])]
+    return np.stack(channels, axis=-1) if colour else channels[0]
 
 
 def grey(image: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Finished models and the student that they may teach, as the commands name them."""
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,10 +12,9 @@ from nnunet_skd.model_checks import absolute
 from nnunet_skd.tools.dataset_plans import configuration_of, read_dataset_plans
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.json_file import TEXT, read_json
-from nnunet_skd.tools.nnunet_folders import require_variable
+from nnunet_skd.tools.nnunet_folders import SPLITS, require_variable
 from nnunet_skd.tools.nnunet_json import read_dataset_json
 
-SPLITS = "splits_final.json"
 NUM_FOLDS = 5  # nnU-Net's, where it makes the split
 
 
@@ -45,6 +45,20 @@ def model_folder(model: str, dataset: str) -> Path:
         f"{' and '.join(map(str, places))} are not folders. "
         f"Trained models of {dataset}: {', '.join(known) or 'none in nnUNet_results'}"
     )
+
+
+def teacher_folders(models: list[str], dataset: str) -> list[Path]:
+    """The folders of several models, whose paths one variable can hold.
+
+    Raises:
+        BadInput: as `model_folder`; or the path of one would be split.
+    """
+    folders = [model_folder(model, dataset) for model in models]
+    if split := [folder for folder in folders if os.pathsep in str(folder)]:
+        raise BadInput(
+            f"{split[0]} has a {os.pathsep!r} in its path, which separates teachers. Rename it, or copy the model"
+        )
+    return folders
 
 
 def describe_student(dataset: str, configuration: str, fold: str, trainer: str, plans_name: str) -> SimpleNamespace:

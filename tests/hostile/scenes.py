@@ -111,7 +111,7 @@ def distill(env: Path, patch) -> Scene:
     (model / "fold_0" / "checkpoint_final.pth").touch()
     (model / "fold_0" / "validation" / "v.nii.gz").touch()
     _json(model / "fold_0" / "debug.json", {"enable_deep_supervision": "True"})
-    arguments = ["distill", "-d", DATASET, "-c", "2d", "--teacher", model, "-f", 0]
+    arguments = ["distill", "-d", DATASET, "-c", "2d", "--teacher", model, "-f", 0, "-device", "cpu"]
     return Scene(arguments, files, instead=("They differ in", "the student's patch"))
 
 

@@ -158,8 +158,16 @@ def test_the_teachers_that_the_checkpoint_remembers_are_not_replaced(started, mo
     monkeypatch.setenv(VARIABLE, "of another training")
     finish()
     prepare_student()
-    assert main(["distill", "-d", "900", "-c", "2d", "--c"]) == 0
+    assert main(["distill", "-d", "900", "-c", "2d", "--c", "-device", "cpu"]) == 0
     assert started[0][1] == ""
+
+
+def test_refuses_a_missing_device_before_weights_are_laid(started, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    weights = str(finish() / "fold_0" / "checkpoint_final.pth")
+    assert distill("all", finish(), "-pretrained_weights", weights, "-device", "cuda") == 2 and not started
+    assert "no CUDA device. Use -device cpu" in capsys.readouterr().err
+    assert not list(Path(os.environ["nnUNet_results"]).rglob("nnUNetTrainerDistill__*"))
 
 
 def test_refuses_a_path_that_the_variable_would_split(started, capsys):

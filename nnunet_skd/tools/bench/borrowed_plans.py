@@ -11,6 +11,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_skd.compat import with_variables
 from nnunet_skd.tools.files import naming_what_is_full
 from nnunet_skd.tools.install.discovery import with_our_trainers
+from nnunet_skd.tools.nnunet_folders import FINGERPRINT
 
 
 @contextmanager
@@ -29,7 +30,7 @@ def borrowed_plans(plans_file: Path, configuration: str) -> Iterator[Path]:
         (images / "none.b2nd").touch()
         for name in (plans_file.name, "dataset.json"):
             shutil.copyfile(plans_file.with_name(name), dataset / name)
-        (dataset / "dataset_fingerprint.json").write_text("{}")
+        (dataset / FINGERPRINT).write_text("{}")
         values = {
             "nnUNet_preprocessed": str(folder / "nnUNet_preprocessed"),
             "nnUNet_results": str(folder / "nnUNet_results"),

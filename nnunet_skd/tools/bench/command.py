@@ -41,6 +41,8 @@ from nnunet_skd.tools.bench.report import loss_table, refuse_to_overwrite, save,
 from nnunet_skd.tools.bench.runs import bench, bench_loss_terms
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.files import require_writable
+from nnunet_skd.tools.nnunet_folders import dataset_name
+from nnunet_skd.tools.teaching import teacher_folders
 
 REFERENCE = "nnUNetTrainer"
 
@@ -57,7 +59,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="plans identifier (default: %(default)s)")
     parser.add_argument(
-        "--teacher", nargs="+", metavar="MODEL", help="finished models for trainers such as nnUNetTrainerDistill"
+        "--teacher",
+        nargs="+",
+        metavar="MODEL",
+        help="model folders, or their names, for trainers such as nnUNetTrainerDistill",
     )
     parser.add_argument("-device", choices=("cuda", "cpu"), default="cuda", help="default: %(default)s")
     parser.add_argument(
@@ -94,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
             raise BadInput("give a dataset and a configuration, such as -d 80 -c 2d, or --losses, which needs neither")
         trainers = args.tr if len(args.tr) > 1 or args.tr == [REFERENCE] else [REFERENCE, *args.tr]
         if args.teacher:
-            os.environ[VARIABLE] = os.pathsep.join(str(Path(folder).absolute()) for folder in args.teacher)
+            os.environ[VARIABLE] = os.pathsep.join(map(str, teacher_folders(args.teacher, dataset_name(args.d))))
         results = bench(args.d, args.c, trainers, args.p, args.device, args.steps, args.cases)
         print(trainer_table(results))
     if args.o:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from nnunet_skd.compat import set_variables
 from nnunet_skd.messages import first_line
+from nnunet_skd.model_checks import CHECKPOINT
 from nnunet_skd.second_stream import UnlabelledStream, batch_size_of
 from nnunet_skd.tools.bench.borrowed_plans import borrowed_plans
 from nnunet_skd.tools.bench.measure import Stopwatch, alternate, paired_ratio, tensor_memory
@@ -164,7 +165,7 @@ class _Arm:
         """What nnUNetv2_predict makes of this trainer's checkpoint."""
         trainer = self.trainer
         with redirect_stdout(io.StringIO()):
-            trainer.save_checkpoint(os.path.join(trainer.output_folder, "checkpoint_final.pth"))
+            trainer.save_checkpoint(os.path.join(trainer.output_folder, CHECKPOINT))
             predictor = nnUNetPredictor(
                 perform_everything_on_device=self.device.type == "cuda", device=self.device, allow_tqdm=False
             )

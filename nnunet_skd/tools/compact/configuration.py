@@ -24,7 +24,7 @@ def compact_configuration(plans: dict, configuration: str, preset: dict) -> dict
     Args:
         plans: contents of a plans file of nnU-Net.
         configuration: the configuration to start from; may itself inherit.
-        preset: see the module's text; `name` and `description` are ignored here.
+        preset: see `nnunet-skd compact --help`; `name` and `description` are ignored here.
 
     Raises:
         BadInput: unknown configuration, unusable preset, a cascade's second stage, or a network without stages.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nnunetv2.utilities.file_path_utilities import convert_trainer_plans_config_to_identifier
 
+from nnunet_skd.model_checks import CHECKPOINT
 from nnunet_skd.tools.compare.training_logs import epoch_seconds
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.nnunet_folders import dataset_name, require_variable
@@ -54,7 +55,7 @@ def trained_arms(
         for fold, folder in folders.items():
             if not (folder / "summary.json").is_file():
                 command = f"nnUNetv2_train {dataset} {configuration} {fold} -tr {trainer} -p {plan}"
-                state = " --val" if (folder.parent / "checkpoint_final.pth").is_file() else ""
+                state = " --val" if (folder.parent / CHECKPOINT).is_file() else ""
                 missing.append(f"  {folder / 'summary.json'}\n    {command}{state}")
         arms.append(Arm(name, folders, [s for f in folders.values() for s in epoch_seconds(f.parent)]))
     if missing:

@@ -17,7 +17,18 @@ from tqdm import tqdm
 
 from nnunet_skd.tools.cases import reader_class
 from nnunet_skd.tools.images import read_images, read_segmentation
-from nnunet_skd.tools.slices import PAPER_WIDTH, SKY, VERMILION, YELLOW, fullest_slice, grey, slice_axis, take_slice
+from nnunet_skd.tools.slices import (
+    PAPER_WIDTH,
+    SKY,
+    VERMILION,
+    YELLOW,
+    fullest_slice,
+    grey,
+    in_colour,
+    slice_axis,
+    take_image,
+    take_slice,
+)
 
 TRUTH, FIRST, SECOND = YELLOW, SKY, VERMILION
 ZOOM = 0.36  # edges of the enlarged part, as a share of the slice's
@@ -68,11 +79,10 @@ def read_slice(files: CaseFiles, dataset_json: dict) -> CaseSlice:
         truth, first, second = (np.where(truth == ignore, 0, one) for one in (truth, first, second))
     spacing = [float(s) for s in properties["spacing"]]
     axis = slice_axis(spacing)
-    take = partial(take_slice, axis=axis, index=fullest_slice(differ, axis))
-    colour = len(files.images) == 1 and len(image) in (3, 4)
-    shown = np.stack([take(c) for c in image[:3]], axis=-1) if colour else take(image[0])
+    index = fullest_slice(differ, axis)
+    take = partial(take_slice, axis=axis, index=index)
     return CaseSlice(
-        shown,
+        take_image(image, axis, index, colour=in_colour(len(image), len(files.images), dataset_json)),
         take(truth),
         take(first),
         take(second),

@@ -37,7 +37,6 @@ Exit status: 0 done, whatever the answer is; 2 unusable input.
 """
 
 import argparse
-from pathlib import Path
 
 from nnunetv2.configuration import default_num_processes
 
@@ -47,7 +46,7 @@ from nnunet_skd.tools.compare.paired_table import TESTS
 from nnunet_skd.tools.compare.report import write_comparison
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.folders import ALL_METRICS
-from nnunet_skd.tools.files import require_free, require_writable
+from nnunet_skd.tools.files import require_new
 from nnunet_skd.tools.model_arms import SYNTAX, parse_model_arms
 from nnunet_skd.tools.old_names import accept_old_name
 
@@ -109,17 +108,15 @@ def run(args: argparse.Namespace) -> None:
     """Run the command."""
     trained = {"-d": args.d, "-tr": args.tr, "-c": args.c}
     plans, folds = args.p or ["nnUNetPlans"], args.f or ["0", "1", "2", "3", "4"]
-    if args.curves or args.models:
-        return _curves(args, plans, folds)
     predicted = {"--pred": args.pred, "--ref": args.ref, "-djfile": args.djfile}
+    if args.curves or args.models:
+        return _curves(args, trained, predicted, plans, folds)
     if any(predicted.values()) == any(trained.values()):
         raise BadInput("name the arms either by -d -c -tr (trained folds) or by --pred --ref -djfile (a test set)")
     missing = [flag for flag, value in (predicted if any(predicted.values()) else trained).items() if not value]
     if missing:
         raise BadInput(f"{', '.join(missing)} missing. See nnunet-skd compare --help")
-    output = Path(args.o)
-    require_free(output)
-    require_writable(output)
+    output = require_new(args.o)
     common = {"metrics": args.metrics or ["Dice"], "images_dir": args.images, "num_processes": args.np}
     if args.pred:
         _refuse({"-p": args.p, "-f": args.f}, "--pred")
@@ -138,21 +135,24 @@ def _refuse(given: dict[str, object], other: str) -> None:
         raise BadInput(f"{flag} does not go with {other}. Leave it out")
 
 
-def _curves(args: argparse.Namespace, plans: list[str], folds: list[str]) -> None:
+def _curves(
+    args: argparse.Namespace,
+    trained: dict[str, object],
+    predicted: dict[str, object],
+    plans: list[str],
+    folds: list[str],
+) -> None:
     """``--curves``."""
-    given = {"-d": args.d, "-tr": args.tr, "-c": args.c}
-    predicted = {"--pred": args.pred, "--ref": args.ref, "-djfile": args.djfile, "--images": args.images}
-    _refuse(predicted | {"--metrics": args.metrics, "--test": args.test, "--pictures": args.pictures}, "--curves")
+    of_cases = {"--images": args.images, "--metrics": args.metrics, "--test": args.test, "--pictures": args.pictures}
+    _refuse(predicted | of_cases, "--curves")
     if args.models:
-        _refuse(given | {"-p": args.p, "-f": args.f}, "--models")
+        _refuse(trained | {"-p": args.p, "-f": args.f}, "--models")
     if not args.curves:
         raise BadInput("--models names the arms of --curves. Add --curves, or name the arms by -d -c -tr or --pred")
-    missing = [flag for flag, value in given.items() if not value]
+    missing = [flag for flag, value in trained.items() if not value]
     if missing and not args.models:
         raise BadInput(f"{', '.join(missing)} missing. Name the arms by -d -c -tr, or by --models {SYNTAX}")
-    output = Path(args.o)
-    require_free(output)
-    require_writable(output)
+    output = require_new(args.o)
     if args.models:
         arms = model_curves(parse_model_arms(args.models))
     else:

@@ -9,7 +9,7 @@ import pandas as pd
 from nnunetv2.configuration import default_num_processes
 
 from nnunet_skd.compat import nnunet_folder
-from nnunet_skd.tools.cases import channel_files, load_dataset_json, training_cases
+from nnunet_skd.tools.cases import channel_files, training_cases
 from nnunet_skd.tools.compare.arms import NO_FOLD, Arm, predicted_arms, trained_arms
 from nnunet_skd.tools.compare.values import SUMMARY_METRICS, evaluated_values, summary_values
 from nnunet_skd.tools.errors import BadInput
@@ -17,6 +17,7 @@ from nnunet_skd.tools.evaluate.calibration import CALIBRATION
 from nnunet_skd.tools.evaluate.folders import known_metrics
 from nnunet_skd.tools.evaluate.metrics import VOXEL_HD95
 from nnunet_skd.tools.files import require_folder
+from nnunet_skd.tools.nnunet_json import read_dataset_json
 
 DISTANCES = ("HD95", VOXEL_HD95, "ASD")
 LOWER_IS_BETTER = (*DISTANCES, "b0_error", *CALIBRATION)
@@ -104,7 +105,7 @@ def trained_comparison(
         title=", ".join([dataset, *(names[0] for names in (trainers, plans, configurations) if len(set(names)) == 1)]),
         arms=arms,
         cases=cases,
-        metrics=_read_as(metrics, cases.attrs.get("distance_unit", "mm")),
+        metrics=_read_as(metrics, cases),
         dataset_json=dataset_json,
         reference_dir=reference_dir,
         images_dir=images_dir or (raw if raw and raw.is_dir() else None),
@@ -137,13 +138,13 @@ def predicted_comparison(
     metrics, images_dir = known_metrics(metrics), images_dir and require_folder(images_dir)
     arms = predicted_arms(prediction_dirs)
     reference_dir = Path(reference_dir)
-    dataset_json = load_dataset_json(dataset_json)
+    dataset_json = read_dataset_json(dataset_json)
     cases = evaluated_values(arms, reference_dir, dataset_json, metrics, num_processes, all_references=True)
     return Comparison(
         title=f"{reference_dir.resolve().parent.name}/{reference_dir.resolve().name}",
         arms=arms,
         cases=cases,
-        metrics=_read_as(metrics, cases.attrs.get("distance_unit", "mm")),
+        metrics=_read_as(metrics, cases),
         dataset_json=dataset_json,
         reference_dir=reference_dir,
         images_dir=images_dir,
@@ -167,7 +168,8 @@ def image_files(images_dir: Path, case: str, dataset_json: dict) -> list[Path]:
     return channel_files(images_dir, case, dataset_json["file_ending"])
 
 
-def _read_as(metrics: list[str], distance_unit: str) -> dict[str, Metric]:
+def _read_as(metrics: list[str], cases: pd.DataFrame) -> dict[str, Metric]:
+    distance_unit = cases.attrs.get("distance_unit", "mm")
     return {
         m: Metric(
             m not in LOWER_IS_BETTER, f" {distance_unit}" if m in DISTANCES else "", 2 if m in TWO_DECIMALS else 4

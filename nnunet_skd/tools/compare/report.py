@@ -13,7 +13,7 @@ from nnunet_skd.tools.compare.case_pictures import CaseFiles, draw_differences
 from nnunet_skd.tools.compare.comparison import Comparison, image_files
 from nnunet_skd.tools.compare.paired_plot import Panel, draw_paired_boxes
 from nnunet_skd.tools.compare.paired_table import MEAN, paired_table, paired_values
-from nnunet_skd.tools.files import new_folder, require_free
+from nnunet_skd.tools.files import as_file_name, new_folder
 
 MOST_PANELS = 24  # a picture with more would not fit a page
 
@@ -36,7 +36,6 @@ def write_comparison(
         BadInput: the folder exists and is not empty.
     """
     output = Path(output).resolve()
-    require_free(output)
     table = paired_table(
         comparison.cases, {m: metric.higher_is_better for m, metric in comparison.metrics.items()}, test=test
     )
@@ -122,7 +121,7 @@ def _draw_values(comparison: Comparison, table: pd.DataFrame, metric: str, folde
                 higher_is_better=comparison.metrics[metric].higher_is_better,
             )
         )
-    name = f"paired_{_file_name(metric)}.png"
+    name = f"paired_{as_file_name(metric)}.png"
     draw_paired_boxes(panels, folder / name, columns=len(arms) if len(arms) > 1 else 4)
     return name, text
 
@@ -154,20 +153,15 @@ def _draw_changed(
             missing.append(f"the image in {comparison.images_dir}")
         if missing:
             remarks.append(f"{case}: not drawn. Missing: {', '.join(missing)}.")
-
             continue
         title = f"{case}: {metric} {first[case]:.{d}f} to {second[case]:.{d}f} ({change[case]:+.{d}f})"
         files.append(CaseFiles(title, images, *segmentations))
-    name = f"changed_{_file_name(arm.name)}.png"
+    name = f"changed_{as_file_name(arm.name)}.png"
     if (folder / name).exists():  # of an arm whose name differs in signs alone
-        name = f"changed_{_file_name(arm.name)}_{comparison.arms.index(arm) + 1}.png"
+        name = f"changed_{as_file_name(arm.name)}_{comparison.arms.index(arm) + 1}.png"
     remarks += draw_differences(
         files, folder / name, dataset_json=comparison.dataset_json, first_name=reference.name, second_name=arm.name
     )
     if not (folder / name).exists():
         return None, remarks
     return (name, f"Cases whose {metric} changed most, {reference.name} to {arm.name}"), remarks
-
-
-def _file_name(text: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", text)

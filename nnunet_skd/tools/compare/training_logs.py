@@ -13,10 +13,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from nnunet_skd.tools.checkpoint_file import read_checkpoint
+from nnunet_skd.model_checks import CHECKPOINT
+from nnunet_skd.tools.checkpoint_file import NeedsCode, NotOfNnunet, read_checkpoint
 from nnunet_skd.tools.errors import BadInput
 
-CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
+CHECKPOINTS = (CHECKPOINT, "checkpoint_latest.pth", "checkpoint_best.pth")
 EMA_WEIGHT = 0.1  # nnU-Net's own moving average, by which it chooses checkpoint_best.pth
 _LINE = re.compile(r"[\d-]{10} [\d:.]+: +(Epoch (?P<epoch>\d+)|Pseudo dice (?P<dice>.*)|Epoch time: (?P<time>.*) s) *")
 
@@ -55,7 +56,7 @@ def read_training(folder: Path) -> Training:
     epochs = pd.DataFrame({"epoch": np.arange(len(values)), "pseudo_dice": values[:, 0]})
     epochs["ema"] = epochs["pseudo_dice"].ewm(alpha=EMA_WEIGHT, adjust=False, ignore_na=True).mean()
     epochs["minutes"] = values[:, 1].cumsum() / 60
-    return Training(epochs, _iterations(folder), (folder / "checkpoint_final.pth").is_file())
+    return Training(epochs, _iterations(folder), (folder / CHECKPOINT).is_file())
 
 
 def epoch_seconds(folder: Path) -> list[float]:
@@ -117,6 +118,8 @@ def _read_checkpoints(folder: Path) -> dict[int, tuple[float, float]]:
                 log = read_checkpoint(path)["logging"]
                 columns = [log[key] for key in ("mean_fg_dice", "epoch_start_timestamps", "epoch_end_timestamps")]
                 rows = {i: (dice, end - start) for i, (dice, start, end) in enumerate(zip(*columns, strict=False))}
+            except (NeedsCode, NotOfNnunet) as error:
+                raise BadInput(f"{error}. Copy all training_log_*.txt beside it, and they are read instead") from error
             except (KeyError, TypeError) as error:
                 raise BadInput(f"{path} holds no log of nnU-Net ({error!r}). Copy it again") from error
             furthest = max(furthest, rows, key=len)

@@ -7,11 +7,10 @@ from pathlib import Path
 import pandas as pd
 
 from nnunet_skd.messages import listed
-from nnunet_skd.tools.cases import segmented_cases
+from nnunet_skd.tools.cases import require_segmented_cases
 from nnunet_skd.tools.compare.arms import NO_FOLD, Arm
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.folders import evaluate_folders
-from nnunet_skd.tools.files import require_folder
 from nnunet_skd.tools.json_file import INTEGER, NUMBER, TEXT, read_json
 
 SUMMARY_METRICS = ("Dice", "IoU")  # what summary.json holds; its other entries are numbers of voxels
@@ -62,9 +61,13 @@ def evaluated_values(
         BadInput: different cases, or a case without its counterpart.
     """
     ending = dataset_json["file_ending"]
-    files = {(arm.name, fold): case_names(folder, ending) for arm in arms for fold, folder in arm.folders.items()}
+    files = {
+        (arm.name, fold): require_segmented_cases(folder, ending)
+        for arm in arms
+        for fold, folder in arm.folders.items()
+    }
     check_same_cases(files)
-    references, predicted = case_names(reference_dir, ending), set().union(*files.values())
+    references, predicted = require_segmented_cases(reference_dir, ending), set().union(*files.values())
     if predicted - references:
         raise BadInput(f"{reference_dir} has no reference segmentation for {listed(sorted(predicted - references))}")
     if all_references and references - predicted:
@@ -83,18 +86,6 @@ def evaluated_values(
     cases = pd.concat(frames, ignore_index=True)[["arm", "fold", "case", "label", *metrics]]
     cases.attrs = frames[0].attrs
     return cases
-
-
-def case_names(folder: Path, file_ending: str) -> set[str]:
-    """The cases of a folder with segmentations.
-
-    Raises:
-        BadInput: there are none, or no folder.
-    """
-    names = segmented_cases(require_folder(folder), file_ending)
-    if not names:
-        raise BadInput(f"{folder} holds no {file_ending} file. That is the file ending in dataset.json")
-    return names
 
 
 def check_same_cases(cases: dict[tuple[str, str], set[str]]) -> None:

@@ -74,8 +74,8 @@ def _extract(archive: Path, members: list[_Member], opener: Callable[[Any], Bina
                 f"{archive}: the member {member.name!r} is a link or a device, which may point outside the target and "
                 "is not unpacked here. If you trust the archive, unpack it yourself and give the folder"
             )
-    names = Counter(member.name for member in members if member.kind == "file")
-    if twice := [name for name, times in names.items() if times > 1]:
+    names = Counter(PurePosixPath(member.name) for member in members if member.kind == "file")
+    if twice := [str(name) for name, times in names.items() if times > 1]:
         raise BadInput(f"{archive} holds twice: {listed(twice)}. Unpack it yourself and give the folder")
     size, free = sum(member.size for member in members), shutil.disk_usage(folder.parent).free
     if size > free:

@@ -14,7 +14,8 @@ from nnunet_skd.tools.convert.archives import unpack
 from nnunet_skd.tools.convert.common import Files, Found
 from nnunet_skd.tools.convert.dataset import name_cases, refusal, write_dataset
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.files import missing_folders, new_folder, remove_empty, scratch_folder, write_file
+from nnunet_skd.tools.files import left_behind, missing_folders, new_folder, remove_empty, scratch_folder, write_file
+from nnunet_skd.tools.nnunet_folders import SPLITS
 
 DATASETS = {
     "dca1": "coronary angiograms, vessel masks",
@@ -101,13 +102,11 @@ def _target(dataset_id: int, name: str) -> Path:
 
 
 def _files_below(root: Path) -> list[Path]:
-    """All files but what operating systems leave behind (._x, .DS_Store, __MACOSX, Thumbs.db, desktop.ini)."""
+    """All files but what operating systems leave behind."""
     return [
         path
         for path in sorted(root.rglob("*"))
-        if path.is_file()
-        and not any(part.startswith((".", "__MACOSX")) for part in path.relative_to(root).parts)
-        and path.name.lower() not in ("thumbs.db", "desktop.ini")
+        if path.is_file() and not any(map(left_behind, path.relative_to(root).parts))
     ]
 
 
@@ -116,7 +115,7 @@ def _give_split_to_nnunet(target: Path) -> None:
 
     A failure is no reason to take the data set away: ``_tell`` prints the copy command if the file is not there.
     """
-    split, for_nnunet = target / "splits_final.json", _split_for_nnunet(target)
+    split, for_nnunet = target / SPLITS, _split_for_nnunet(target)
     if split.exists() and for_nnunet is not None:
         made = missing_folders(for_nnunet.parent)
         try:
@@ -128,7 +127,7 @@ def _give_split_to_nnunet(target: Path) -> None:
 
 def _split_for_nnunet(target: Path) -> Path | None:
     preprocessed = nnunet_folder("nnUNet_preprocessed")
-    return preprocessed and preprocessed / target.name / "splits_final.json"
+    return preprocessed and preprocessed / target.name / SPLITS
 
 
 def _tell(found: Found, target: Path, splits: list[dict]) -> None:

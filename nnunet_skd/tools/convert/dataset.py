@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from nnunet_skd.tools.convert.common import BadCase, Found
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.nnunet_folders import SPLITS
 
 
 def name_cases(found: Found) -> None:
@@ -72,7 +73,7 @@ def write_dataset(found: Found, folder: Path, partial: bool, converted_by: str) 
         **({"left_out": found.problems} if found.problems else {}),
     )
     if splits:
-        (folder / "splits_final.json").write_text(json.dumps(splits, indent=4))
+        (folder / SPLITS).write_text(json.dumps(splits, indent=4))
     return splits
 
 

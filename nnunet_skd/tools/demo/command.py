@@ -34,7 +34,6 @@ import argparse
 import signal
 import sys
 
-from nnunet_skd.tools.commands import CommandFailed
 from nnunet_skd.tools.demo.run import TRAINER, run_demo
 from nnunet_skd.tools.old_names import accept_old_name
 
@@ -73,9 +72,6 @@ def run(args: argparse.Namespace) -> int:
             num_processes=args.np,
             overwrite=args.overwrite,
         )
-    except CommandFailed as error:
-        print(f"\nnnunet-skd demo: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print("\nStopped. The same command continues from here.", file=sys.stderr)
         return 130

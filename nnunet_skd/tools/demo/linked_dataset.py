@@ -10,9 +10,9 @@ from nnunet_skd.messages import listed
 from nnunet_skd.tools.cases import ImagesAndLabels, bring_label, cases_of_folders, link_images, training_cases
 from nnunet_skd.tools.demo.data import hold_out, refuse_few
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.files import new_folder
+from nnunet_skd.tools.files import left_behind, new_folder
 from nnunet_skd.tools.images import require_whole
-from nnunet_skd.tools.nnunet_json import read_dataset_json
+from nnunet_skd.tools.nnunet_json import channel_names, read_dataset_json
 
 
 def link_dataset(data: str | Path, raw_folder: str | Path) -> Path:
@@ -40,9 +40,7 @@ def link_dataset(data: str | Path, raw_folder: str | Path) -> Path:
         raise BadInput(
             f"{data} has no dataset.json. Write one (nnU-Net's dataset_format.md), or use --images and --masks."
         )
-    dataset_json = read_dataset_json(data / "dataset.json")
-    if "channel_names" not in dataset_json:
-        raise BadInput(f"{data / 'dataset.json'} lacks channel_names. Add them as nnU-Net's dataset_format.md says.")
+    dataset_json = read_dataset_json(data / "dataset.json", channels=True)
     ending = dataset_json["file_ending"]
     for folder in () if "dataset" in dataset_json else ("imagesTr", "labelsTr"):
         if not (data / folder).is_dir():
@@ -67,7 +65,8 @@ def link_dataset(data: str | Path, raw_folder: str | Path) -> Path:
             for case, (images, label) in cases.items():
                 link_images(case, images, folder / f"images{split}", ending)
                 bring_label(case, label, folder / f"labels{split}", ending)
-        content = {key: value for key, value in dataset_json.items() if key != "dataset"} | {"numTraining": len(train)}
+        content = {key: value for key, value in dataset_json.items() if key not in ("dataset", "modality")}
+        content |= {"channel_names": channel_names(dataset_json), "numTraining": len(train)}
         (folder / "dataset.json").write_text(json.dumps(content, indent=4), encoding="utf-8")
 
     return target
@@ -75,7 +74,7 @@ def link_dataset(data: str | Path, raw_folder: str | Path) -> Path:
 
 def _refuse_misnamed(folder: Path, cases: ImagesAndLabels, ending: str) -> None:
     known = {file for images, _ in cases.values() for file in images}
-    files = (file for file in folder.glob(f"*{ending}") if not file.name.startswith("."))
+    files = (file for file in folder.glob(f"*{ending}") if not left_behind(file.name))
     if others := sorted(file.name for file in files if file not in known):
         raise BadInput(f"{listed(others)} in {folder} belong to no case. Name them CASE_0000{ending}, or take them out")
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from nnunet_skd.messages import listed
 from nnunet_skd.tools.demo.data import hold_out, refuse_few
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.files import link, new_folder, require_folder
+from nnunet_skd.tools.files import left_behind, link, new_folder, require_folder
 from nnunet_skd.tools.images import read_images, read_segmentation, written_whole
 
 FOLDERS_DATASET = "Dataset900_Folders"
@@ -102,7 +102,7 @@ def _by_case(folder: str | Path, kind: str) -> dict[str, Path]:
     folder = require_folder(folder)
     suffix = r"_0000$" if kind == "image" else r"_(mask|seg|label|gt)$"
     cases, unreadable = defaultdict(list), []
-    for file in sorted(f for f in folder.iterdir() if f.is_file() and not f.name.startswith(".")):
+    for file in sorted(f for f in folder.iterdir() if f.is_file() and not left_behind(f.name)):
         ending = _ending(file)
         if ending is None:
             unreadable.append(file.name)

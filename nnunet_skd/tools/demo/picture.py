@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from nnunet_skd.tools.cases import channel_files, reader_class
 from nnunet_skd.tools.files import write_file
 from nnunet_skd.tools.images import read_images, read_segmentation
-from nnunet_skd.tools.nnunet_json import read_dataset_json
+from nnunet_skd.tools.nnunet_json import channel_names, read_dataset_json
 from nnunet_skd.tools.slices import (
     BLUE,
     GREEN,
@@ -24,7 +24,9 @@ from nnunet_skd.tools.slices import (
     YELLOW,
     fullest_slice,
     grey,
+    in_colour,
     slice_axis,
+    take_image,
     take_slice,
 )
 
@@ -89,7 +91,8 @@ def read_slice(raw: Path, predictions: Path, dataset_json: dict, case: str) -> C
     ending = dataset_json["file_ending"]
     label = raw / "labelsTs" / f"{case}{ending}"
     reader = reader_class(dataset_json, label)
-    image, properties = read_images(reader, channel_files(raw / "imagesTs", case, ending))
+    files = channel_files(raw / "imagesTs", case, ending)
+    image, properties = read_images(reader, files)
     truth = read_segmentation(reader, label)[0][0]
     prediction = read_segmentation(reader, predictions / f"{case}{ending}")[0][0]
     axis = slice_axis(properties["spacing"])
@@ -97,9 +100,8 @@ def read_slice(raw: Path, predictions: Path, dataset_json: dict, case: str) -> C
     take = partial(take_slice, axis=axis, index=index)
     height, width = (float(size) for a, size in enumerate(properties["spacing"]) if a != axis)
 
-    first_channel = str(next(iter(dataset_json["channel_names"].values())))
-    colour = len(image) == 3 and first_channel == "R"
-    shown = np.stack([take(channel) for channel in image], axis=-1) if colour else take(image[0])
+    first_channel = str(next(iter(channel_names(dataset_json).values())))
+    shown = take_image(image, axis, index, colour=in_colour(len(image), len(files), dataset_json))
     low, high = (-160, 240) if first_channel.upper() == "CT" else np.percentile(shown, (0.5, 99.5))
     return CaseSlice(
         image=grey(shown, low, high),

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import torch
 from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id
 
 from nnunet_skd.tools.cases import reader_class, segmented_cases
@@ -16,6 +17,7 @@ from nnunet_skd.tools.demo.processes import Steps, check_trainer, cpu_cores, dem
 from nnunet_skd.tools.demo.state import STATE, UNLABELLED_IMAGES, open_state
 from nnunet_skd.tools.demo.table import DEMO_METRICS, format_table
 from nnunet_skd.tools.demo.trainings import Trainings
+from nnunet_skd.tools.devices import find_device
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.folders import evaluate_folders
 from nnunet_skd.tools.files import require_folder, write_file
@@ -67,7 +69,7 @@ def run_demo(
         One row per training, case and label, one column per metric.
 
     Raises:
-        BadInput: unusable data, an unknown trainer, or ``out`` holds something else.
+        BadInput: unusable data, an unknown trainer, no such device, or ``out`` holds something else.
         CommandFailed: one of nnU-Net's commands failed.
     """
     started = time.monotonic()
@@ -81,7 +83,9 @@ def run_demo(
     num_processes = num_processes or min(8, cpu_cores())
     environment = demo_environment(out, device, num_processes)
     if overwrite or not (out / STATE).is_file():
-        check_trainer(trainer, environment)  # before an earlier demo is removed and before hours of preprocessing
+        # before an earlier demo is removed and before hours of preprocessing
+        find_device(device)
+        check_trainer(trainer, environment)
     state = open_state(out, source | {"trainer": trainer, "device": device}, overwrite)
 
     say("Data")
@@ -127,7 +131,7 @@ def run_demo(
     models, predictions = trainings.models, trainings.predictions
 
     say("Evaluation")
-    table = _evaluate(raw, predictions, out / "metrics.csv")
+    table = _evaluate(raw / "labelsTs", predictions, dataset_json, out / "metrics.csv")
     draw_predictions(raw, predictions, table, out / "demo.png")
     print(format_table(table))
     if unlabelled:
@@ -209,16 +213,14 @@ def _is_2d(raw: Path, dataset_json: dict) -> bool:
 
 
 def _best_device() -> str:
-    import torch
-
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _evaluate(raw: Path, predictions: dict[str, Path], path: Path) -> pd.DataFrame:
+def _evaluate(references: Path, predictions: dict[str, Path], dataset_json: dict, path: Path) -> pd.DataFrame:
     """Measure the predictions, write them as CSV, return the table: trainer, case, label and one column per metric."""
     # One process: these metrics take little more time than reading the files, and starting processes takes seconds.
     tables = [
-        evaluate_folders(raw / "labelsTs", folder, raw / "dataset.json", num_processes=1, metrics=DEMO_METRICS).assign(
+        evaluate_folders(references, folder, dataset_json, num_processes=1, metrics=DEMO_METRICS).assign(
             trainer=trainer
         )
         for trainer, folder in predictions.items()

@@ -30,10 +30,11 @@ from nnunet_skd.finished_models import FinishedModels
 from nnunet_skd.model_checks import VARIABLE, check_model, teaching_folds
 from nnunet_skd.tools.beginning import OtherWeights, begin, was_trained
 from nnunet_skd.tools.commands import show_and_run
+from nnunet_skd.tools.devices import find_device
 from nnunet_skd.tools.errors import BadInput, as_bad_input, naming
 from nnunet_skd.tools.nnunet_json import read_dataset_json, read_plans
 from nnunet_skd.tools.pseudo_labels.source import source_of
-from nnunet_skd.tools.teaching import describe_student, model_folder
+from nnunet_skd.tools.teaching import describe_student, teacher_folders
 from nnunet_skd.tools.trainers import look_up
 from nnunet_skd.unlabelled_data import checked_cases, read_record, unlabelled_folder
 
@@ -56,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    find_device(args.device)
     if not isinstance(getattr(look_up(args.tr), "teacher", None), FinishedModels):
         raise BadInput(f"-tr {args.tr} is not taught by finished models. Use nnUNetTrainerDistill or a variant of it")
     if args.pretrained_weights and args.continued:
@@ -66,13 +68,9 @@ def run(args: argparse.Namespace) -> int:
     fold = Path(student.output_folder_base) / f"fold_{args.f}"
     if was_trained(fold) and not args.continued:
         raise BadInput(f"{fold} holds a training already. Continue it with --c, or move it away to begin anew")
-    folders = [model_folder(model, student.plans_manager.dataset_name) for model in args.teacher]
+    folders = teacher_folders(args.teacher, student.plans_manager.dataset_name)
     if not folders and not args.continued:
         raise BadInput("name the models that teach, for example --teacher nnUNetTrainer__nnUNetPlans__2d")
-    if split := [folder for folder in folders if os.pathsep in str(folder)]:
-        raise BadInput(
-            f"{split[0]} has a {os.pathsep!r} in its path, which separates teachers. Rename it, or copy the model"
-        )
     if args.pretrained_weights and args.f != "all":
         with naming(f"-pretrained_weights {args.pretrained_weights}"), as_bad_input():
             _refuse_seen(Path(args.pretrained_weights).resolve(), student)

@@ -68,6 +68,7 @@ from nnunet_skd.tools.evaluate.folders import ALL_METRICS, TOLERANCE, evaluate_f
 from nnunet_skd.tools.evaluate.statistics import RESAMPLES
 from nnunet_skd.tools.evaluate.summary import CONFIDENCE, format_summary, summarize
 from nnunet_skd.tools.files import new_files, require_folder
+from nnunet_skd.tools.nnunet_json import read_dataset_json
 
 CASES_CSV = "evaluation_cases.csv"
 SUMMARY_CSV = "evaluation_summary.csv"
@@ -115,11 +116,12 @@ def run(args: Namespace) -> None:
         raise BadInput(f"{existing[0]} exists already. Name another folder with -o, or replace it with --overwrite")
     require_folder(args.reference)
     require_folder(args.prediction)
+    dataset_json = read_dataset_json(args.djfile)
     with new_files(out) as folder:  # made before the work, so that an unwritable folder is known at once
         cases = evaluate_folders(
             args.reference,
             args.prediction,
-            args.djfile,
+            dataset_json,
             num_processes=args.np,
             metrics=args.metrics,
             tolerance=args.tolerance,

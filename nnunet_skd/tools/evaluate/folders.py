@@ -10,12 +10,11 @@ from nnunetv2.configuration import default_num_processes
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 
 from nnunet_skd.messages import listed
-from nnunet_skd.tools.cases import load_dataset_json, reader_class, segmented_cases
+from nnunet_skd.tools.cases import reader_class, require_segmented_cases
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.calibration import CALIBRATION, probabilities_file
 from nnunet_skd.tools.evaluate.case import Case, evaluate_case
 from nnunet_skd.tools.evaluate.metrics import METRICS, VOXEL_HD95
-from nnunet_skd.tools.files import require_folder
 from nnunet_skd.tools.parallel import for_each_case, require_processes
 
 TOLERANCE = 1.0
@@ -25,7 +24,7 @@ ALL_METRICS = (*METRICS, VOXEL_HD95, *CALIBRATION)
 def evaluate_folders(
     reference_dir: str | Path,
     prediction_dir: str | Path,
-    dataset_json: dict | str | Path,
+    dataset_json: dict,
     *,
     num_processes: int = default_num_processes,
     metrics: Sequence[str] | None = None,
@@ -37,7 +36,7 @@ def evaluate_folders(
     Args:
         reference_dir: folder with the reference segmentations.
         prediction_dir: folder with the predictions, same file names.
-        dataset_json: content or path of dataset.json.
+        dataset_json: what ``read_dataset_json`` returns.
         num_processes: cases at the same time; 1 works in this process. More than one needs, as every use of
             multiprocessing with "spawn" does, a script that guards its start with ``if __name__ == "__main__"``.
         metrics: names out of ``ALL_METRICS``; by default ``METRICS``. Overlap alone takes little more time than
@@ -59,10 +58,10 @@ def evaluate_folders(
     require_processes(num_processes)
     if not tolerance >= 0:
         raise BadInput(f"the tolerance of the NSD (--tolerance) must be 0 or more, not {tolerance}")
-    dataset_json = load_dataset_json(dataset_json)
     pairs = _pairs(Path(reference_dir), Path(prediction_dir), dataset_json["file_ending"], chill)
     reader = reader_class(dataset_json, pairs[0][0])
-    classes, ignore, regions = _classes(dataset_json)
+    classes, ignore = _classes(dataset_json), dataset_json["labels"].get("ignore")
+    regions = any(len(values) > 1 for values in classes.values())
     ending = dataset_json["file_ending"]
     if set(chosen) & set(CALIBRATION):
         _check_probabilities([prediction for _, prediction in pairs], ending)
@@ -110,35 +109,22 @@ def _check_probabilities(predictions: list[Path], file_ending: str) -> None:
         )
 
 
-def _classes(dataset_json: dict) -> tuple[dict[str, tuple[int, ...]], int | None, bool]:
-    """What nnU-Net's own label manager makes of the labels.
-
-    Returns:
-        {name: label values that count as this class}, the ignore label or None, and whether the classes are regions.
-    """
-    # Not at the top: it imports torch, which takes seconds and which neither --help nor a worker process needs.
-    from nnunetv2.utilities.label_handling.label_handling import LabelManager
-
+def _classes(dataset_json: dict) -> dict[str, tuple[int, ...]]:
+    """The names of the classes, and the label values that count as each; more than one where they are regions."""
     labels = dataset_json["labels"]
-    manager = LabelManager(labels, dataset_json.get("regions_class_order"))  # load_dataset_json has asked it already
     classes = {name: tuple(int(value) for value in np.atleast_1d(values)) for name, values in labels.items()}
     foreground = {name: values for name, values in classes.items() if name != "ignore" and set(values) != {0}}
     if not foreground:
         raise BadInput("dataset.json has no label besides the background; so there is nothing to evaluate")
-    return foreground, manager.ignore_label, manager.has_regions
+    return foreground
 
 
 def _pairs(reference_dir: Path, prediction_dir: Path, file_ending: str, chill: bool) -> list[tuple[Path, Path]]:
     """Reference and prediction of each case."""
-    for folder in (reference_dir, prediction_dir):
-        require_folder(folder)
     references, predictions = (
-        {f"{case}{file_ending}" for case in segmented_cases(folder, file_ending)}
+        {f"{case}{file_ending}" for case in require_segmented_cases(folder, file_ending)}
         for folder in (reference_dir, prediction_dir)
     )
-    for names, folder in ((references, reference_dir), (predictions, prediction_dir)):
-        if not names:
-            raise BadInput(f"no file in {folder} ends with {file_ending}, which is the file ending in dataset.json")
     extra = sorted(predictions - references)
     if extra:
         raise BadInput(

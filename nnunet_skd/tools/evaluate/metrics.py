@@ -132,7 +132,7 @@ def surface_metrics(
     sizes = np.concatenate([sizes_r, sizes_p])
     within = distances <= tolerance * (1 + 1e-6)  # three voxels of 0.7 mm are within 2.1 mm
     return {
-        "HD95": max(_percentile(from_reference, sizes_r, 0.95), _percentile(from_prediction, sizes_p, 0.95)),
+        "HD95": max(_percentile_95(from_reference, sizes_r), _percentile_95(from_prediction, sizes_p)),
         "ASD": np.average(distances, weights=sizes),
         "NSD": sizes[within].sum() / sizes.sum(),
     }
@@ -246,7 +246,7 @@ def _surface(mask: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarray, np
     return centres, sizes, np.concatenate([centres, vertices])
 
 
-def _percentile(values: np.ndarray, weights: np.ndarray, share: float) -> float:
+def _percentile_95(values: np.ndarray, weights: np.ndarray) -> float:
     order = np.argsort(values)
     cumulated = np.cumsum(weights[order])
-    return values[order][np.searchsorted(cumulated, share * cumulated[-1])]
+    return values[order][np.searchsorted(cumulated, 0.95 * cumulated[-1])]

@@ -37,8 +37,8 @@ from pathlib import Path
 from nnunetv2.utilities.file_path_utilities import get_output_folder
 
 from nnunet_skd.compat import nnunet_folder
+from nnunet_skd.model_checks import CHECKPOINT
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.export.source import SelfCheckFailed
 from nnunet_skd.tools.export.to_nnunet import STOCK_TRAINER, Package, export_nnunet
 from nnunet_skd.tools.export.to_onnx import OnnxModel, export_onnx
 from nnunet_skd.tools.nnunet_folders import dataset_name, require_variable
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("-m", metavar="FOLDER", help="model folder that holds plans.json, instead of -d -c -tr -p")
     source.add_argument("-f", metavar="FOLD", nargs="+", help="folds, or 'all' (default: 0 1 2 3 4; --onnx: name one)")
     source.add_argument(
-        "-chk", metavar="NAME", default="checkpoint_final.pth", help="name of the checkpoint (default: %(default)s)"
+        "-chk", metavar="NAME", default=CHECKPOINT, help="name of the checkpoint (default: %(default)s)"
     )
     source.add_argument(
         "--allow_pickle",
@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     if args.dynamic and not args.onnx:
         raise BadInput("--dynamic belongs to --onnx: nnU-Net's own network takes every size anyway")
     if args.overwrite_plans_name and args.onnx:
@@ -82,29 +82,21 @@ def run(args: argparse.Namespace) -> int:
     folder = _model_folder(args)
     if args.allow_pickle:
         print("--allow_pickle: code will be executed if a checkpoint cannot be read without", file=sys.stderr)
-    try:
-        if args.onnx:
-            _report_onnx(
-                export_onnx(
-                    folder, args.onnx, args.f[0], args.chk, dynamic=args.dynamic, allow_pickle=args.allow_pickle
-                )
-            )
-        else:
-            _report_package(
-                export_nnunet(
-                    folder,
-                    args.o,
-                    args.f or range(5),
-                    args.chk,
-                    plans_name=args.overwrite_plans_name,
-                    allow_pickle=args.allow_pickle,
-                ),
-                args.chk,
-            )
-    except SelfCheckFailed as error:
-        print(f"nnunet-skd export: the self-check failed: {error}", file=sys.stderr)
-        return 1
-    return 0
+    if args.onnx:
+        model = export_onnx(
+            folder, args.onnx, args.f[0], args.chk, dynamic=args.dynamic, allow_pickle=args.allow_pickle
+        )
+        _report_onnx(model)
+    else:
+        package = export_nnunet(
+            folder,
+            args.o,
+            args.f or range(5),
+            args.chk,
+            plans_name=args.overwrite_plans_name,
+            allow_pickle=args.allow_pickle,
+        )
+        _report_package(package, args.chk)
 
 
 def _model_folder(args: argparse.Namespace) -> Path:
@@ -125,7 +117,7 @@ def _report_package(package: Package, checkpoint_name: str) -> None:
     _report_trainer(package.trainer_name, package.trainer_found)
     model = f"{package.dataset_name}/{package.model_folder_name}"
     options = f"-f {' '.join(package.folds)} -i INPUT -o OUTPUT"
-    if checkpoint_name != "checkpoint_final.pth":
+    if checkpoint_name != CHECKPOINT:
         options += f" -chk {checkpoint_name}"
     if package.previous_stage:
         options += " -prev_stage_predictions FOLDER"

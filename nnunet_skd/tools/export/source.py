@@ -15,16 +15,19 @@ from torch import nn
 from nnunet_skd.catalogue import trainer_classes
 from nnunet_skd.compat import build_network
 from nnunet_skd.messages import first_line
-from nnunet_skd.model_checks import folds_with
-from nnunet_skd.tools.checkpoint_file import read_checkpoint
-from nnunet_skd.tools.errors import BadInput, naming
+from nnunet_skd.model_checks import CHECKPOINT, folds_with
+from nnunet_skd.tools.checkpoint_file import NeedsCode, NotOfNnunet, read_checkpoint
+from nnunet_skd.tools.errors import BadInput, Failed, naming
 from nnunet_skd.tools.networks import require_stock_network
 from nnunet_skd.tools.nnunet_json import label_manager, read_dataset_json, read_plans
 from nnunet_skd.tools.trainers import TrainerNotFound, look_up
 
 
-class SelfCheckFailed(RuntimeError):
+class SelfCheckFailed(Failed):
     """What was written does not compute what the source computes; it has been removed."""
+
+    def __init__(self, difference: str):
+        super().__init__(f"the self-check failed: {difference}")
 
 
 def downsampling(configuration: ConfigurationManager) -> list[int] | None:
@@ -68,7 +71,7 @@ class TrainedModel:
         self,
         folder: str | Path,
         folds: Iterable[int | str],
-        checkpoint_name: str = "checkpoint_final.pth",
+        checkpoint_name: str = CHECKPOINT,
         allow_pickle: bool = False,
     ):
         self.folder = Path(folder)
@@ -133,7 +136,7 @@ class TrainedModel:
             BadInput: unreadable, not stock, or not finite.
         """
         file = self.checkpoint_path(fold)
-        checkpoint = read_checkpoint(file, self.allow_pickle)
+        checkpoint = self._read(file)
         configuration_name, trainer_name = checkpoint["init_args"]["configuration"], checkpoint["trainer_name"]
         configuration = self.configuration(configuration_name)
         with naming(self.folder / "plans.json"):
@@ -172,6 +175,16 @@ class TrainedModel:
             mirroring_axes=None if mirroring_axes is None else [int(axis) for axis in mirroring_axes],
             epochs=None if epochs is None else int(epochs),
         )
+
+    def _read(self, file: Path) -> dict:
+        try:
+            return read_checkpoint(file, self.allow_pickle)
+        except NeedsCode as error:
+            raise BadInput(
+                f"{error}. If you know why it is there and trust where the file comes from, add --allow_pickle"
+            ) from error
+        except NotOfNnunet as error:
+            raise BadInput(f"{error}. Name one with -chk") from error
 
     def _load(self, trainer: type, configuration: ConfigurationManager, weights: dict, file: Path) -> nn.Module:
         channels = self.num_input_channels(configuration), self.label_manager.num_segmentation_heads

@@ -15,11 +15,13 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.file_path_utilities import folds_tuple_to_string
 from tqdm import tqdm
 
+from nnunet_skd.model_checks import CHECKPOINT
 from nnunet_skd.tools.checkpoint_file import weights_sha256
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.export.source import Fold, SelfCheckFailed, TrainedModel
 from nnunet_skd.tools.export.target import new_target, provenance
 from nnunet_skd.tools.files import scratch_folder, written_by_a_library
+from nnunet_skd.tools.nnunet_folders import FINGERPRINT
 
 STOCK_TRAINER = "nnUNetTrainer"
 
@@ -50,7 +52,7 @@ def export_nnunet(
     model_folder: str | Path,
     output: str | Path,
     folds: Iterable[int | str] = (0, 1, 2, 3, 4),
-    checkpoint_name: str = "checkpoint_final.pth",
+    checkpoint_name: str = CHECKPOINT,
     *,
     plans_name: str | None = None,
     allow_pickle: bool = False,
@@ -143,7 +145,7 @@ def _copy_model_files(model: TrainedModel, target: Path, plans: dict) -> bool:
     (target / "plans.json").write_text(json.dumps(plans, indent=4))
     # summary.json, debug.json and progress.png stay: prediction needs none, and they name cases, paths and the trainer.
     postprocessing = f"crossval_results_folds_{folds_tuple_to_string(model.folds)}/postprocessing.pkl"
-    for name in ("dataset.json", "dataset_fingerprint.json", postprocessing):
+    for name in ("dataset.json", FINGERPRINT, postprocessing):
         if (model.folder / name).is_file():
             (target / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(model.folder / name, target / name)

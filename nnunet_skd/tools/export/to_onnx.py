@@ -12,6 +12,7 @@ import torch
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
+from nnunet_skd.model_checks import CHECKPOINT
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.export.description import describe
 from nnunet_skd.tools.export.source import SelfCheckFailed, TrainedModel, downsampling
@@ -41,7 +42,7 @@ def export_onnx(
     model_folder: str | Path,
     output: str | Path,
     fold: int | str,
-    checkpoint_name: str = "checkpoint_final.pth",
+    checkpoint_name: str = CHECKPOINT,
     *,
     dynamic: bool = False,
     allow_pickle: bool = False,

@@ -15,12 +15,10 @@ preprocess again. nnUNetv2_plan_and_preprocess takes the fingerprint that it fin
 
 import argparse
 
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
-
 from nnunet_skd.tools.cases import training_cases
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.fingerprint.annotated import extract
-from nnunet_skd.tools.nnunet_folders import dataset_name, require_variable
+from nnunet_skd.tools.nnunet_folders import FINGERPRINT, dataset_name, require_variable
 from nnunet_skd.tools.nnunet_json import channel_names, read_dataset_json
 from nnunet_skd.tools.parallel import require_processes
 
@@ -38,13 +36,13 @@ def run(args: argparse.Namespace) -> None:
     raw, preprocessed = map(require_variable, ("nnUNet_raw", "nnUNet_preprocessed"))
     name = dataset_name(args.d)
     description = read_dataset_json(raw / name / "dataset.json", channels=True)
-    ignore = LabelManager(description["labels"], description.get("regions_class_order")).ignore_label
+    ignore = description["labels"].get("ignore")
     if ignore is None:
         raise BadInput(f"{name} has no ignore label, so nnUNetv2_extract_fingerprint is what you need")
     cases = training_cases(raw / name, description)
     if not cases:
         raise BadInput(f"{raw / name} holds no training cases. Fill imagesTr and labelsTr")
     statistics = extract(name, description, cases, ignore, preprocessed / name, args.np)[PROPERTIES]
-    print(f"\n{preprocessed / name / 'dataset_fingerprint.json'} holds the intensities of annotated voxels:")
+    print(f"\n{preprocessed / name / FINGERPRINT} holds the intensities of annotated voxels:")
     for channel, values in zip(channel_names(description).values(), statistics.values(), strict=True):
         print(f"  {channel}: " + ", ".join(f"{what} {values[what]:.5g}" for what in SHOWN))

@@ -19,6 +19,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import nnunetv2
+import torch
+
+from nnunet_skd import __version__
 from nnunet_skd.catalogue import trainer_classes
 from nnunet_skd.compat import (
     OLDEST,
@@ -31,6 +35,7 @@ from nnunet_skd.compat import (
 )
 from nnunet_skd.messages import listed
 from nnunet_skd.tools.commands import own_folders
+from nnunet_skd.tools.compiling import nnunet_compiles
 from nnunet_skd.tools.install.discovery import (
     entries_on_variable,
     folders_on_variable,
@@ -82,8 +87,6 @@ def examine(trainer: str, device: str | None = None) -> list[Finding]:
 
 
 def _versions() -> list[Finding]:
-    from nnunet_skd import __version__
-
     findings = [Finding("ok", f"nnunet_skd {__version__}, Python {platform.python_version()} at {sys.executable}")]
     for package in ("nnunetv2", "torch", "batchgenerators", "dynamic_network_architectures"):
         findings.append(Finding("ok", f"{package} {importlib.metadata.version(package)}"))
@@ -99,8 +102,6 @@ def _versions() -> list[Finding]:
 
 def _commands() -> list[Finding]:
     """The nnUNetv2 commands of this environment, not those of another one further up in PATH."""
-    import nnunetv2
-
     here = Path(sys.executable).parent
     found = shutil.which("nnUNetv2_train")
     if found is None:
@@ -219,7 +220,6 @@ def _gpu_at_work(name: str, compiled: bool) -> Finding:
 
 def _failure_on_gpu(compiled: bool) -> str:
     """The first line of the error that a small computation ends with, empty if none: what follows is for developers."""
-    import torch
 
     def line(x: torch.Tensor) -> torch.Tensor:
         return 2 * x + 1
@@ -232,10 +232,6 @@ def _failure_on_gpu(compiled: bool) -> str:
 
 
 def _device(device: str | None) -> list[Finding]:
-    import torch
-
-    from nnunet_skd.tools.compiling import nnunet_compiles
-
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():

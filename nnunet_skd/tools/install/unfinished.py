@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_skd.checkpoint import KEY, PARTS
+from nnunet_skd.model_checks import CHECKPOINT
 from nnunet_skd.tools.checkpoint_file import NeedsCode, read_checkpoint
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.trainers import look_up
@@ -26,7 +27,7 @@ def unfinished_trainings(results: Path) -> list[Training]:
         # what nnUNetv2_train --c takes, in its order
         names = ("checkpoint_latest.pth", "checkpoint_best.pth")
         checkpoint = next((fold / name for name in names if (fold / name).is_file()), None)
-        if checkpoint is None or (fold / "checkpoint_final.pth").is_file():
+        if checkpoint is None or (fold / CHECKPOINT).is_file():
             continue
         try:
             content = read_checkpoint(checkpoint, mapped=True)

@@ -26,7 +26,6 @@ what 'nnunet-skd unlabelled' refuses, a model with other labels or channels, and
 
 import argparse
 import shlex
-import sys
 from pathlib import Path
 
 from nnunet_skd.messages import listed
@@ -41,9 +40,11 @@ from nnunet_skd.tools.pseudo_labels.model import SHORT, LabellingModel, name_par
 from nnunet_skd.tools.pseudo_labels.new_dataset import NewDataset
 from nnunet_skd.tools.teaching import describe_student, model_folder
 from nnunet_skd.tools.trainers import look_up
-from nnunet_skd.tools.unlabelled.checks import Cases, cases_of_folder, check_contents, parallel_reader
+from nnunet_skd.tools.unlabelled.checks import Cases, cases_of_folder, check_contents
 from nnunet_skd.tools.unlabelled.dataset import open_dataset, require_preprocessing
 from nnunet_skd.unlabelled_data import preprocessing, second_stage
+
+GOES_ON = "The same command goes on from here."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-np", type=int, metavar="N", help="processes (default: as nnU-Net's commands)")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     require_processes(args.np)
     _, plans_name, configuration = name_parts(absolute(args.teacher))
     plans_name, configuration = args.p or plans_name, args.c or configuration
@@ -74,7 +75,6 @@ def run(args: argparse.Namespace) -> int:
     model.check(dataset)
     labelled = LabelledCases(dataset, args.f)
     cases = cases_of_folder(args.i, dataset)
-    reader = parallel_reader(dataset.plans.image_reader_writer_class, args.np or 4)
     made_of = {
         "dataset": dataset.plans.dataset_name,
         "plans": plans_name,
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         "fold": args.f,
         "model": str(folder),
         "checkpoints": model.stamps(),
-        "images": check_contents(cases, {}, args.i, dataset, reader),
+        "images": check_contents(cases, {}, args.i, dataset, args.np or 4),
         "labelled cases": labelled.stamps(),
         "validation cases": labelled.validation,
         "preprocessing": preprocessing(dataset.plans, configuration),
@@ -91,12 +91,8 @@ def run(args: argparse.Namespace) -> int:
     trainer, weights = model.second_training(dataset.plans, configuration)
     trainer = args.tr or trainer
     look_up(trainer)
-    try:
-        if not new.is_complete:
-            _make(new, cases, labelled, model, args)
-    except CommandFailed as error:
-        print(f"\nnnunet-skd pseudo-labels: {error} The same command goes on from here.", file=sys.stderr)
-        return 1
+    if not new.is_complete:
+        _make(new, cases, labelled, model, args)
     if weights is not None:
         _begin(new, args.f, trainer, weights)
     train = ["nnUNetv2_train", str(new.number), configuration, args.f]
@@ -104,7 +100,6 @@ def run(args: argparse.Namespace) -> int:
     train += ["-p", plans_name] * (plans_name != "nnUNetPlans") + ["-device", args.device] * (args.device != "cuda")
     print(f"\n{new.name}: {len(labelled.files)} labelled cases, {len(cases)} with pseudo-labels. To train on it:")
     print(f"  {shlex.join(train)}")
-    return 0
 
 
 def _begin(new: NewDataset, fold: str, trainer: str, weights: Path) -> None:
@@ -127,7 +122,7 @@ def _make(
         _run("nnUNetv2_predict_from_modelfolder", "-i", new.waiting, "-o", new.predicted, "-m", model.folder,
              "-f", *model.folds, "-device", args.device, *options)  # fmt: skip
     if left := new.without_label(cases):
-        raise CommandFailed(f"nnU-Net's prediction left out {listed(left)}.")
+        raise CommandFailed(f"nnU-Net's prediction left out {listed(left)}. {GOES_ON}")
     new.complete(cases, labelled)
     options = ["-np", args.np] if args.np else []
     _run("nnUNetv2_preprocess", "-d", new.number, "-plans_name", new.made_of["plans"], "-c", *new.configurations,
@@ -137,4 +132,4 @@ def _make(
 
 def _run(*command: object) -> None:
     if status := show_and_run([str(word) for word in command]):
-        raise CommandFailed(f"{command[0]} ended with exit status {status}; its message is above.")
+        raise CommandFailed(f"{command[0]} ended with exit status {status}; its message is above. {GOES_ON}")

@@ -2,12 +2,10 @@
 
 from nnunet_skd.messages import listed
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.nnunet_folders import require_variable
-from nnunet_skd.tools.teaching import NUM_FOLDS, SPLITS, read_splits
+from nnunet_skd.tools.nnunet_folders import FINGERPRINT, SPLITS, require_variable
+from nnunet_skd.tools.teaching import NUM_FOLDS, read_splits
 from nnunet_skd.tools.unlabelled.dataset import Dataset, labelled_files, labelled_names
 from nnunet_skd.tools.unlabelled.images import stamps
-
-FINGERPRINT = "dataset_fingerprint.json"
 
 
 class LabelledCases:

@@ -27,15 +27,15 @@ Exit status: 0 done; 2 unusable input.
 """
 
 import argparse
-from pathlib import Path
 
 from nnunetv2.configuration import default_num_processes
 
+from nnunet_skd.model_checks import CHECKPOINT
 from nnunet_skd.tools.devices import device_name, find_device
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.calibration import CALIBRATION
 from nnunet_skd.tools.evaluate.folders import ALL_METRICS, known_metrics
-from nnunet_skd.tools.files import new_folder, require_folder, require_free, require_writable
+from nnunet_skd.tools.files import new_folder, require_folder, require_new
 from nnunet_skd.tools.model_arms import SYNTAX, parse_model_arms, require_same_channels, same_dataset
 from nnunet_skd.tools.parallel import require_processes
 from nnunet_skd.tools.speed.cases import case_images
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"one or more of {', '.join(ALL_METRICS)}, a panel each (default: Dice)",
     )
-    parser.add_argument("-chk", default="checkpoint_final.pth", metavar="NAME", help="default: %(default)s")
+    parser.add_argument("-chk", default=CHECKPOINT, metavar="NAME", help="default: %(default)s")
     parser.add_argument("-device", choices=("cuda", "cpu", "mps"), default="cuda", help="default: %(default)s")
     parser.add_argument(
         "-np",
@@ -66,10 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    output, device = Path(args.o), find_device(args.device)
+    device = find_device(args.device)
     require_processes(args.np)
-    require_free(output)
-    require_writable(output)
+    output = require_new(args.o)
     if args.metrics and not args.ref:
         raise BadInput("--metrics needs --ref, the folder of the reference segmentations")
     metrics = known_metrics(args.metrics or ["Dice"])

@@ -2,7 +2,6 @@
 
 import copy
 import io
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from tqdm import tqdm
 from nnunet_skd.messages import in_one_line, listed
 from nnunet_skd.model_checks import folds_with
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.files import as_file_name
 from nnunet_skd.tools.images import read_images, written_whole
 from nnunet_skd.tools.model_arms import ModelArm
 from nnunet_skd.tools.nnunet_json import channel_names
@@ -47,7 +47,7 @@ class LoadedArm:
 
     @property
     def file_name(self) -> str:
-        return re.sub(r"[^\w.-]+", "_", self.name)
+        return as_file_name(self.name)
 
     @property
     def networks(self) -> int:

@@ -1,9 +1,6 @@
 """Refuse images that cannot be used, by name and before anything is preprocessed."""
 
-from collections.abc import Callable
 from pathlib import Path
-
-from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from nnunet_skd.messages import listed
 from nnunet_skd.tools.cases import Problems, find_cases
@@ -13,17 +10,6 @@ from nnunet_skd.tools.unlabelled.dataset import Dataset, labelled_files, labelle
 from nnunet_skd.tools.unlabelled.images import Content, read_content
 
 Cases = dict[str, list[Path]]  # case -> its images by channel
-Read = Callable[[Cases, str], dict[str, Content]]  # reads cases in parallel; the text is the progress bar's title
-
-
-def parallel_reader(reader: type[BaseReaderWriter], processes: int) -> Read:
-    """Reads cases by nnU-Net's reader, in several processes, with a progress bar."""
-
-    def read(cases: Cases, title: str) -> dict[str, Content]:
-        jobs = {case: (images, reader) for case, images in cases.items()}
-        return dict(for_each_case(read_content, jobs, processes, title))
-
-    return read
 
 
 def cases_of_folder(folder: Path, dataset: Dataset) -> Cases:
@@ -46,14 +32,16 @@ def cases_of_folder(folder: Path, dataset: Dataset) -> Cases:
     return cases
 
 
-def check_contents(cases: Cases, known: dict[str, dict], folder: Path, dataset: Dataset, read: Read) -> dict[str, str]:
+def check_contents(
+    cases: Cases, known: dict[str, dict], folder: Path, dataset: Dataset, processes: int
+) -> dict[str, str]:
     """Read the cases and check what is in them.
 
     Args:
         cases: new or changed ones.
         known: entries of the record for all cases that were read before.
         folder: where the cases are.
-        read: reads all images of many cases.
+        processes: that read images.
 
     Returns:
         The hash of each case's content.
@@ -62,10 +50,10 @@ def check_contents(cases: Cases, known: dict[str, dict], folder: Path, dataset: 
         BadInput: images that cannot be read or are not finite, other numbers of channels, images that equal a labelled
             one or one another, or another image of the same name that was preprocessed from another folder.
     """
-    contents = read(cases, "checking images")
+    contents = _read(cases, dataset, processes, "checking images")
     problems = _unusable(contents, cases, dataset)
     if labelled := {case: images for case, (images, _) in labelled_files(dataset).items()}:
-        labelled_contents = read(labelled, "reading labelled images")
+        labelled_contents = _read(labelled, dataset, processes, "reading labelled images")
         problems["images that equal a labelled one (take them out)"] = _equal(contents, labelled_contents)
         _tell_unreadable(labelled_contents, "labelled")
     else:
@@ -81,11 +69,17 @@ def check_contents(cases: Cases, known: dict[str, dict], folder: Path, dataset: 
     ]
     _refuse(problems, folder)
     if test := test_images(dataset):
-        test_contents = read(test, "reading test images")
+        test_contents = _read(test, dataset, processes, "reading test images")
         _tell_unreadable(test_contents, "test")
         if equal := _equal(contents, test_contents):
             print(f"These equal a test image, so that results on imagesTs are not of unseen images: {listed(equal)}.")
     return hashes
+
+
+def _read(cases: Cases, dataset: Dataset, processes: int, title: str) -> dict[str, Content]:
+    reader = dataset.plans.image_reader_writer_class
+    jobs = {case: (images, reader) for case, images in cases.items()}
+    return dict(for_each_case(read_content, jobs, processes, title))
 
 
 def _refuse(problems: Problems, folder: Path) -> None:

@@ -27,7 +27,7 @@ from nnunet_skd.messages import differences, first_line, listed
 from nnunet_skd.tools.errors import BadInput, as_bad_input
 from nnunet_skd.tools.json_file import ANYTHING, FOLDER_NAME, INTEGER, TEXT, check_shape, or_null
 from nnunet_skd.tools.parallel import require_processes
-from nnunet_skd.tools.unlabelled.checks import Cases, cases_of_folder, check_contents, parallel_reader
+from nnunet_skd.tools.unlabelled.checks import Cases, cases_of_folder, check_contents
 from nnunet_skd.tools.unlabelled.dataset import Dataset, choose_configurations, labelled_names, open_dataset, with_data
 from nnunet_skd.tools.unlabelled.images import stamps
 from nnunet_skd.tools.unlabelled.preprocess import new_record, preprocess, remove
@@ -63,16 +63,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     dataset = open_dataset(args.d, args.p)
-    try:
-        if args.list:
-            _list(dataset.plans, args.c)
-        elif args.remove:
-            _remove(dataset.plans, args.c)
-        else:
+    if args.list:
+        _list(dataset.plans, args.c)
+    elif args.remove:
+        _remove(dataset.plans, args.c)
+    else:
+        try:
             preprocess_unlabelled(dataset, args.i, args.c, args.np)
-    except OSError as error:
-        said = f"{error.strerror or first_line(error)}; what is complete is kept"
-        raise OSError(error.errno, said, error.filename) from error
+        except OSError as error:
+            said = f"{error.strerror or first_line(error)}; what is complete is kept"
+            raise OSError(error.errno, said, error.filename) from error
 
 
 def preprocess_unlabelled(
@@ -144,8 +144,7 @@ def _entries(cases: Cases, known: dict[str, dict], folder: Path, dataset: Datase
     }
     contents = {case: known[case]["content"] for case in cases if case not in changed}
     if changed:
-        read = parallel_reader(dataset.plans.image_reader_writer_class, processes)
-        contents |= check_contents(changed, known, folder, dataset, read)
+        contents |= check_contents(changed, known, folder, dataset, processes)
     return {case: entry | {"content": contents[case]} for case, entry in entries.items()}
 
 
