@@ -14,17 +14,17 @@ import numpy as np
 from PIL import Image
 from scipy.optimize import minimize_scalar
 
-from nnunet_skd.tools.evaluate.calibration import read_probabilities, softmax_calibration
+from nnunet_skd.tools.evaluate.calibration import KEY, read_probabilities, softmax_calibration
 
 Case = tuple[np.ndarray, np.ndarray]  # probabilities (C, rows, columns), labels (rows, columns)
 SMALLEST = 1e-7  # nnU-Net writes half precision, in which small probabilities are 0
 
 
 def read_cases(predicted: Path, references: Path) -> list[Case]:
-    cases = []
-    for file in sorted(predicted.glob("*.npz")):
+    files, cases = sorted(predicted.glob("*.npz")), []
+    channels = np.load(files[0])[KEY].shape[0]  # the same in all
+    for file in files:
         labels = np.asarray(Image.open(references / f"{file.stem}.png"))
-        channels = np.load(file)["probabilities"].shape[0]
         cases.append((read_probabilities(file, channels, labels.shape).astype(float), labels))
     return cases
 

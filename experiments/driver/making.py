@@ -134,7 +134,7 @@ class Making:
             marker.write_text(version("nnunetv2"))
 
     def normalise_alike(self, given: str, name: str) -> None:
-        """Both datasets get one fingerprint: its intensities, of annotated and ignored voxels, normalise a CT."""
+        """Both datasets get one fingerprint, whose intensities normalise a CT."""
         (self.preprocessed / name).mkdir(parents=True, exist_ok=True)
         for file in ("dataset_fingerprint.json", f"{READY}_fingerprint"):
             shutil.copy(self.preprocessed / given / file, self.preprocessed / name / file)

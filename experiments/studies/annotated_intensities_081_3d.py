@@ -3,17 +3,16 @@
 The trainings of seed 0 were done before this study was written, and are why it was.
 """
 
-from driver.definition import Arm, Study
+from dataclasses import replace
 
-PLAIN = "nnUNetTrainerNoMirroring"
+from driver.definition import Arm
+from studies import ignored_slices_081_3d
 
-STUDY = Study(
+PLAIN = ignored_slices_081_3d.PLAIN
+
+STUDY = replace(
+    ignored_slices_081_3d.STUDY,
     question="nnU-Net counts ignored voxels among a CT's intensities: what if it counts the annotated ones alone?",
-    dataset="Dataset081_HeadNeckCT",
-    configuration="3d_fullres",
-    annotated_slices=3,
-    metrics=("Dice", "HD95"),
-    steps=8000,
     arms={
         "nnUNetv2_extract_fingerprint": Arm(PLAIN),
         "nnunet-skd fingerprint": Arm(PLAIN, annotated_intensities=True),
