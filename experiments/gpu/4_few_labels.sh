@@ -12,13 +12,6 @@ predict() { # ARM DATASET TRAINER
     in_time nnUNetv2_predict -i "$raw/imagesTs" -o "$OUT/$1" -d "$2" -c 2d$SMALL -f all -tr "$3" -device "$DEVICE" \
         -npp 1 -nps 1 --continue_prediction
 }
-train "$FEW" 2d$SMALL all nnUNetTrainer_$FIRST
-model=$(model_of "$FEW" 2d$SMALL nnUNetTrainer_$FIRST)
-weights=$model/fold_all/checkpoint_final.pth
-predict labelled_only "$FEW" nnUNetTrainer_$FIRST
-in_time nnunet-skd pseudo-labels -d "$FEW" -i "$IMAGES" --teacher "$model" -t "$PSEUDO" \
-    -tr nnUNetTrainer_$SECOND -device "$DEVICE"
-
 begin='import pathlib, sys
 from nnunet_skd.tools.beginning import begin
 begin(*sys.argv[1:6], pathlib.Path(sys.argv[6]))'
@@ -27,8 +20,17 @@ second() { # ARM DATASET TRAINER: a short training from the model's weights, the
     train "$2" 2d$SMALL all "$3"
     predict "$@"
 }
-second same_images_again "$FEW" nnUNetTrainer_$SECOND & jobs=($!)
-second pseudo_labels "$PSEUDO" nnUNetTrainer_$SECOND & jobs+=($!)
+pseudo_labels() {
+    in_time nnunet-skd pseudo-labels -d "$FEW" -i "$IMAGES" --teacher "$model" -t "$PSEUDO" \
+        -tr nnUNetTrainer_$SECOND -device "$DEVICE"
+    second pseudo_labels "$PSEUDO" nnUNetTrainer_$SECOND
+}
+train "$FEW" 2d$SMALL all nnUNetTrainer_$FIRST
+model=$(model_of "$FEW" 2d$SMALL nnUNetTrainer_$FIRST)
+weights=$model/fold_all/checkpoint_final.pth
+predict labelled_only "$FEW" nnUNetTrainer_$FIRST & jobs=($!)
+second same_images_again "$FEW" nnUNetTrainer_$SECOND & jobs+=($!)
+pseudo_labels & jobs+=($!)
 nnUNet_skd_teacher=$model second distill "$FEW" nnUNetTrainerDistill_$SECOND & jobs+=($!)
 status=0
 for job in "${jobs[@]}"; do wait "$job" || status=$?; done

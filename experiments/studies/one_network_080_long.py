@@ -1,6 +1,7 @@
 """The question of one_network_080 after four times the steps: is the gap of small networks one of training time?
 
-The teacher of one more arm is the network that saw all cases, which costs one training instead of five.
+The teacher of four more arms is the network that saw all cases, which costs one training instead of five: with the
+trainer's own terms, with PSDL or DDL alone, and with channel-wise distillation (CWD) alone.
 """
 
 from dataclasses import replace
@@ -9,19 +10,24 @@ from arms.one_network import QUARTER
 from driver.definition import TAUGHT_BY_MODELS, Arm, Model
 from studies import one_network_080
 
+TAUGHT = "quarter width, taught by all cases"
+
+
+def taught_by_all_cases(trainer: str = "nnUNetTrainerDistill", *also_against: str) -> Arm:
+    against = ("quarter width", *also_against, "all cases")
+    return Arm(trainer, preset=QUARTER, models=(Model("all cases"),), environment=TAUGHT_BY_MODELS, against=against)
+
+
 STUDY = replace(
     one_network_080.STUDY,
     question="And after four times the steps?",
     steps=8000,
     arms=one_network_080.STUDY.arms
     | {
-        "quarter width, taught by all cases": Arm(
-            "nnUNetTrainerDistill",
-            preset=QUARTER,
-            models=(Model("all cases"),),
-            environment=TAUGHT_BY_MODELS,
-            against=("quarter width", "all cases"),
-        ),
+        TAUGHT: taught_by_all_cases(),
+        "quarter width, PSDL alone": taught_by_all_cases("distill_parts:nnUNetTrainerDistill_psdl", TAUGHT),
+        "quarter width, DDL alone": taught_by_all_cases("distill_parts:nnUNetTrainerDistill_ddl", TAUGHT),
+        "quarter width, CWD alone": taught_by_all_cases("distill_parts:nnUNetTrainerDistill_cw", TAUGHT),
         "quarter width, twice the steps": Arm(preset=QUARTER, steps=2, against=("quarter width", "all cases")),
     },
 )
