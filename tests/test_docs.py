@@ -23,6 +23,7 @@ STOCK = {
     "nnUNetTrainer",
     "nnUNetTrainer_100epochs",
     "nnUNetTrainer_250epochs",
+    "nnUNetTrainer_250epochs_NoMirroring",
     "nnUNetTrainerDA5",
     "nnUNetTrainerNoMirroring",
 }

@@ -150,7 +150,12 @@ def test_a_split_of_more_folds_than_nnunets(toy, played):
 
 
 @pytest.mark.parametrize(
-    ("trainer", "options"), [("nnUNetTrainer", ""), ("nnUNetTrainerNoMirroring", " -tr nnUNetTrainerNoMirroring")]
+    ("trainer", "options"),
+    [
+        ("nnUNetTrainer", ""),
+        ("nnUNetTrainer_250epochs_NoMirroring", " -tr nnUNetTrainerNoMirroring"),
+        ("nnUNetTrainerDA5", " -tr nnUNetTrainerDA5"),
+    ],
 )
 def test_another_network_is_trained_from_scratch(trainer, options, toy, played, capsys):
     folder = model(toy, trainer)
@@ -167,6 +172,12 @@ def test_after_a_trainer_that_needs_a_teacher_comes_a_plain_one(toy, played, cap
     assert "181 2d all -tr nnUNetTrainer_250epochs --c" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("trainer", ["nnUNetTrainerNoMirroring", "nnUNetTrainer_4000epochs_NoMirroring"])
+def test_after_a_training_without_mirroring_comes_a_short_one_without_it(trainer, toy, played, capsys):
+    assert label(toy, model(toy, trainer)) == 0
+    assert "181 2d all -tr nnUNetTrainer_250epochs_NoMirroring --c" in capsys.readouterr().out
+
+
 def test_the_trainer_can_be_chosen(toy, played, capsys):
     assert label(toy, model(toy), options=("-tr", "nnUNetTrainer_20epochs")) == 0
     assert "181 2d all -tr nnUNetTrainer_20epochs --c" in capsys.readouterr().out
@@ -176,11 +187,11 @@ def test_the_trainer_can_be_chosen(toy, played, capsys):
 def test_the_second_training_is_of_the_models_plans_and_of_its_trainer_if_that_is_not_nnunets(toy, played, capsys):
     toy.plans["plans_name"] = "nnUNetOtherPlans"
     toy.write_plans("nnUNetOtherPlans")
-    assert label(toy, model(toy, "nnUNetTrainerNoMirroring")) == 0
+    assert label(toy, model(toy, "nnUNetTrainerDA5")) == 0
     printed = capsys.readouterr().out
     assert (toy.folder.parent / NEW / "nnUNetOtherPlans.json").is_file() and "-plans_name nnUNetOtherPlans" in printed
     line = printed.strip().splitlines()[-1]
-    assert line.strip() == "nnUNetv2_train 181 2d all -tr nnUNetTrainerNoMirroring --c -p nnUNetOtherPlans"
+    assert line.strip() == "nnUNetv2_train 181 2d all -tr nnUNetTrainerDA5 --c -p nnUNetOtherPlans"
 
 
 def test_the_files_that_dataset_json_names(toy, played):
@@ -242,14 +253,14 @@ def test_a_folder_of_another_name_and_a_link_to_one(toy, played, capsys, tmp_pat
     for file in folder.glob("*/checkpoint_final.pth"):
         init_args = {"configuration": "2d", "fold": 0}
         weights = {"weight": torch.zeros(1)}
-        content = {"network_weights": weights, "trainer_name": "nnUNetTrainerNoMirroring", "init_args": init_args}
+        content = {"network_weights": weights, "trainer_name": "nnUNetTrainerDA5", "init_args": init_args}
         torch.save(content, file)
     elsewhere = folder.rename(tmp_path / "job17")
     renamed = folder.with_name("round1__nnUNetPlans__2d")
     renamed.symlink_to(elsewhere)
     assert label(toy, renamed) == 0
     line = capsys.readouterr().out.strip().splitlines()[-1]
-    assert line.strip() == "nnUNetv2_train 181 2d all -tr nnUNetTrainerNoMirroring --c"
+    assert line.strip() == "nnUNetv2_train 181 2d all -tr nnUNetTrainerDA5 --c"
     assert played.begun[0][-1] == renamed / "fold_all" / "checkpoint_final.pth"
 
 

@@ -7,10 +7,10 @@ them, mirrored as nnUNetv2_predict does, and Dataset180_NAME_pseudo is made of t
 these images with the predictions as labels. It gets the plans and the fingerprint of dataset 80, and is preprocessed.
 Dataset 80 stays as it is: images are linked, labels are copied. Each of nnU-Net's commands is printed before it runs.
 The last line is yours to run. It trains on the new dataset: nnUNetTrainer_250epochs, a quarter of nnU-Net's 1000
-epochs, from the model's weights; or a whole training from scratch where these do not fit. If the model was trained by
-a trainer that is neither nnU-Net's plain one nor ours, the line names that one. With -tr you choose. The weights lie in
-nnUNet_results as a checkpoint from before the first epoch, which --c continues: the last layer is kept, which nnU-Net's
--pretrained_weights would make anew.
+epochs, from the model's weights; or a whole training from scratch where these do not fit. After nnU-Net's trainers
+without mirroring it is nnUNetTrainer_250epochs_NoMirroring, and after any other that is not ours the same one again.
+With -tr you choose. The weights lie in nnUNet_results as a checkpoint from before the first epoch, which --c continues:
+the last layer is kept, which nnU-Net's -pretrained_weights would make anew.
 
 The model is a folder that nnUNetv2_train wrote, or its name in $nnUNet_results/DATASET, of any trainer, plans and
 configuration with the same labels and channels. Its folds predict together. In a second round it is the model that was

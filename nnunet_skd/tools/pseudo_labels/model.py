@@ -14,6 +14,7 @@ from nnunet_skd.tools.unlabelled.dataset import Dataset
 from nnunet_skd.tools.unlabelled.images import stamps
 
 SHORT = "nnUNetTrainer_250epochs"
+SHORT_WITHOUT_MIRRORING = "nnUNetTrainer_250epochs_NoMirroring"
 
 
 def name_parts(folder: Path) -> tuple[str, str, str]:
@@ -66,15 +67,19 @@ class LabellingModel:
     def second_training(self, plans: PlansManager, configuration: str) -> tuple[str, Path | None]:
         """Its trainer: a short one from these weights where they fit, else a whole one from scratch (None).
 
-        A trainer that is neither nnU-Net's plain one nor ours may make another network, and trains again itself.
+        A trainer that is neither ours nor nnU-Net's plain one, with or without mirroring, may make another network, and
+        trains again itself.
         """
         weights = self._checkpoint("all" if "all" in self.folds else self.folds[0])
-        trainer = self._trainer(weights)
-        is_plain = trainer in trainer_classes() or re.fullmatch(r"nnUNetTrainer(_\d+epochs?)?", trainer)
+        whole = short = trainer = self._trainer(weights)
+        if trainer in trainer_classes() or re.fullmatch(r"nnUNetTrainer(_\d+epochs?)?", trainer):
+            whole, short = "nnUNetTrainer", SHORT
+        elif re.fullmatch(r"nnUNetTrainer(_\d+epochs_)?NoMirroring", trainer):
+            whole, short = "nnUNetTrainerNoMirroring", SHORT_WITHOUT_MIRRORING
         theirs, ours = self.plans.get_configuration(self.configuration), plans.get_configuration(configuration)
         if theirs.configuration["architecture"] != ours.configuration["architecture"]:
-            return "nnUNetTrainer" if is_plain else trainer, None
-        return SHORT if is_plain else trainer, weights
+            return whole, None
+        return short, weights
 
     def _trainer(self, checkpoint: Path) -> str:
         """As the checkpoint names it; the folder may have been renamed."""
