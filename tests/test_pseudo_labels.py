@@ -460,6 +460,30 @@ def test_missing_files_of_the_labelled_cases(toy, played, capsys, missing, messa
     refused(toy, played, capsys, message, teacher, fold="0" if "splits" in missing else "all")
 
 
+def test_a_case_that_was_taken_out_of_the_dataset(toy, played):
+    """nnU-Net leaves its label in gt_segmentations, and its data of configurations that are not preprocessed again."""
+    for file in ("gt_segmentations/train_0.png", "gt_segmentations/bad.png", "lowres/bad.b2nd", "lowres/bad.pkl"):
+        (toy.folder / file).parent.mkdir(exist_ok=True)
+        (toy.folder / file).touch()
+    toy.add("bad")
+    assert label(toy, model(toy)) == 0
+    assert sorted(ages(toy)) == ["bad.png", "new_0.png", "new_1.png", "train_0.png", "train_1.png"]
+
+
+def test_a_case_that_was_taken_out_and_is_still_in_the_split(toy, played, capsys):
+    for file in ("imagesTr/train_1_0000.png", "labelsTr/train_1.png"):
+        (toy.raw / file).unlink()
+    for file in (toy.folder / "nnUNetPlans_2d").glob("train_1*"):
+        file.unlink()
+    refused(toy, played, capsys, "splits_final.json names in fold 0. Put them back", model(toy), fold="0")
+
+
+def test_without_any_labelled_image(toy, played, capsys):
+    for folder in (toy.raw / "imagesTr", toy.folder / "nnUNetPlans_2d"):
+        shutil.rmtree(folder)
+    refused(toy, played, capsys, "has no images with labels", model(toy))
+
+
 def test_files_of_another_ending(toy, played, capsys):
     """nnU-Net's preprocessing takes what dataset.json names. A link of another ending it cannot read."""
     named = {

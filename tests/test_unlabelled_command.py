@@ -4,6 +4,7 @@ import errno
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import time
 
@@ -345,6 +346,34 @@ def test_a_name_of_a_case_that_only_the_preprocessed_data_knows(toy):
     (toy.raw / "imagesTr" / "train_1_0000.png").unlink()
     toy.add("train_1")
     refusal(toy, "names of labelled cases .*: train_1")
+
+
+def test_a_case_that_was_taken_out_of_the_dataset_is_not_labelled_any_more(toy):
+    """nnU-Net leaves its label in gt_segmentations, and its data of configurations that are not preprocessed again."""
+    for case in ("train_0", "train_1", "bad"):
+        save(toy.folder / "gt_segmentations" / f"{case}.png", image(2))
+    (toy.folder / "lowres").mkdir()
+    for file in (toy.folder / "nnUNetPlans_2d").glob("train_1*"):
+        (toy.folder / "lowres" / file.name.replace("train_1", "worse")).write_bytes(file.read_bytes())
+    toy.add("bad", "worse")
+    refusal(toy, "names of labelled cases of .*lowres .*: worse$")
+    toy.run(configurations=["2d"])
+    assert toy.cases() == ["bad", "worse"]
+
+
+@pytest.mark.parametrize("gone", ["imagesTr", ""])
+def test_without_the_raw_dataset_every_label_that_is_known_counts(toy, gone):
+    save(toy.folder / "gt_segmentations" / "other.png", image(2))
+    shutil.rmtree(toy.raw / gone)
+    toy.add("train_1", "other")
+    refusal(toy, "names of labelled cases of .*gt_segmentations .*: other\n")
+    refusal(toy, "names of labelled cases of .*nnUNetPlans_2d .*: train_1$")
+
+
+def test_a_label_without_an_image_is_a_label(toy):
+    save(toy.raw / "labelsTr" / "other.png", image(2))
+    toy.add("other")
+    refusal(toy, "names of labelled cases of .*labelsTr .*: other$")
 
 
 def test_a_missing_second_channel(nnunet_env):

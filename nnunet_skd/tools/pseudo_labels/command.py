@@ -73,8 +73,8 @@ def run(args: argparse.Namespace) -> None:
     with as_bad_input():
         model = LabellingModel(folder, teaching_folds(folder, student))
     model.check(dataset)
-    labelled = LabelledCases(dataset, args.f)
-    cases = cases_of_folder(args.i, dataset)
+    labelled = LabelledCases(dataset, configuration, args.f)
+    cases = cases_of_folder(args.i, dataset, [configuration])
     made_of = {
         "dataset": dataset.plans.dataset_name,
         "plans": plans_name,

@@ -89,7 +89,7 @@ def preprocess_unlabelled(
     records = {name: _read_record(plans, name) for name in configurations}
     processes = {name: processes or DEFAULT_PROCESSES.get(name, 4) for name in configurations}
 
-    cases = cases_of_folder(folder, dataset)
+    cases = cases_of_folder(folder, dataset, configurations)
     entries = _entries(cases, _known_cases(plans, records), folder, dataset, min(processes.values()))
     failed = {}
     for name in configurations:
@@ -158,7 +158,7 @@ def _renewed(plans: PlansManager, configuration: str, record: dict | None, datas
         print(f"  {command(plans, configuration, record)}")
         remove(folder, record)
         return new_record(plans, configuration)
-    if labelled := sorted(record["cases"].keys() & labelled_names(dataset)):
+    if labelled := sorted(record["cases"].keys() & labelled_names(dataset, [configuration]).keys()):
         print(f"{configuration}: removed, because they are labelled by now: {listed(labelled)}")
         remove(folder, record, labelled)
     return record
