@@ -167,6 +167,49 @@ def test_another_network_is_trained_from_scratch(trainer, options, toy, played, 
     assert line.strip() == f"nnUNetv2_train 181 2d all{options}" and not played.begun
 
 
+@pytest.mark.parametrize("scheme", ["CTNormalization", "ZScoreNormalization"])
+@pytest.mark.parametrize("what", ["intensity statistics", "spacing", "normalisation"])
+def test_weights_that_have_seen_other_images_are_not_gone_on_from(nnunet_env, monkeypatch, capsys, scheme, what):
+    """After nnunet-skd fingerprint and planning again. Intensities matter to the normalisation of CT alone."""
+    toy = prepared(Toy(nnunet_env))
+    entry, statistics = toy.plans["configurations"]["2d"], {"mean": 100.0, "std": 50.0}
+    entry["normalization_schemes"] = [scheme]
+    toy.plans["foreground_intensity_properties_per_channel"] = {
+        "0": statistics | {"percentile_00_5": 0.0, "percentile_99_5": 255.0}
+    }
+    played, folder = play(toy, monkeypatch), model(toy)
+    if what == "intensity statistics":
+        toy.plans["foreground_intensity_properties_per_channel"]["0"]["mean"] = 60.0
+    elif what == "spacing":
+        entry["spacing"] = [0.5, 0.5]
+    else:
+        entry["normalization_schemes"] = ["RescaleTo01Normalization"]
+    toy.write_plans()
+    assert label(toy, folder) == 0
+    *_, line = capsys.readouterr().out.strip().splitlines()
+    if what == "intensity statistics" and scheme == "ZScoreNormalization":
+        assert line.strip() == "nnUNetv2_train 181 2d all -tr nnUNetTrainer_250epochs --c" and played.begun
+    else:
+        assert line.strip() == "nnUNetv2_train 181 2d all" and not played.begun
+
+
+def test_why_a_training_begins_from_scratch_is_said(toy, played, capsys):
+    folder = model(toy)
+    toy.plans["configurations"]["2d"]["spacing"] = [0.5, 0.5]
+    toy.plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["features_per_stage"][0] += 1
+    toy.write_plans()
+    assert label(toy, folder) == 0
+    said = f"The training begins from scratch: {folder} and 2d of {DATASET} differ in network, spacing.\n"
+    assert said in capsys.readouterr().out
+
+
+def test_a_model_without_intensities_cannot_preprocess_an_image(toy, played, capsys):
+    folder = model(toy)
+    plans = {key: value for key, value in toy.plans.items() if not key.startswith("foreground")}
+    (folder / "plans.json").write_text(json.dumps(plans))
+    refused(toy, played, capsys, "plans.json: it lacks foreground_intensity_properties_per_channel", folder)
+
+
 def test_after_a_trainer_that_needs_a_teacher_comes_a_plain_one(toy, played, capsys):
     assert label(toy, model(toy, "nnUNetTrainerDistill_50epochs")) == 0
     assert "181 2d all -tr nnUNetTrainer_250epochs --c" in capsys.readouterr().out

@@ -44,9 +44,18 @@ def open_dataset(dataset: int | str, plans_name: str) -> Dataset:
     opened = Dataset(PlansManager(plans), description)
     with naming(file):
         label_manager(opened.plans, description)
-        if not any(key.startswith("foreground_intensity_properties_") for key in plans):
-            raise BadInput("it lacks foreground_intensity_properties_per_channel. Plan it again")
+        require_intensities(plans)
     return opened
+
+
+def require_intensities(plans: dict) -> None:
+    """nnU-Net's preprocessing looks for them, whatever the normalisation.
+
+    Raises:
+        BadInput: they are missing.
+    """
+    if not any(key.startswith("foreground_intensity_properties_") for key in plans):
+        raise BadInput("it lacks foreground_intensity_properties_per_channel. Plan it again")
 
 
 def choose_configurations(plans: PlansManager, wanted: list[str] | None) -> list[str]:
