@@ -72,7 +72,7 @@ def played(toy, monkeypatch) -> Played:
 
 def play(toy: Toy, monkeypatch) -> Played:
     played = Played(toy)
-    monkeypatch.setattr(commands.subprocess, "run", played)
+    monkeypatch.setattr(commands, "run_and_end", lambda command, env: played(command, env).returncode)
     monkeypatch.setattr(command, "begin", played.begin)
     monkeypatch.setattr(command, "find_device", lambda name: None)  # nothing is predicted
     return played
@@ -405,7 +405,7 @@ def test_other_things_need_another_number(toy, played, capsys, what):
 
 
 def test_a_prediction_that_leaves_a_case_out_ends_the_command(toy, played, capsys, monkeypatch):
-    monkeypatch.setattr(commands.subprocess, "run", lambda command, env: SimpleNamespace(returncode=0))
+    monkeypatch.setattr(commands, "run_and_end", lambda command, env: 0)
     assert label(toy, model(toy)) == 1
     assert "left out new_0, new_1" in capsys.readouterr().err and not (new(toy) / "dataset.json").exists()
 
