@@ -467,6 +467,12 @@ def test_a_missing_device_is_named_before_anything_is_written_and_only_where_som
     assert label(toy, teacher) == 0
 
 
+def test_results_that_cannot_be_written_are_named_before_hours_of_prediction(toy, played, capsys, monkeypatch):
+    teacher = model(toy)
+    monkeypatch.setenv("nnUNet_results", str(toy.folder / "nnUNetPlans.json" / "results"))
+    refused(toy, played, capsys, "cannot write to ", teacher)
+
+
 def test_the_second_stage_of_a_cascade(toy, played, capsys):
     folder = model(toy)
     cascade = folder.rename(folder.with_name("nnUNetTrainer__nnUNetPlans__3d_cascade_fullres"))

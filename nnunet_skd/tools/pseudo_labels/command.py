@@ -35,6 +35,8 @@ from nnunet_skd.tools.beginning import begin, was_trained
 from nnunet_skd.tools.commands import CommandFailed, show_and_run
 from nnunet_skd.tools.devices import find_device
 from nnunet_skd.tools.errors import BadInput, as_bad_input
+from nnunet_skd.tools.files import require_writable
+from nnunet_skd.tools.nnunet_folders import require_variable
 from nnunet_skd.tools.parallel import require_processes
 from nnunet_skd.tools.pseudo_labels.labelled_cases import LabelledCases
 from nnunet_skd.tools.pseudo_labels.model import SHORT, LabellingModel, name_parts
@@ -94,6 +96,7 @@ def run(args: argparse.Namespace) -> None:
     trainer = args.tr or trainer
     look_up(trainer)
     if not new.is_complete:
+        require_writable(require_variable("nnUNet_results"))  # for the training, after hours of prediction
         _make(new, cases, labelled, model, args)
     if weights is not None:
         _begin(new, args.f, trainer, weights)
