@@ -194,6 +194,47 @@ def test_images_of_a_second_folder_come_on_top_and_never_replace_others_of_the_s
         toy.run(tmp_path / "second")
 
 
+def test_an_image_that_was_deleted_from_its_folder_is_removed_and_those_of_other_folders_stay(toy, tmp_path, capsys):
+    """Consent was withdrawn, or the scan was found to be broken."""
+    toy.add("a", "b", "link")
+    (toy.source / "link_0000.png").rename(tmp_path / "on_another_disk")
+    (toy.source / "link_0000.png").symlink_to(tmp_path / "on_another_disk")
+    toy.run()
+    save_case(tmp_path / "second", "c", 2)
+    toy.run(tmp_path / "second")
+    (tmp_path / "on_another_disk").unlink()
+    (tmp_path / "second" / "c_0000.png").unlink()
+    (toy.source / "b_0000.png").unlink()
+    before = ages(toy)
+    save_case(tmp_path / "second", "d", 2)
+    toy.run(tmp_path / "second")
+    assert f"removed, because their images are no longer in {tmp_path / 'second'}: c\n" in capsys.readouterr().out
+    assert toy.cases() == ["a", "b", "d", "link"] and not list(toy.made.glob("c*"))
+    toy.run()
+    assert f"removed, because their images are no longer in {toy.source}: b\n" in capsys.readouterr().out
+    assert toy.cases() == ["a", "d", "link"] and not list(toy.made.glob("b*"))
+    assert all(before[name] == age for name, age in ages(toy).items() if not name.startswith("d"))
+
+
+def test_an_image_may_be_renamed(toy):
+    toy.add("a")
+    toy.run()
+    (toy.source / "a_0000.png").rename(toy.source / "b_0000.png")
+    toy.run()
+    assert toy.cases() == ["b"]
+
+
+def test_a_folder_that_is_empty_or_away_removes_nothing(toy):
+    toy.add("a")
+    toy.run()
+    moved = toy.source.rename(toy.source.with_name("away"))
+    for match in ("is not a folder", "holds no images"):
+        with pytest.raises(BadInput, match=match):
+            toy.run()
+        toy.source.mkdir(exist_ok=True)
+    assert toy.cases() == ["a"] and len(list(moved.iterdir())) == 1
+
+
 def test_other_plans_make_all_anew_and_until_then_the_training_refuses(toy, capsys):
     toy.add("a")
     toy.run()

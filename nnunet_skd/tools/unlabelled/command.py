@@ -7,8 +7,9 @@ with the dataset's plans as its labelled images were, for each configuration tha
 $nnUNet_preprocessed/DatasetXXX_NAME/unlabelled. Plans, fingerprint, splits, dataset.json and labelled data stay as they
 are. nnUNetTrainerDSKD_unlabelled and nnUNetTrainerDistill then learn from these images too.
 
-A run that was stopped goes on when it is started again. Another run adds new images and renews changed ones; images of
-another folder come on top. After plans were made anew, run it again.
+A run that was stopped goes on when it is started again. Another run adds new images, renews changed ones and removes
+those that were deleted from FOLDER; images of another folder come on top, and stay. After plans were made anew, run it
+again.
 
 Refused by name, before anything is written: missing channels, other file endings or numbers of channels, files that
 cannot be read or were cut short, NaN and infinite values, names of labelled cases, images that equal a labelled one or
@@ -19,6 +20,7 @@ one another. An image that equals one of imagesTs is named, and taken.
 """
 
 import argparse
+import os
 from pathlib import Path
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -90,10 +92,10 @@ def preprocess_unlabelled(
     processes = {name: processes or DEFAULT_PROCESSES.get(name, 4) for name in configurations}
 
     cases = cases_of_folder(folder, dataset, configurations)
-    entries = _entries(cases, _known_cases(plans, records), folder, dataset, min(processes.values()))
+    entries = _entries(cases, _known_cases(plans, records, folder), folder, dataset, min(processes.values()))
     failed = {}
     for name in configurations:
-        record = _renewed(plans, name, records[name], dataset)
+        record = _renewed(plans, name, records[name], dataset, folder)
         for case, entry in entries.items():
             before = record["cases"].get(case, {})
             same = before.get("content") == entry["content"]
@@ -122,12 +124,20 @@ def _is_current(plans: PlansManager, configuration: str, record: dict) -> bool:
     return not differences(record["preprocessing"], preprocessing(plans, configuration))
 
 
-def _known_cases(plans: PlansManager, records: dict[str, dict | None]) -> dict[str, dict]:
-    """The cases that were read and checked before, with today's plans."""
+def _deleted(record: dict, folder: Path) -> list[str]:
+    """The cases that were taken from this folder, and are there no more. A link to a disk that is away still is."""
+    images = {case: [Path(path) for path in entry["images"]] for case, entry in record["cases"].items()}
+    ours = [case for case, paths in images.items() if all(path.parent == folder.resolve() for path in paths)]
+    return sorted(case for case in ours if not any(map(os.path.lexists, images[case])))
+
+
+def _known_cases(plans: PlansManager, records: dict[str, dict | None], folder: Path) -> dict[str, dict]:
+    """The cases that were read and checked before, with today's plans, but for those deleted from the folder."""
     known = {}
     for name, record in records.items():
         if record is not None and _is_current(plans, name, record):
-            known |= record["cases"]
+            deleted = _deleted(record, folder)
+            known |= {case: entry for case, entry in record["cases"].items() if case not in deleted}
     return known
 
 
@@ -148,8 +158,10 @@ def _entries(cases: Cases, known: dict[str, dict], folder: Path, dataset: Datase
     return {case: entry | {"content": contents[case]} for case, entry in entries.items()}
 
 
-def _renewed(plans: PlansManager, configuration: str, record: dict | None, dataset: Dataset) -> dict:
-    """The record to go on with: a new one after the plans changed, and never with cases that are labelled by now."""
+def _renewed(plans: PlansManager, configuration: str, record: dict | None, dataset: Dataset, source: Path) -> dict:
+    """The record to go on with: a new one after the plans changed, and never with cases that are labelled by now, or
+    were deleted from the folder that they were taken from.
+    """
     if record is None:
         return new_record(plans, configuration)
     folder = unlabelled_folder(plans, configuration)
@@ -161,6 +173,9 @@ def _renewed(plans: PlansManager, configuration: str, record: dict | None, datas
     if labelled := sorted(record["cases"].keys() & labelled_names(dataset, [configuration]).keys()):
         print(f"{configuration}: removed, because they are labelled by now: {listed(labelled)}")
         remove(folder, record, labelled)
+    if deleted := _deleted(record, source):
+        print(f"{configuration}: removed, because their images are no longer in {source}: {', '.join(deleted)}")
+        remove(folder, record, deleted)
     return record
 
 
