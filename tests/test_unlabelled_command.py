@@ -22,7 +22,9 @@ from toy_dataset import RNG, Toy, image, save, save_case
 from nnunet_skd.tools import cli
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.parallel import for_each_case
+from nnunet_skd.tools.unlabelled import lock
 from nnunet_skd.tools.unlabelled import preprocess as preprocess_module
+from nnunet_skd.tools.unlabelled.lock import LOCK
 from nnunet_skd.unlabelled_data import checked_cases, read_record, record_file
 
 
@@ -324,6 +326,61 @@ def test_a_case_that_fails_is_named_and_does_not_stop_the_others(toy, monkeypatc
     with pytest.raises(BadInput, match=r"all others are complete.\s+2d: a \(OSError: No space left on device\)"):
         toy.run()
     assert toy.cases() == ["b"]
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_second_run_at_once_is_refused_and_loses_nothing(toy, tmp_path, monkeypatch, capsys, recorded):
+    """A run reads the record early and writes it late, and takes the scratch of another for a killed one's."""
+    if recorded:
+        toy.add("before")
+        toy.run()
+    toy.add("a", "b")
+    save_case(tmp_path / "second", "c", 2)
+    real, at_once = preprocess_module._preprocess_case, []
+
+    def meanwhile(case, *arguments):
+        if not at_once:
+            for options in (["-i", str(tmp_path / "second")], ["--remove"], ["--list"]):
+                at_once.append(cli.main(["unlabelled", "-d", "900", "-np", "1", *options]))
+        return real(case, *arguments)
+
+    monkeypatch.setattr(preprocess_module, "_preprocess_case", meanwhile)
+    toy.run()
+    assert at_once == [2, 2, 0]
+    assert capsys.readouterr().err.count("unlabelled. Wait until it has ended, then run the command again") == 2
+    assert toy.cases() == ["a", "b"] + ["before"] * recorded
+    toy.run(tmp_path / "second")
+    assert "c" in toy.cases() and not (toy.folder / "unlabelled" / LOCK).exists()
+
+
+def test_what_a_killed_run_held_and_what_another_has_let_go_hold_nobody(toy, monkeypatch):
+    toy.add("a")
+    file = toy.folder / "unlabelled" / LOCK
+    file.parent.mkdir()
+    file.touch()
+    real, locked = lock.fcntl.flock, []
+
+    def let_go_before(opened, how):
+        locked.append(real(opened, how))
+        if len(locked) == 1:
+            file.unlink()
+
+    monkeypatch.setattr(lock.fcntl, "flock", let_go_before)
+    toy.run()
+    assert toy.cases() == ["a"] and len(locked) == 2 and not file.exists()
+
+
+@pytest.mark.parametrize("missing", ["module", "of the file system"])
+def test_where_there_are_no_locks_it_works_without(toy, monkeypatch, missing):
+    def cannot(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(lock, "fcntl", None) if missing == "module" else monkeypatch.setattr(
+        lock.fcntl, "flock", cannot
+    )
+    toy.add("a")
+    toy.run()
+    assert toy.cases() == ["a"]
 
 
 # --- list and remove -------------------------------------------------------------------------------------------------

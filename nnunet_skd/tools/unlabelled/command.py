@@ -32,6 +32,7 @@ from nnunet_skd.tools.parallel import require_processes
 from nnunet_skd.tools.unlabelled.checks import Cases, cases_of_folder, check_contents
 from nnunet_skd.tools.unlabelled.dataset import Dataset, choose_configurations, labelled_names, open_dataset, with_data
 from nnunet_skd.tools.unlabelled.images import stamps
+from nnunet_skd.tools.unlabelled.lock import one_run_at_a_time
 from nnunet_skd.tools.unlabelled.preprocess import new_record, preprocess, remove
 from nnunet_skd.unlabelled_data import (
     checked_cases,
@@ -83,11 +84,17 @@ def preprocess_unlabelled(
     """Preprocess a folder of images for configurations of a dataset (None: all that are preprocessed).
 
     Raises:
-        BadInput: see this module's text; or nnU-Net's preprocessor failed on some cases, then all others are complete.
+        BadInput: see this module's text; or another run works on this dataset; or nnU-Net's preprocessor failed on some
+            cases, then all others are complete.
     """
-    plans = dataset.plans
     require_processes(processes)
-    configurations = choose_configurations(plans, configurations)
+    configurations = choose_configurations(dataset.plans, configurations)
+    with one_run_at_a_time(unlabelled_folder(dataset.plans, configurations[0]).parent):
+        _preprocess_all(dataset, folder, configurations, processes)
+
+
+def _preprocess_all(dataset: Dataset, folder: Path, configurations: list[str], processes: int | None) -> None:
+    plans = dataset.plans
     records = {name: _read_record(plans, name) for name in configurations}
     processes = {name: processes or DEFAULT_PROCESSES.get(name, 4) for name in configurations}
 
@@ -208,8 +215,10 @@ def _list(plans: PlansManager, configurations: list[str] | None) -> None:
 
 def _remove(plans: PlansManager, configurations: list[str] | None) -> None:
     folders = _folders(plans, configurations)
-    for folder, _, record in folders:
-        remove(folder, record)
-        print(f"Removed {folder}")
     if not folders:
         print(f"Nothing to remove: {plans.dataset_name} has no images without labels for {plans.plans_name}")
+        return
+    with one_run_at_a_time(folders[0][0].parent):
+        for folder, _, record in _folders(plans, configurations):
+            remove(folder, record)
+            print(f"Removed {folder}")
