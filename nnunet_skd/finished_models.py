@@ -160,5 +160,7 @@ def fit_together(networks: list[nn.Module], device: torch.device) -> bool:
     """
     if device.type != "cuda":
         return True
-    size = sum(p.numel() * p.element_size() for network in networks for p in network.state_dict().values())
+    # a state dict names what modules share several times, as nnU-Net's decoder holds the encoder
+    tensors = [t for network in networks for t in (*network.parameters(), *network.buffers())]
+    size = sum(t.numel() * t.element_size() for t in tensors)
     return size <= SHARE_OF_THE_DEVICE * torch.cuda.get_device_properties(device).total_memory

@@ -133,10 +133,10 @@ def check_model(folder: Path, trainer: SelfDistillationTrainer) -> None:
         )
     with _at_fault(plans_file):
         configuration = teacher.get_configuration(name)
-        theirs = _sees(teacher, configuration)
+        theirs = sees(teacher, configuration)
     with _at_fault(dataset_file):
         theirs |= meaning(dataset_json)
-    ours = _sees(trainer.plans_manager, trainer.configuration_manager) | meaning(trainer.dataset_json)
+    ours = sees(trainer.plans_manager, trainer.configuration_manager) | meaning(trainer.dataset_json)
     for what, value in ours.items():
         if theirs.get(what) != value:
             raise ValueError(
@@ -159,7 +159,7 @@ def check_model(folder: Path, trainer: SelfDistillationTrainer) -> None:
         )
 
 
-def _sees(plans: PlansManager, configuration: ConfigurationManager) -> dict:
+def sees(plans: PlansManager, configuration: ConfigurationManager) -> dict:
     """What decides about the images that a model sees."""
     sees = {
         "dataset": plans.dataset_name,

@@ -101,20 +101,20 @@ def epochs(fold: Path) -> pd.DataFrame:
 def workers_after_kill_9(process: subprocess.Popen) -> list[int]:
     """Kill a command while it works in several processes. Returns those of them that have not ended a minute later."""
     workers = [
-        int(stat.parent.name) for stat in Path("/proc").glob("[0-9]*/stat") if _state(stat)[1:] == [str(process.pid)]
+        int(stat.parent.name) for stat in Path("/proc").glob("[0-9]*/stat") if state(stat)[1:] == [str(process.pid)]
     ]
     assert process.poll() is None and workers
     process.kill()
     process.wait()
     end = time.monotonic() + 60
-    while (left := [pid for pid in workers if _state(Path(f"/proc/{pid}/stat"))[0] != "Z"]) and time.monotonic() < end:
+    while (left := [pid for pid in workers if state(Path(f"/proc/{pid}/stat"))[0] != "Z"]) and time.monotonic() < end:
         time.sleep(0.1)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     return left
 
 
-def _state(stat: Path) -> list[str]:
+def state(stat: Path) -> list[str]:
     """The state of a process ("Z": it has ended) and its parent."""
     try:
         return stat.read_text().rsplit(")", 1)[1].split()[:2]

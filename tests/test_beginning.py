@@ -1,5 +1,6 @@
 """How a second training begins: with all weights of the model, by nnU-Net's own --c."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,21 @@ def test_a_trainer_that_cannot_be_set_up_is_refused(weights):
     """nnU-Net's benchmark trains fold 0 alone, on a GPU alone."""
     with pytest.raises(BadInput, match="nnUNetTrainerBenchmark_5epochs cannot be set up .*Name another with -tr"):
         begun(weights, trainer="nnUNetTrainerBenchmark_5epochs")
+
+
+def test_a_folder_that_cannot_be_written_is_not_the_trainers_fault(weights):
+    weights = weights.rename(weights.parents[4] / "weights.pth")
+    results = weights.parent / "nnUNet_results"
+    shutil.rmtree(results)
+    results.touch()
+    with pytest.raises(OSError, match="nnUNet_results"):
+        begin(DATASET, "2d", "all", TRAINER, "nnUNetPlans", weights)
+
+
+def test_weights_that_cannot_be_read_are_not_said_to_be_another_networks(weights):
+    weights.unlink()
+    with pytest.raises(FileNotFoundError, match="checkpoint_final.pth"):
+        begun(weights)
 
 
 def test_weights_of_another_network_are_refused(weights):

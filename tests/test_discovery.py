@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import nnunetv2
 import pytest
 import torch
+from torch.torch_version import TorchVersion
 from toy import make_trainer, run_epoch
 
 import nnunet_skd.trainers
@@ -258,6 +259,14 @@ def test_doctor_knows_each_version(ready, monkeypatch, release, level, text):
     findings = doctor.examine("nnUNetTrainerDSKD", "cpu")
     assert (level, text) in [(f.level, f.text) for f in findings]
     assert ("problem" in {f.level for f in findings}) == (level == "problem")
+
+
+def test_doctor_names_a_torch_that_executes_checkpoints(ready, monkeypatch):
+    assert not [f for f in doctor.examine("nnUNetTrainerDSKD", "cpu") if "too old" in f.text]
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.5.1"))
+    (finding,) = [f for f in doctor.examine("nnUNetTrainerDSKD", "cpu") if "too old" in f.text]
+    assert finding.level == "hint" and finding.remedy == 'pip install "torch>=2.6"'
+    assert "torch 2.5.1 is too old for the commands that read checkpoints: they need 2.6" in finding.text
 
 
 @pytest.fixture

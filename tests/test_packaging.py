@@ -4,6 +4,7 @@ import importlib.metadata
 import re
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from imports import imports
 
 import nnunet_skd
 import nnunet_skd.trainers
+from nnunet_skd.tools.checkpoint_file import OLDEST_TORCH
 from nnunet_skd.tools.cli import COMMANDS
 
 PACKAGE = Path(nnunet_skd.__path__[0])
@@ -35,6 +37,13 @@ def test_every_third_party_import_is_declared():
             if not names & declared:
                 missing.setdefault(module, []).append(file.name)
     assert missing == {}
+
+
+def test_pip_installs_a_torch_that_reads_checkpoints_without_executing_them():
+    """With an earlier one the beginning of a training counts as a training."""
+    declared = ConfigParser()
+    declared.read(Path(__file__).parents[1] / "setup.cfg")
+    assert f"torch>={'.'.join(map(str, OLDEST_TORCH))}" in declared["options"]["install_requires"].split()
 
 
 def test_trainers_folder_holds_nothing_but_trainers():

@@ -72,7 +72,7 @@ def played(toy, monkeypatch) -> Played:
 
 def play(toy: Toy, monkeypatch) -> Played:
     played = Played(toy)
-    monkeypatch.setattr(commands.subprocess, "run", played)
+    monkeypatch.setattr(commands, "run_and_end", lambda command, env: played(command, env).returncode)
     monkeypatch.setattr(command, "begin", played.begin)
     monkeypatch.setattr(command, "find_device", lambda name: None)  # nothing is predicted
     return played
@@ -165,6 +165,49 @@ def test_another_network_is_trained_from_scratch(trainer, options, toy, played, 
     assert label(toy, folder) == 0
     line = capsys.readouterr().out.strip().splitlines()[-1]
     assert line.strip() == f"nnUNetv2_train 181 2d all{options}" and not played.begun
+
+
+@pytest.mark.parametrize("scheme", ["CTNormalization", "ZScoreNormalization"])
+@pytest.mark.parametrize("what", ["intensity statistics", "spacing", "normalisation"])
+def test_weights_that_have_seen_other_images_are_not_gone_on_from(nnunet_env, monkeypatch, capsys, scheme, what):
+    """After nnunet-skd fingerprint and planning again. Intensities matter to the normalisation of CT alone."""
+    toy = prepared(Toy(nnunet_env))
+    entry, statistics = toy.plans["configurations"]["2d"], {"mean": 100.0, "std": 50.0}
+    entry["normalization_schemes"] = [scheme]
+    toy.plans["foreground_intensity_properties_per_channel"] = {
+        "0": statistics | {"percentile_00_5": 0.0, "percentile_99_5": 255.0}
+    }
+    played, folder = play(toy, monkeypatch), model(toy)
+    if what == "intensity statistics":
+        toy.plans["foreground_intensity_properties_per_channel"]["0"]["mean"] = 60.0
+    elif what == "spacing":
+        entry["spacing"] = [0.5, 0.5]
+    else:
+        entry["normalization_schemes"] = ["RescaleTo01Normalization"]
+    toy.write_plans()
+    assert label(toy, folder) == 0
+    *_, line = capsys.readouterr().out.strip().splitlines()
+    if what == "intensity statistics" and scheme == "ZScoreNormalization":
+        assert line.strip() == "nnUNetv2_train 181 2d all -tr nnUNetTrainer_250epochs --c" and played.begun
+    else:
+        assert line.strip() == "nnUNetv2_train 181 2d all" and not played.begun
+
+
+def test_why_a_training_begins_from_scratch_is_said(toy, played, capsys):
+    folder = model(toy)
+    toy.plans["configurations"]["2d"]["spacing"] = [0.5, 0.5]
+    toy.plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["features_per_stage"][0] += 1
+    toy.write_plans()
+    assert label(toy, folder) == 0
+    said = f"The training begins from scratch: {folder} and 2d of {DATASET} differ in network, spacing.\n"
+    assert said in capsys.readouterr().out
+
+
+def test_a_model_without_intensities_cannot_preprocess_an_image(toy, played, capsys):
+    folder = model(toy)
+    plans = {key: value for key, value in toy.plans.items() if not key.startswith("foreground")}
+    (folder / "plans.json").write_text(json.dumps(plans))
+    refused(toy, played, capsys, "plans.json: it lacks foreground_intensity_properties_per_channel", folder)
 
 
 def test_after_a_trainer_that_needs_a_teacher_comes_a_plain_one(toy, played, capsys):
@@ -362,7 +405,7 @@ def test_other_things_need_another_number(toy, played, capsys, what):
 
 
 def test_a_prediction_that_leaves_a_case_out_ends_the_command(toy, played, capsys, monkeypatch):
-    monkeypatch.setattr(commands.subprocess, "run", lambda command, env: SimpleNamespace(returncode=0))
+    monkeypatch.setattr(commands, "run_and_end", lambda command, env: 0)
     assert label(toy, model(toy)) == 1
     assert "left out new_0, new_1" in capsys.readouterr().err and not (new(toy) / "dataset.json").exists()
 
@@ -424,6 +467,12 @@ def test_a_missing_device_is_named_before_anything_is_written_and_only_where_som
     assert label(toy, teacher) == 0
 
 
+def test_results_that_cannot_be_written_are_named_before_hours_of_prediction(toy, played, capsys, monkeypatch):
+    teacher = model(toy)
+    monkeypatch.setenv("nnUNet_results", str(toy.folder / "nnUNetPlans.json" / "results"))
+    refused(toy, played, capsys, "cannot write to ", teacher)
+
+
 def test_the_second_stage_of_a_cascade(toy, played, capsys):
     folder = model(toy)
     cascade = folder.rename(folder.with_name("nnUNetTrainer__nnUNetPlans__3d_cascade_fullres"))
@@ -458,6 +507,30 @@ def test_missing_files_of_the_labelled_cases(toy, played, capsys, missing, messa
     teacher = model(toy)
     (toy.raw.parents[1] / missing.format(DATASET)).unlink()
     refused(toy, played, capsys, message, teacher, fold="0" if "splits" in missing else "all")
+
+
+def test_a_case_that_was_taken_out_of_the_dataset(toy, played):
+    """nnU-Net leaves its label in gt_segmentations, and its data of configurations that are not preprocessed again."""
+    for file in ("gt_segmentations/train_0.png", "gt_segmentations/bad.png", "lowres/bad.b2nd", "lowres/bad.pkl"):
+        (toy.folder / file).parent.mkdir(exist_ok=True)
+        (toy.folder / file).touch()
+    toy.add("bad")
+    assert label(toy, model(toy)) == 0
+    assert sorted(ages(toy)) == ["bad.png", "new_0.png", "new_1.png", "train_0.png", "train_1.png"]
+
+
+def test_a_case_that_was_taken_out_and_is_still_in_the_split(toy, played, capsys):
+    for file in ("imagesTr/train_1_0000.png", "labelsTr/train_1.png"):
+        (toy.raw / file).unlink()
+    for file in (toy.folder / "nnUNetPlans_2d").glob("train_1*"):
+        file.unlink()
+    refused(toy, played, capsys, "splits_final.json names in fold 0. Put them back", model(toy), fold="0")
+
+
+def test_without_any_labelled_image(toy, played, capsys):
+    for folder in (toy.raw / "imagesTr", toy.folder / "nnUNetPlans_2d"):
+        shutil.rmtree(folder)
+    refused(toy, played, capsys, "has no images with labels", model(toy))
 
 
 def test_files_of_another_ending(toy, played, capsys):

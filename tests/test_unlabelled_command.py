@@ -4,6 +4,7 @@ import errno
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import time
 
@@ -21,7 +22,9 @@ from toy_dataset import RNG, Toy, image, save, save_case
 from nnunet_skd.tools import cli
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.parallel import for_each_case
+from nnunet_skd.tools.unlabelled import lock
 from nnunet_skd.tools.unlabelled import preprocess as preprocess_module
+from nnunet_skd.tools.unlabelled.lock import LOCK
 from nnunet_skd.unlabelled_data import checked_cases, read_record, record_file
 
 
@@ -193,6 +196,47 @@ def test_images_of_a_second_folder_come_on_top_and_never_replace_others_of_the_s
         toy.run(tmp_path / "second")
 
 
+def test_an_image_that_was_deleted_from_its_folder_is_removed_and_those_of_other_folders_stay(toy, tmp_path, capsys):
+    """Consent was withdrawn, or the scan was found to be broken."""
+    toy.add("a", "b", "link")
+    (toy.source / "link_0000.png").rename(tmp_path / "on_another_disk")
+    (toy.source / "link_0000.png").symlink_to(tmp_path / "on_another_disk")
+    toy.run()
+    save_case(tmp_path / "second", "c", 2)
+    toy.run(tmp_path / "second")
+    (tmp_path / "on_another_disk").unlink()
+    (tmp_path / "second" / "c_0000.png").unlink()
+    (toy.source / "b_0000.png").unlink()
+    before = ages(toy)
+    save_case(tmp_path / "second", "d", 2)
+    toy.run(tmp_path / "second")
+    assert f"removed, because their images are no longer in {tmp_path / 'second'}: c\n" in capsys.readouterr().out
+    assert toy.cases() == ["a", "b", "d", "link"] and not list(toy.made.glob("c*"))
+    toy.run()
+    assert f"removed, because their images are no longer in {toy.source}: b\n" in capsys.readouterr().out
+    assert toy.cases() == ["a", "d", "link"] and not list(toy.made.glob("b*"))
+    assert all(before[name] == age for name, age in ages(toy).items() if not name.startswith("d"))
+
+
+def test_an_image_may_be_renamed(toy):
+    toy.add("a")
+    toy.run()
+    (toy.source / "a_0000.png").rename(toy.source / "b_0000.png")
+    toy.run()
+    assert toy.cases() == ["b"]
+
+
+def test_a_folder_that_is_empty_or_away_removes_nothing(toy):
+    toy.add("a")
+    toy.run()
+    moved = toy.source.rename(toy.source.with_name("away"))
+    for match in ("is not a folder", "holds no images"):
+        with pytest.raises(BadInput, match=match):
+            toy.run()
+        toy.source.mkdir(exist_ok=True)
+    assert toy.cases() == ["a"] and len(list(moved.iterdir())) == 1
+
+
 def test_other_plans_make_all_anew_and_until_then_the_training_refuses(toy, capsys):
     toy.add("a")
     toy.run()
@@ -284,6 +328,61 @@ def test_a_case_that_fails_is_named_and_does_not_stop_the_others(toy, monkeypatc
     assert toy.cases() == ["b"]
 
 
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_second_run_at_once_is_refused_and_loses_nothing(toy, tmp_path, monkeypatch, capsys, recorded):
+    """A run reads the record early and writes it late, and takes the scratch of another for a killed one's."""
+    if recorded:
+        toy.add("before")
+        toy.run()
+    toy.add("a", "b")
+    save_case(tmp_path / "second", "c", 2)
+    real, at_once = preprocess_module._preprocess_case, []
+
+    def meanwhile(case, *arguments):
+        if not at_once:
+            for options in (["-i", str(tmp_path / "second")], ["--remove"], ["--list"]):
+                at_once.append(cli.main(["unlabelled", "-d", "900", "-np", "1", *options]))
+        return real(case, *arguments)
+
+    monkeypatch.setattr(preprocess_module, "_preprocess_case", meanwhile)
+    toy.run()
+    assert at_once == [2, 2, 0]
+    assert capsys.readouterr().err.count("unlabelled. Wait until it has ended, then run the command again") == 2
+    assert toy.cases() == ["a", "b"] + ["before"] * recorded
+    toy.run(tmp_path / "second")
+    assert "c" in toy.cases() and not (toy.folder / "unlabelled" / LOCK).exists()
+
+
+def test_what_a_killed_run_held_and_what_another_has_let_go_hold_nobody(toy, monkeypatch):
+    toy.add("a")
+    file = toy.folder / "unlabelled" / LOCK
+    file.parent.mkdir()
+    file.touch()
+    real, locked = lock.fcntl.flock, []
+
+    def let_go_before(opened, how):
+        locked.append(real(opened, how))
+        if len(locked) == 1:
+            file.unlink()
+
+    monkeypatch.setattr(lock.fcntl, "flock", let_go_before)
+    toy.run()
+    assert toy.cases() == ["a"] and len(locked) == 2 and not file.exists()
+
+
+@pytest.mark.parametrize("missing", ["module", "of the file system"])
+def test_where_there_are_no_locks_it_works_without(toy, monkeypatch, missing):
+    def cannot(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(lock, "fcntl", None) if missing == "module" else monkeypatch.setattr(
+        lock.fcntl, "flock", cannot
+    )
+    toy.add("a")
+    toy.run()
+    assert toy.cases() == ["a"]
+
+
 # --- list and remove -------------------------------------------------------------------------------------------------
 
 
@@ -345,6 +444,34 @@ def test_a_name_of_a_case_that_only_the_preprocessed_data_knows(toy):
     (toy.raw / "imagesTr" / "train_1_0000.png").unlink()
     toy.add("train_1")
     refusal(toy, "names of labelled cases .*: train_1")
+
+
+def test_a_case_that_was_taken_out_of_the_dataset_is_not_labelled_any_more(toy):
+    """nnU-Net leaves its label in gt_segmentations, and its data of configurations that are not preprocessed again."""
+    for case in ("train_0", "train_1", "bad"):
+        save(toy.folder / "gt_segmentations" / f"{case}.png", image(2))
+    (toy.folder / "lowres").mkdir()
+    for file in (toy.folder / "nnUNetPlans_2d").glob("train_1*"):
+        (toy.folder / "lowres" / file.name.replace("train_1", "worse")).write_bytes(file.read_bytes())
+    toy.add("bad", "worse")
+    refusal(toy, "names of labelled cases of .*lowres .*: worse$")
+    toy.run(configurations=["2d"])
+    assert toy.cases() == ["bad", "worse"]
+
+
+@pytest.mark.parametrize("gone", ["imagesTr", ""])
+def test_without_the_raw_dataset_every_label_that_is_known_counts(toy, gone):
+    save(toy.folder / "gt_segmentations" / "other.png", image(2))
+    shutil.rmtree(toy.raw / gone)
+    toy.add("train_1", "other")
+    refusal(toy, "names of labelled cases of .*gt_segmentations .*: other\n")
+    refusal(toy, "names of labelled cases of .*nnUNetPlans_2d .*: train_1$")
+
+
+def test_a_label_without_an_image_is_a_label(toy):
+    save(toy.raw / "labelsTr" / "other.png", image(2))
+    toy.add("other")
+    refusal(toy, "names of labelled cases of .*labelsTr .*: other$")
 
 
 def test_a_missing_second_channel(nnunet_env):

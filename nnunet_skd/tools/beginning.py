@@ -56,6 +56,7 @@ def begin(dataset: str, configuration: str, fold: str, trainer_name: str, plans_
     Raises:
         OtherWeights: the trainer's network has others than the checkpoint.
         BadInput: the trainer cannot be set up on a CPU.
+        OSError: a file cannot be read or written.
     """
     number = fold if fold == "all" else int(fold)
     try:
@@ -67,6 +68,8 @@ def begin(dataset: str, configuration: str, fold: str, trainer_name: str, plans_
             if was_trained(folder):
                 return folder
             trainer.initialize()
+    except OSError:  # of nnUNet_results, and no fault of the trainer's
+        raise
     except Exception as error:  # of a trainer that needs a GPU, another fold, or other plans
         raise BadInput(f"{trainer_name} cannot be set up ({in_one_line(error)}). Name another with -tr") from error
     load_all_weights(trainer, weights)
@@ -81,10 +84,13 @@ def load_all_weights(trainer: nnUNetTrainer, weights: Path) -> None:
 
     Raises:
         OtherWeights: the network has others.
+        OSError: the checkpoint cannot be read.
     """
     try:
         content = torch.load(weights, map_location="cpu", weights_only=False)
         trainer.network.load_state_dict(content["network_weights"])
+    except OSError:
+        raise
     except Exception as error:  # of unpickling, and of weights by other names or of other shapes
         raise OtherWeights(
             f"{weights} does not fit the network of {type(trainer).__name__} ({in_one_line(error)}). Name another "

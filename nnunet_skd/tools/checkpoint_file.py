@@ -20,6 +20,9 @@ _HARMLESS = [
 ]
 
 
+OLDEST_TORCH = (2, 6)  # as in setup.cfg; earlier ones execute what a checkpoint contains, whatever they are asked for
+
+
 class NeedsCode(BadInput):
     """A checkpoint that cannot be read without executing what it contains."""
 
@@ -60,7 +63,7 @@ def read_checkpoint(path: Path, allow_pickle: bool = False, *, mapped: bool = Fa
 
 def _without_code(path: Path, mapped: bool) -> object:
     """What is in the file, if that can be read without executing any of it."""
-    if torch.__version__ < (2, 6):
+    if torch.__version__ < OLDEST_TORCH:
         raise NeedsCode(path, "whatever it contains, with a torch older than 2.6")
     try:
         with torch.serialization.safe_globals(_HARMLESS):

@@ -1,15 +1,18 @@
 """``nnunet-skd``: one sub-command per module. A module is imported only when its command is called.
 
 Exit status: 0 done; 1 the command says no (a failed check), or the machine failed (a full disk, no memory), or we did;
-2 unusable input; 130 stopped with Ctrl-C, as shells expect it. Whatever ends a command ends in a message, never in a
-traceback; ``NNUNET_SKD_TRACEBACK=1`` shows the traceback.
+2 unusable input; 130 stopped, with Ctrl-C as shells expect it, or from outside (SIGTERM, SIGHUP). Whatever ends a
+command ends in a message, never in a traceback; ``NNUNET_SKD_TRACEBACK=1`` shows the traceback.
 """
 
 import argparse
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from nnunet_skd import __version__
 from nnunet_skd.messages import first_line
@@ -82,7 +85,8 @@ def _run(command: str, arguments: list[str]) -> int:
 def _guarded(command: str, action: Callable[[], int]) -> int:
     """Run a command; turn whatever ends it into a message and an exit status."""
     try:
-        return action()
+        with _stopped_as_by_ctrl_c():
+            return action()
     except (Exception, KeyboardInterrupt) as error:
         if os.environ.get(TRACEBACK):
             raise
@@ -93,6 +97,31 @@ def _guarded(command: str, action: Callable[[], int]) -> int:
         pass
     _drop_unwritten_output()
     return status
+
+
+@contextmanager
+def _stopped_as_by_ctrl_c() -> Iterator[None]:
+    """What a scheduler or a closed terminal sends ends a command as Ctrl-C does, with its scratch folders and commands.
+
+    Signals that are ignored, as under nohup, or have a handler stay as they are.
+    """
+    mine = os.getpid()
+
+    def stop(number: int, _: object) -> None:
+        if os.getpid() != mine:  # a forked worker, which its pool ends by this signal
+            os._exit(128 + number)
+        raise KeyboardInterrupt
+
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    signals = [getattr(signal, name) for name in names if threading.current_thread() is threading.main_thread()]
+    taken = [number for number in signals if signal.getsignal(number) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _explained(error: BaseException) -> tuple[int, str]:

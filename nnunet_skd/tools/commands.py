@@ -3,14 +3,18 @@
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
+from contextlib import suppress
 from pathlib import Path
 
 import nnunetv2
 
 from nnunet_skd.tools.errors import BadInput, Failed
+
+SECONDS_TO_END = 10
 
 
 class CommandFailed(Failed):
@@ -48,4 +52,36 @@ def show_and_run(command: list[str], variables: dict[str, str] | None = None) ->
     """Print a command line with the variables that it needs, run it, return its exit status."""
     variables = variables or {}
     print("$", *(f"{name}={shlex.quote(value)}" for name, value in variables.items()), shlex.join(command), flush=True)
-    return subprocess.run([program(command[0]), *command[1:]], env=os.environ | variables).returncode  # noqa: S603 - no shell, nnU-Net's command
+    return run_and_end([program(command[0]), *command[1:]], os.environ | variables)
+
+
+def run_and_end(command: list[str], environment: dict[str, str]) -> int:
+    """Run a command and return its exit status. Whatever ends the waiting for it ends the command too.
+
+    It gets a session of its own, so that its worker processes can be ended with it.
+    """
+    process = subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: S603 - no shell, nnU-Net's command
+    try:
+        return process.wait()
+    except BaseException:
+        _end(process)
+        raise
+
+
+def _end(process: subprocess.Popen) -> None:
+    """As Ctrl-C does, so that nnU-Net can tidy up; what is left some seconds later is killed."""
+    try:
+        _send(process, "SIGINT")
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(SECONDS_TO_END)
+    finally:
+        process.kill()
+        _send(process, "SIGKILL")
+        process.wait()
+
+
+def _send(process: subprocess.Popen, name: str) -> None:
+    """A signal to a whole session. Windows has none, and there Ctrl-C reaches every process of a terminal."""
+    if hasattr(os, "killpg"):
+        with suppress(ProcessLookupError, PermissionError):  # nothing is left of it; PermissionError: on macOS
+            os.killpg(process.pid, getattr(signal, name))

@@ -4,10 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
-from commands import BIN
+from commands import BIN, HAS_PROC, state
 
 from nnunet_skd.compat import READS_EXT_TRAINER
 from nnunet_skd.tools.cli import COMMANDS, main
@@ -82,6 +83,66 @@ def test_ctrl_c():
     os.killpg(process.pid, signal.SIGINT)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 130 and said == "nnunet-skd path: stopped\n"
+
+
+NNUNET = """
+import signal, subprocess, sys, time
+from multiprocessing import Process
+
+if "{how}" == "stubborn":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+worker = Process(target=time.sleep, args=(100,), daemon="{how}" == "tidy")
+worker.start()
+print("ready", worker.pid, flush=True)
+try:
+    time.sleep(100)
+except KeyboardInterrupt:
+    time.sleep(1)  # longer than Python waits for a command at Ctrl-C
+    print("tidied up", flush=True)
+    if "{how}" == "orphan":
+        import os
+        os._exit(1)
+    sys.exit(1)
+"""
+
+
+@pytest.mark.skipif(not HAS_PROC, reason="finds the processes in /proc")
+@pytest.mark.parametrize("how", ["tidy", "orphan", "stubborn"])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_stopped_command_ends_nnunets_and_its_workers_and_removes_its_scratch(tmp_path, how, sent):
+    """``orphan``: a command that leaves its worker behind. ``stubborn``: one that no Ctrl-C ends."""
+    (tmp_path / "nnunet.py").write_text(NNUNET.format(how=how))
+    code = (
+        "import sys\nfrom nnunet_skd.tools import cli, commands\nfrom nnunet_skd.tools.files import scratch_folder\n"
+        "from nnunet_skd.tools.install import path\ncommands.SECONDS_TO_END = 3\n"
+        f"def run(_):\n    with scratch_folder({str(tmp_path / 'made')!r}):\n"
+        f"        return commands.show_and_run([sys.executable, {str(tmp_path / 'nnunet.py')!r}])\n"
+        "path.run = run\nsys.exit(cli.main(['path']))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in a shell's background
+    )
+    assert process.stdout.readline().startswith("$ ")
+    worker = int(process.stdout.readline().removeprefix("ready "))
+    process.send_signal(sent)
+    printed, said = process.communicate(timeout=60)  # ends when all have closed their output
+    assert process.returncode == 130 and said.endswith("nnunet-skd path: stopped\n")
+    assert ("tidied up" in printed) == (how != "stubborn")
+    assert state(Path(f"/proc/{worker}/stat"))[0] == "Z" and not (tmp_path / "made").exists()
+
+
+def test_signals_that_are_ignored_or_handled_stay(monkeypatch):
+    seen = []
+    monkeypatch.setattr("nnunet_skd.tools.install.path.run", lambda _: seen.append(signal.getsignal(signal.SIGHUP)))
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert main(["path"]) == 0 and seen == [signal.SIG_IGN] == [signal.getsignal(signal.SIGHUP)]
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -27,9 +26,9 @@ def started(nnunet_env, monkeypatch, make_known) -> list:
 
     def note(arguments, env):
         started.append((arguments[1:], env.get(VARIABLE)))
-        return SimpleNamespace(returncode=0)
+        return 0
 
-    monkeypatch.setattr(commands.subprocess, "run", note)
+    monkeypatch.setattr(commands, "run_and_end", note)
     return started
 
 

@@ -121,6 +121,17 @@ def test_members_take_turns_where_they_would_fill_a_tenth_of_the_device(monkeypa
     assert fit_together(networks, torch.device("cpu"))
 
 
+def test_weights_that_modules_share_count_once(monkeypatch):
+    """In nnU-Net's networks the decoder holds the encoder, and each block its layers twice."""
+    trainer = make_trainer(nnUNetTrainer, stages=4)
+    trainer.initialize()
+    size = sum(p.numel() * p.element_size() for p in trainer.network.parameters())
+    for total, fits in ((10 * size + 10, True), (10 * size - 10, False)):
+        properties = SimpleNamespace(total_memory=total)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device, properties=properties: properties)
+        assert fit_together([trainer.network], torch.device("cuda")) == fits
+
+
 @pytest.mark.parametrize("fit", [True, False])
 def test_members_move_to_the_device_or_wait_and_the_log_says_so(fit, monkeypatch):
     monkeypatch.setattr("nnunet_skd.finished_models.fit_together", lambda networks, device: fit)

@@ -34,6 +34,7 @@ from nnunet_skd.compat import (
     nnunet_version,
 )
 from nnunet_skd.messages import listed
+from nnunet_skd.tools.checkpoint_file import OLDEST_TORCH
 from nnunet_skd.tools.commands import own_folders
 from nnunet_skd.tools.compiling import nnunet_compiles
 from nnunet_skd.tools.install.discovery import (
@@ -97,6 +98,10 @@ def _versions() -> list[Finding]:
     elif nnunet not in TESTED:
         text = f"nnunetv2 {nnunet} was not tested with these trainers: {', '.join(TESTED)} were"
         findings.append(Finding("hint", text, f'if anything fails: pip install "nnunetv2=={newest}"'))
+    if torch.__version__ < OLDEST_TORCH:
+        oldest = ".".join(map(str, OLDEST_TORCH))
+        text = f"torch {torch.__version__} is too old for the commands that read checkpoints: they need {oldest}"
+        findings.append(Finding("hint", text, f'pip install "torch>={oldest}"'))
     return findings
 
 

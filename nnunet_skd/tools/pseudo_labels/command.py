@@ -7,8 +7,9 @@ them, mirrored as nnUNetv2_predict does, and Dataset180_NAME_pseudo is made of t
 these images with the predictions as labels. It gets the plans and the fingerprint of dataset 80, and is preprocessed.
 Dataset 80 stays as it is: images are linked, labels are copied. Each of nnU-Net's commands is printed before it runs.
 The last line is yours to run. It trains on the new dataset: nnUNetTrainer_250epochs, a quarter of nnU-Net's 1000
-epochs, from the model's weights; or a whole training from scratch where these do not fit. After nnU-Net's trainers
-without mirroring it is nnUNetTrainer_250epochs_NoMirroring, and after any other that is not ours the same one again.
+epochs, from the model's weights; or a whole training from scratch where these are another network's, or have seen
+images that were preprocessed otherwise. After nnU-Net's trainers without mirroring it is
+nnUNetTrainer_250epochs_NoMirroring, and after any other that is not ours the same one again.
 With -tr you choose. The weights lie in nnUNet_results as a checkpoint from before the first epoch, which --c continues:
 the last layer is kept, which nnU-Net's -pretrained_weights would make anew.
 
@@ -34,6 +35,8 @@ from nnunet_skd.tools.beginning import begin, was_trained
 from nnunet_skd.tools.commands import CommandFailed, show_and_run
 from nnunet_skd.tools.devices import find_device
 from nnunet_skd.tools.errors import BadInput, as_bad_input
+from nnunet_skd.tools.files import require_writable
+from nnunet_skd.tools.nnunet_folders import require_variable
 from nnunet_skd.tools.parallel import require_processes
 from nnunet_skd.tools.pseudo_labels.labelled_cases import LabelledCases
 from nnunet_skd.tools.pseudo_labels.model import SHORT, LabellingModel, name_parts
@@ -73,8 +76,8 @@ def run(args: argparse.Namespace) -> None:
     with as_bad_input():
         model = LabellingModel(folder, teaching_folds(folder, student))
     model.check(dataset)
-    labelled = LabelledCases(dataset, args.f)
-    cases = cases_of_folder(args.i, dataset)
+    labelled = LabelledCases(dataset, configuration, args.f)
+    cases = cases_of_folder(args.i, dataset, [configuration])
     made_of = {
         "dataset": dataset.plans.dataset_name,
         "plans": plans_name,
@@ -88,13 +91,18 @@ def run(args: argparse.Namespace) -> None:
         "preprocessing": preprocessing(dataset.plans, configuration),
     }
     new = NewDataset(dataset, args.t, made_of)
-    trainer, weights = model.second_training(dataset.plans, configuration)
+    differ = model.differences(dataset.plans, configuration)
+    trainer, weights = model.second_training(from_scratch=bool(differ))
     trainer = args.tr or trainer
     look_up(trainer)
     if not new.is_complete:
+        require_writable(require_variable("nnUNet_results"))  # for the training, after hours of prediction
         _make(new, cases, labelled, model, args)
     if weights is not None:
         _begin(new, args.f, trainer, weights)
+    else:
+        here = f"{configuration} of {dataset.plans.dataset_name}"
+        print(f"\nThe training begins from scratch: {folder} and {here} differ in {', '.join(differ)}.")
     train = ["nnUNetv2_train", str(new.number), configuration, args.f]
     train += ["-tr", trainer] * (trainer != "nnUNetTrainer") + ["--c"] * (weights is not None)
     train += ["-p", plans_name] * (plans_name != "nnUNetPlans") + ["-device", args.device] * (args.device != "cuda")

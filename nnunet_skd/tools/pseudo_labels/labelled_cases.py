@@ -1,17 +1,18 @@
 """What the new dataset takes over from the one with the labels: files, split and fingerprint."""
 
 from nnunet_skd.messages import listed
-from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.errors import BadInput, as_bad_input
 from nnunet_skd.tools.nnunet_folders import FINGERPRINT, SPLITS, require_variable
 from nnunet_skd.tools.teaching import NUM_FOLDS, read_splits
-from nnunet_skd.tools.unlabelled.dataset import Dataset, labelled_files, labelled_names
+from nnunet_skd.tools.unlabelled.dataset import Dataset, labelled_files, preprocess_command
 from nnunet_skd.tools.unlabelled.images import stamps
+from nnunet_skd.unlabelled_data import labelled_cases, labelled_folder
 
 
 class LabelledCases:
     """Images and label of each case, and the split of one fold, or all."""
 
-    def __init__(self, dataset: Dataset, fold: str):
+    def __init__(self, dataset: Dataset, configuration: str, fold: str):
         """
         Raises:
             BadInput: images, labels, the fingerprint or the split are missing.
@@ -19,8 +20,16 @@ class LabelledCases:
         name = dataset.plans.dataset_name
         raw, preprocessed = map(require_variable, ("nnUNet_raw", "nnUNet_preprocessed"))
         self.files = labelled_files(dataset)
-        if missing := sorted(labelled_names(dataset) - self.files.keys()):
-            raise BadInput(f"{raw / name} lacks the images of {listed(missing)}, which are labelled. Put them back")
+        folder = labelled_folder(dataset.plans, configuration)
+        with as_bad_input():
+            missing = sorted(labelled_cases(folder) - self.files.keys())
+        if missing:
+            raise BadInput(
+                f"{raw / name} lacks the images of {listed(missing)}, which are labelled in {folder}. Put them back, "
+                f"or preprocess again without them: {preprocess_command(dataset.plans, configuration)}"
+            )
+        if not self.files:
+            raise BadInput(f"{raw / name} has no images with labels. Put them back")
         if missing := [str(label) for _, label in self.files.values() if not label.is_file()]:
             raise BadInput(f"labels are missing: {listed(missing)}. Put them back")
         files = [file for images, label in self.files.values() for file in (*images, label)]
@@ -35,7 +44,13 @@ class LabelledCases:
             self.fold, self.train, self.validation = 0, sorted(self.files), []
         else:
             remedy = "nnUNetv2_train made it where the model was trained: copy it from there"
-            split = read_splits(preprocessed / name / SPLITS, remedy)[int(fold)]
+            file = preprocessed / name / SPLITS
+            split = read_splits(file, remedy)[int(fold)]
+            if gone := sorted({*split["train"], *split["val"]} - self.files.keys()):
+                raise BadInput(
+                    f"{raw / name} lacks the images of {listed(gone)}, which {file} names in fold {fold}. Put them "
+                    "back, or take them out of the split"
+                )
             self.fold, self.train, self.validation = int(fold), split["train"], split["val"]
 
     def stamps(self) -> dict[str, list[int]]:

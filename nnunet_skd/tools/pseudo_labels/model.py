@@ -6,11 +6,11 @@ from pathlib import Path
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_skd.catalogue import trainer_classes
-from nnunet_skd.model_checks import CHECKPOINT, meaning
+from nnunet_skd.model_checks import CHECKPOINT, meaning, sees
 from nnunet_skd.tools.checkpoint_file import read_checkpoint
 from nnunet_skd.tools.errors import BadInput, naming
 from nnunet_skd.tools.nnunet_json import read_dataset_json, read_plans
-from nnunet_skd.tools.unlabelled.dataset import Dataset
+from nnunet_skd.tools.unlabelled.dataset import Dataset, require_intensities
 from nnunet_skd.tools.unlabelled.images import stamps
 
 SHORT = "nnUNetTrainer_250epochs"
@@ -52,6 +52,7 @@ class LabellingModel:
         file = self.folder / "plans.json"
         self.plans = PlansManager(read_plans(file))
         with naming(file):
+            require_intensities(self.plans.plans)
             if self.configuration not in self.plans.available_configurations:
                 raise BadInput(f"it has no configuration {self.configuration!r}, after which its folder is named")
             if self.plans.get_configuration(self.configuration).previous_stage_name:
@@ -64,8 +65,15 @@ class LabellingModel:
         """Size and time of each fold's checkpoint."""
         return {fold: stamps([self._checkpoint(fold)])[0] for fold in self.folds}
 
-    def second_training(self, plans: PlansManager, configuration: str) -> tuple[str, Path | None]:
-        """Its trainer: a short one from these weights where they fit, else a whole one from scratch (None).
+    def differences(self, plans: PlansManager, configuration: str) -> list[str]:
+        """Why a training with these plans cannot go on from the model's weights: another network, or other images."""
+        theirs, ours = self.plans.get_configuration(self.configuration), plans.get_configuration(configuration)
+        seen, see = sees(self.plans, theirs), sees(plans, ours)
+        differ = [what for what in see if what != "dataset" and seen.get(what) != see[what]]
+        return ["network"] * (theirs.configuration["architecture"] != ours.configuration["architecture"]) + differ
+
+    def second_training(self, from_scratch: bool) -> tuple[str, Path | None]:
+        """Its trainer: a short one from these weights, or a whole one from scratch (None).
 
         A trainer that is neither ours nor nnU-Net's plain one, with or without mirroring, may make another network, and
         trains again itself.
@@ -76,10 +84,7 @@ class LabellingModel:
             whole, short = "nnUNetTrainer", SHORT
         elif re.fullmatch(r"nnUNetTrainer(_\d+epochs_)?NoMirroring", trainer):
             whole, short = "nnUNetTrainerNoMirroring", SHORT_WITHOUT_MIRRORING
-        theirs, ours = self.plans.get_configuration(self.configuration), plans.get_configuration(configuration)
-        if theirs.configuration["architecture"] != ours.configuration["architecture"]:
-            return whole, None
-        return short, weights
+        return (whole, None) if from_scratch else (short, weights)
 
     def _trainer(self, checkpoint: Path) -> str:
         """As the checkpoint names it; the folder may have been renamed."""

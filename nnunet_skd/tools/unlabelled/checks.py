@@ -12,8 +12,8 @@ from nnunet_skd.tools.unlabelled.images import Content, read_content
 Cases = dict[str, list[Path]]  # case -> its images by channel
 
 
-def cases_of_folder(folder: Path, dataset: Dataset) -> Cases:
-    """The cases in a folder, checked by their names.
+def cases_of_folder(folder: Path, dataset: Dataset, configurations: list[str]) -> Cases:
+    """The cases in a folder, checked by their names, for trainings of these configurations.
 
     Raises:
         BadInput: there are none; missing channels, other file endings, names of labelled cases.
@@ -21,8 +21,13 @@ def cases_of_folder(folder: Path, dataset: Dataset) -> Cases:
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a folder. Give the folder with the images without labels")
     cases, problems = find_cases(folder, dataset.file_ending)
-    what = "names of labelled cases (take them out, or rename them if they show something else)"
-    problems[what] = sorted(cases.keys() & labelled_names(dataset))
+    labelled = labelled_names(dataset, configurations)
+    for case in sorted(cases.keys() & labelled.keys()):
+        what = (
+            f"names of labelled cases of {labelled[case]} (take them out, or rename them if they show something else; "
+            "or remove them there, if they are labelled no more)"
+        )
+        problems.setdefault(what, []).append(case)
     _refuse(problems, folder)
     if not cases:
         raise BadInput(

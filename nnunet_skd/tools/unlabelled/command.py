@@ -7,8 +7,9 @@ with the dataset's plans as its labelled images were, for each configuration tha
 $nnUNet_preprocessed/DatasetXXX_NAME/unlabelled. Plans, fingerprint, splits, dataset.json and labelled data stay as they
 are. nnUNetTrainerDSKD_unlabelled and nnUNetTrainerDistill then learn from these images too.
 
-A run that was stopped goes on when it is started again. Another run adds new images and renews changed ones; images of
-another folder come on top. After plans were made anew, run it again.
+A run that was stopped goes on when it is started again. Another run adds new images, renews changed ones and removes
+those that were deleted from FOLDER; images of another folder come on top, and stay. After plans were made anew, run it
+again.
 
 Refused by name, before anything is written: missing channels, other file endings or numbers of channels, files that
 cannot be read or were cut short, NaN and infinite values, names of labelled cases, images that equal a labelled one or
@@ -19,6 +20,7 @@ one another. An image that equals one of imagesTs is named, and taken.
 """
 
 import argparse
+import os
 from pathlib import Path
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -30,6 +32,7 @@ from nnunet_skd.tools.parallel import require_processes
 from nnunet_skd.tools.unlabelled.checks import Cases, cases_of_folder, check_contents
 from nnunet_skd.tools.unlabelled.dataset import Dataset, choose_configurations, labelled_names, open_dataset, with_data
 from nnunet_skd.tools.unlabelled.images import stamps
+from nnunet_skd.tools.unlabelled.lock import one_run_at_a_time
 from nnunet_skd.tools.unlabelled.preprocess import new_record, preprocess, remove
 from nnunet_skd.unlabelled_data import (
     checked_cases,
@@ -81,19 +84,25 @@ def preprocess_unlabelled(
     """Preprocess a folder of images for configurations of a dataset (None: all that are preprocessed).
 
     Raises:
-        BadInput: see this module's text; or nnU-Net's preprocessor failed on some cases, then all others are complete.
+        BadInput: see this module's text; or another run works on this dataset; or nnU-Net's preprocessor failed on some
+            cases, then all others are complete.
     """
-    plans = dataset.plans
     require_processes(processes)
-    configurations = choose_configurations(plans, configurations)
+    configurations = choose_configurations(dataset.plans, configurations)
+    with one_run_at_a_time(unlabelled_folder(dataset.plans, configurations[0]).parent):
+        _preprocess_all(dataset, folder, configurations, processes)
+
+
+def _preprocess_all(dataset: Dataset, folder: Path, configurations: list[str], processes: int | None) -> None:
+    plans = dataset.plans
     records = {name: _read_record(plans, name) for name in configurations}
     processes = {name: processes or DEFAULT_PROCESSES.get(name, 4) for name in configurations}
 
-    cases = cases_of_folder(folder, dataset)
-    entries = _entries(cases, _known_cases(plans, records), folder, dataset, min(processes.values()))
+    cases = cases_of_folder(folder, dataset, configurations)
+    entries = _entries(cases, _known_cases(plans, records, folder), folder, dataset, min(processes.values()))
     failed = {}
     for name in configurations:
-        record = _renewed(plans, name, records[name], dataset)
+        record = _renewed(plans, name, records[name], dataset, folder)
         for case, entry in entries.items():
             before = record["cases"].get(case, {})
             same = before.get("content") == entry["content"]
@@ -122,12 +131,20 @@ def _is_current(plans: PlansManager, configuration: str, record: dict) -> bool:
     return not differences(record["preprocessing"], preprocessing(plans, configuration))
 
 
-def _known_cases(plans: PlansManager, records: dict[str, dict | None]) -> dict[str, dict]:
-    """The cases that were read and checked before, with today's plans."""
+def _deleted(record: dict, folder: Path) -> list[str]:
+    """The cases that were taken from this folder, and are there no more. A link to a disk that is away still is."""
+    images = {case: [Path(path) for path in entry["images"]] for case, entry in record["cases"].items()}
+    ours = [case for case, paths in images.items() if all(path.parent == folder.resolve() for path in paths)]
+    return sorted(case for case in ours if not any(map(os.path.lexists, images[case])))
+
+
+def _known_cases(plans: PlansManager, records: dict[str, dict | None], folder: Path) -> dict[str, dict]:
+    """The cases that were read and checked before, with today's plans, but for those deleted from the folder."""
     known = {}
     for name, record in records.items():
         if record is not None and _is_current(plans, name, record):
-            known |= record["cases"]
+            deleted = _deleted(record, folder)
+            known |= {case: entry for case, entry in record["cases"].items() if case not in deleted}
     return known
 
 
@@ -148,8 +165,10 @@ def _entries(cases: Cases, known: dict[str, dict], folder: Path, dataset: Datase
     return {case: entry | {"content": contents[case]} for case, entry in entries.items()}
 
 
-def _renewed(plans: PlansManager, configuration: str, record: dict | None, dataset: Dataset) -> dict:
-    """The record to go on with: a new one after the plans changed, and never with cases that are labelled by now."""
+def _renewed(plans: PlansManager, configuration: str, record: dict | None, dataset: Dataset, source: Path) -> dict:
+    """The record to go on with: a new one after the plans changed, and never with cases that are labelled by now, or
+    were deleted from the folder that they were taken from.
+    """
     if record is None:
         return new_record(plans, configuration)
     folder = unlabelled_folder(plans, configuration)
@@ -158,9 +177,12 @@ def _renewed(plans: PlansManager, configuration: str, record: dict | None, datas
         print(f"  {command(plans, configuration, record)}")
         remove(folder, record)
         return new_record(plans, configuration)
-    if labelled := sorted(record["cases"].keys() & labelled_names(dataset)):
+    if labelled := sorted(record["cases"].keys() & labelled_names(dataset, [configuration]).keys()):
         print(f"{configuration}: removed, because they are labelled by now: {listed(labelled)}")
         remove(folder, record, labelled)
+    if deleted := _deleted(record, source):
+        print(f"{configuration}: removed, because their images are no longer in {source}: {', '.join(deleted)}")
+        remove(folder, record, deleted)
     return record
 
 
@@ -193,8 +215,10 @@ def _list(plans: PlansManager, configurations: list[str] | None) -> None:
 
 def _remove(plans: PlansManager, configurations: list[str] | None) -> None:
     folders = _folders(plans, configurations)
-    for folder, _, record in folders:
-        remove(folder, record)
-        print(f"Removed {folder}")
     if not folders:
         print(f"Nothing to remove: {plans.dataset_name} has no images without labels for {plans.plans_name}")
+        return
+    with one_run_at_a_time(folders[0][0].parent):
+        for folder, _, record in _folders(plans, configurations):
+            remove(folder, record)
+            print(f"Removed {folder}")

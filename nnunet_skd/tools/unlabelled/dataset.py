@@ -11,7 +11,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_skd.compat import nnunet_folder
 from nnunet_skd.messages import listed
-from nnunet_skd.tools.cases import ImagesAndLabels, find_cases, training_cases
+from nnunet_skd.tools.cases import ImagesAndLabels, find_cases, segmented_cases, training_cases
 from nnunet_skd.tools.dataset_plans import read_dataset_plans
 from nnunet_skd.tools.errors import BadInput, as_bad_input, naming
 from nnunet_skd.tools.nnunet_json import channel_names, label_manager, read_dataset_json
@@ -44,9 +44,18 @@ def open_dataset(dataset: int | str, plans_name: str) -> Dataset:
     opened = Dataset(PlansManager(plans), description)
     with naming(file):
         label_manager(opened.plans, description)
-        if not any(key.startswith("foreground_intensity_properties_") for key in plans):
-            raise BadInput("it lacks foreground_intensity_properties_per_channel. Plan it again")
+        require_intensities(plans)
     return opened
+
+
+def require_intensities(plans: dict) -> None:
+    """nnU-Net's preprocessing looks for them, whatever the normalisation.
+
+    Raises:
+        BadInput: they are missing.
+    """
+    if not any(key.startswith("foreground_intensity_properties_") for key in plans):
+        raise BadInput("it lacks foreground_intensity_properties_per_channel. Plan it again")
 
 
 def choose_configurations(plans: PlansManager, wanted: list[str] | None) -> list[str]:
@@ -72,9 +81,11 @@ def choose_configurations(plans: PlansManager, wanted: list[str] | None) -> list
         if cases:
             chosen.setdefault(folder, name)
         elif wanted:
-            raise BadInput(f"{name} is not preprocessed: {folder} holds no cases. Run {_preprocess(plans, name)} first")
+            raise BadInput(
+                f"{name} is not preprocessed: {folder} holds no cases. Run {preprocess_command(plans, name)} first"
+            )
     if not chosen:
-        fix = f"no configuration is preprocessed. Run {_preprocess(plans, 'CONFIGURATION')} first"
+        fix = f"no configuration is preprocessed. Run {preprocess_command(plans, 'CONFIGURATION')} first"
         raise BadInput(" ".join(refused) if wanted else fix)
     for why_not in refused:
         print(f"left out: {why_not}.")
@@ -123,21 +134,34 @@ def require_preprocessing(plans: PlansManager, configuration: str) -> None:
             )
 
 
-def _preprocess(plans: PlansManager, configuration: str) -> str:
+def preprocess_command(plans: PlansManager, configuration: str) -> str:
+    """What preprocesses the labelled cases of a configuration anew."""
     number = convert_dataset_name_to_id(plans.dataset_name)
     return f"nnUNetv2_preprocess -d {number} -c {configuration} -plans_name {plans.plans_name}"
 
 
-def labelled_names(dataset: Dataset) -> set[str]:
-    """The cases with labels: in nnUNet_raw, preprocessed for any configuration, or among the copied segmentations."""
-    plans = dataset.plans
-    names = set(labelled_files(dataset))
-    for folder in {labelled_folder(plans, name) for name in with_data(plans)}:
+def labelled_names(dataset: Dataset, configurations: list[str]) -> dict[str, Path]:
+    """The cases with labels, each with the folder that says so.
+
+    These are the raw dataset's, and what is preprocessed for these configurations, which a training takes. Only where
+    the raw dataset is not on this machine do other configurations and gt_segmentations count: nnU-Net removes nothing
+    from there when a case is taken out of the dataset.
+    """
+    plans, ending = dataset.plans, dataset.file_ending
+    found: list[tuple[Path, set[str]]] = []
+    if files := labelled_files(dataset):
+        raw = _raw_folder(dataset)
+        found.append((raw, set(files)))
+        if "dataset" not in dataset.description and (raw / "labelsTr").is_dir():
+            found.append((raw / "labelsTr", segmented_cases(raw / "labelsTr", ending)))
+    else:
+        configurations = with_data(plans)
+        copied = nnunet_folder("nnUNet_preprocessed") / plans.dataset_name / "gt_segmentations"
+        found.append((copied, segmented_cases(copied, ending) if copied.is_dir() else set()))
+    for folder in dict.fromkeys(labelled_folder(plans, name) for name in configurations):
         with as_bad_input():
-            names |= labelled_cases(folder)
-        copied = (folder.parent / "gt_segmentations").glob(f"*{dataset.file_ending}")
-        names |= {path.name.removesuffix(dataset.file_ending) for path in copied}
-    return names
+            found.append((folder, labelled_cases(folder)))
+    return {case: folder for folder, cases in reversed(found) for case in cases}
 
 
 def labelled_files(dataset: Dataset) -> ImagesAndLabels:
