@@ -124,7 +124,7 @@ def test_a_stopped_command_ends_nnunets_and_its_workers_and_removes_its_scratch(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in a shell's background
+        preexec_fn=lambda: signal.signal(sent, signal.SIG_DFL),  # ignored in a shell's background, or under nohup
     )
     assert process.stdout.readline().startswith("$ ")
     worker = int(process.stdout.readline().removeprefix("ready "))
