@@ -17,6 +17,12 @@ COMMAND = [str(BIN / "nnunet-skd")]
 prints_the_path = pytest.mark.skipif(not READS_EXT_TRAINER, reason="this nnU-Net needs no path")
 
 
+def heed() -> None:
+    """A shell's background ignores SIGINT, nohup SIGHUP, and so would what the tests start there."""
+    for ignored in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_DFL)
+
+
 def run(*arguments, **options) -> subprocess.CompletedProcess:
     environment = os.environ | {"OMP_NUM_THREADS": "1"} | options.pop("env", {})
     return subprocess.run(
@@ -77,7 +83,7 @@ def test_ctrl_c():
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in a shell's background
+        preexec_fn=heed,
     )
     assert process.stdout.readline() == "ready\n"
     os.killpg(process.pid, signal.SIGINT)
@@ -124,7 +130,7 @@ def test_a_stopped_command_ends_nnunets_and_its_workers_and_removes_its_scratch(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(sent, signal.SIG_DFL),  # ignored in a shell's background, or under nohup
+        preexec_fn=heed,
     )
     assert process.stdout.readline().startswith("$ ")
     worker = int(process.stdout.readline().removeprefix("ready "))
