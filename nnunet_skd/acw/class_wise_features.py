@@ -111,8 +111,8 @@ def masks_that_hit(
 
     The mask of a class that the coarse head does not know yet lies anywhere, and so does the class-wise feature under
     it: to distil from it, or to recognise the class in it, teaches the network that anything is that class. Measured in
-    experiments/notebook.md. The truth of a coarse cell is that of its first voxel; where
-    that one is ignored, the cell does not count.
+    experiments/notebook.md. The truth of a coarse cell is that of its first voxel; where that one is ignored, the cell
+    does not count.
 
     Args:
         masks: ``B, K', coarse``.

@@ -75,9 +75,14 @@ def _end(process: subprocess.Popen) -> None:
         with suppress(subprocess.TimeoutExpired):
             process.wait(SECONDS_TO_END)
     finally:
-        process.kill()
-        _send(process, "SIGKILL")
+        kill(process)
         process.wait()
+
+
+def kill(process: subprocess.Popen) -> None:
+    """A command that has a session of its own, and what it has started."""
+    process.kill()
+    _send(process, "SIGKILL")
 
 
 def _send(process: subprocess.Popen, name: str) -> None:

@@ -17,10 +17,15 @@ COMMAND = [str(BIN / "nnunet-skd")]
 prints_the_path = pytest.mark.skipif(not READS_EXT_TRAINER, reason="this nnU-Net needs no path")
 
 
-def heed() -> None:
-    """A shell's background ignores SIGINT, nohup SIGHUP, and so would what the tests start there."""
-    for ignored in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(ignored, signal.SIG_DFL)
+def started(code: str) -> subprocess.Popen:
+    """A Python process in a session of its own that heeds what a shell's background and nohup ignore."""
+
+    def heed():
+        for ignored in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(ignored, signal.SIG_DFL)
+
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", code], **pipes, start_new_session=True, preexec_fn=heed)
 
 
 def run(*arguments, **options) -> subprocess.CompletedProcess:
@@ -77,14 +82,7 @@ def test_ctrl_c():
         "def wait(_):\n    print('ready', flush=True)\n    time.sleep(100)\n"
         "path.run = wait\nsys.exit(cli.main(['path']))"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=heed,
-    )
+    process = started(code)
     assert process.stdout.readline() == "ready\n"
     os.killpg(process.pid, signal.SIGINT)
     said = process.communicate(timeout=60)[1]
@@ -92,7 +90,7 @@ def test_ctrl_c():
 
 
 NNUNET = """
-import signal, subprocess, sys, time
+import os, signal, sys, time
 from multiprocessing import Process
 
 if "{how}" == "stubborn":
@@ -106,7 +104,6 @@ except KeyboardInterrupt:
     time.sleep(1)  # longer than Python waits for a command at Ctrl-C
     print("tidied up", flush=True)
     if "{how}" == "orphan":
-        import os
         os._exit(1)
     sys.exit(1)
 """
@@ -125,13 +122,7 @@ def test_a_stopped_command_ends_nnunets_and_its_workers_and_removes_its_scratch(
         f"        return commands.show_and_run([sys.executable, {str(tmp_path / 'nnunet.py')!r}])\n"
         "path.run = run\nsys.exit(cli.main(['path']))"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=heed,
-    )
+    process = started(code)
     assert process.stdout.readline().startswith("$ ")
     worker = int(process.stdout.readline().removeprefix("ready "))
     process.send_signal(sent)

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from nnunet_skd.tools.commands import CommandFailed, program
+from nnunet_skd.tools.commands import CommandFailed, kill, program
 from nnunet_skd.tools.demo.state import NNUNET_FOLDERS, State
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.install.discovery import with_our_trainers
@@ -107,8 +107,5 @@ def stream(command: list[str], log: Path, environment: dict[str, str]) -> int:
                 sys.stdout.flush()
             return process.wait()
         except BaseException:
-            if hasattr(os, "killpg"):
-                os.killpg(process.pid, signal.SIGKILL)
-            else:
-                process.kill()
+            kill(process)
             raise
