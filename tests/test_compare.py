@@ -566,6 +566,17 @@ def test_the_slice_lies_across_the_coarse_axis_where_most_differs(tmp_path, spac
     assert shown.spacing == pytest.approx([s for a, s in enumerate(spacing[::-1]) if a != axis])
 
 
+def test_where_nothing_differs_the_slice_is_the_fullest_one(tmp_path):
+    label = np.zeros((6, 7, 8), np.uint8)
+    label[2:5, 2, 2] = label[3, 3] = 1
+    paths = [write_volume(tmp_path / f"{n}.nii.gz", volume, (1, 1, 1)) for n, volume in enumerate((label * 1.0, label))]
+    shown = read_slice(
+        CaseFiles("case", paths[:1], None, paths[1], paths[1]), DATASET_JSON | {"file_ending": ".nii.gz"}
+    )
+    assert not shown.truth.any() and not shown.differ.any()
+    np.testing.assert_array_equal(shown.first, label[3])
+
+
 def test_ignored_voxels_do_not_choose_the_slice_and_are_not_drawn(tmp_path):
     truth = np.zeros((4, 5, 5), np.uint8)
     truth[2] = truth[1, 4] = 2

@@ -8,16 +8,21 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from agreement import main as measure_agreement
+from matplotlib.colors import to_rgb
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
-from toy import DATASET
+from PIL import Image
+from toy import DATASET, toy_dataset_json
 from toy_dataset import SPLITS, Toy, model, prepared, save, save_case
 
 from nnunet_skd.tools import commands
 from nnunet_skd.tools.cli import main
+from nnunet_skd.tools.compare.case_pictures import FIRST, SECOND
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.pseudo_labels import command
+from nnunet_skd.tools.pseudo_labels import command, second_look
 
 NEW = f"Dataset181_{DATASET[11:]}_pseudo"
 
@@ -25,20 +30,22 @@ NEW = f"Dataset181_{DATASET[11:]}_pseudo"
 class Played:
     """nnU-Net's commands: predictions are images of zeros. ``fails_after``: so many, and then an error.
 
-    ``models``: whose folds predicted. ``begun``: what the second training was to begin with.
+    ``models``: whose folds predicted. ``begun``: what the second training was to begin with. ``rows``: by folder and
+    case, how many rows of a prediction are vessel.
     """
 
     def __init__(self, toy: Toy):
         self.toy, self.started, self.asked, self.fails_after, self.failing = toy, [], [], None, ""
         self.begun: list[tuple] = []
         self.models: list[tuple] = []
+        self.rows: dict[tuple[str, str], int] = {}
 
     def __call__(self, command, env):
         name, words = Path(command[0]).name, command[1:]
         self.started.append(name)
         options = {word: words[i + 1] for i, word in enumerate(words[:-1]) if word.startswith("-")}
         if name == "nnUNetv2_predict_from_modelfolder":
-            assert "--disable_tta" not in words
+            assert ("--disable_tta" in words) == (Path(options["-o"]).name == "unmirrored")
             self.models.append((options["-m"], words[words.index("-f") + 1 : words.index("-device")]))
             return self.predict(Path(options["-i"]), Path(options["-o"]))
         assert name == "nnUNetv2_preprocess" and (self.toy.raw.parent / NEW / "dataset.json").is_file()
@@ -55,7 +62,9 @@ class Played:
         cases = sorted(f.name.removesuffix(f"_0000{self.toy.ending}") for f in images.glob("*_0000.*"))
         self.asked.append(cases)
         for case in cases[: self.fails_after]:
-            save(output / f"{case}{self.toy.ending}", np.zeros((40,) * self.toy.dim, np.uint8))
+            voxels = np.zeros((40,) * self.toy.dim, np.uint8)
+            voxels[: self.rows.get((output.name, case), 0)] = 1
+            save(output / f"{case}{self.toy.ending}", voxels)
         (output / "dataset.json").touch()
         return SimpleNamespace(returncode=0 if self.fails_after is None else 1)
 
@@ -113,7 +122,7 @@ def test_the_new_dataset_holds_all_files_and_the_old_one_stays(nnunet_env, monke
         if case.startswith("train"):
             assert Path(files["label"]).read_bytes() == (toy.raw / "labelsTr" / f"{case}{toy.ending}").read_bytes()
     assert sorted(path.name for path in new(toy).iterdir()) == [
-        *("dataset.json", "imagesTr", "labelsTr", "pseudo_labels.json")
+        *("dataset.json", "imagesTr", "labelsTr", "pseudo_labels.csv", "pseudo_labels.json")
     ]
 
     preprocessed = toy.folder.parent / NEW
@@ -305,6 +314,176 @@ def test_a_folder_of_another_name_and_a_link_to_one(toy, played, capsys, tmp_pat
     line = capsys.readouterr().out.strip().splitlines()[-1]
     assert line.strip() == "nnUNetv2_train 181 2d all -tr nnUNetTrainerDA5 --c"
     assert played.begun[0][-1] == renamed / "fold_all" / "checkpoint_final.pth"
+
+
+# --- a second look ---------------------------------------------------------------------------------------------------
+
+
+def mirrors(folder: Path, axes: tuple[int, ...] | None = (0, 1)) -> Path:
+    """A model folder's checkpoints say that nnU-Net mirrors what they predict."""
+    content = {
+        "network_weights": {"weight": torch.zeros(1)},
+        "trainer_name": "nnUNetTrainer",
+        "init_args": {"configuration": "2d", "fold": 0},
+        "inference_allowed_mirroring_axes": axes,
+    }
+    for file in folder.glob("*/checkpoint_final.pth"):
+        torch.save(content, file)
+    return folder
+
+
+@pytest.mark.parametrize(("dim", "channels"), [(2, 1), (2, 3), (3, 2)])
+def test_labels_on_which_the_model_disagrees_with_itself_are_named_and_drawn(
+    nnunet_env, monkeypatch, capsys, dim, channels
+):
+    toy = prepared(Toy(nnunet_env, dim, channels))
+    toy.add("NA", "new_3")
+    played = play(toy, monkeypatch)
+    played.rows = {("predicted", "new_0"): 20, ("predicted", "new_1"): 10}
+    played.rows |= {("unmirrored", "new_0"): 10, ("unmirrored", "new_1"): 10, ("unmirrored", "NA"): 5}
+    assert label(toy, mirrors(model(toy))) == 0
+    assert played.started == [*["nnUNetv2_predict_from_modelfolder"] * 2, "nnUNetv2_preprocess"]
+    table = pd.read_csv(new(toy) / "pseudo_labels.csv", keep_default_na=False).set_index(["case", "label"])
+    assert table["found"].to_dict() == {
+        (case, label): case in ("new_0", "new_1") and label == "a"
+        for case in ("NA", "new_0", "new_1", "new_3")
+        for label in "ab"
+    }
+    agreement = table["agreement"]
+    assert float(agreement["new_0", "a"]) == pytest.approx(2 * 10 / (20 + 10))
+    assert [float(agreement[case, "a"]) for case in ("NA", "new_1")] == [0, 1]
+    assert set(agreement[:, "b"]) == {agreement["new_3", "a"]} == {""}, "nobody predicts it"
+    said, picture = capsys.readouterr().out, new(toy) / "look_first.png"
+    assert f"Look at the labels of NA (0.00), new_0 (0.67), drawn in {picture}. There" in said
+    assert "The model found no b in any of the 4 images. A training on these labels would unlearn it.\n" in said
+    pixels = np.asarray(Image.open(picture).convert("RGB")).reshape(-1, 3)
+    for colour in (FIRST, SECOND):
+        drawn = np.abs(pixels - 255 * np.array(to_rgb(colour))).max(axis=1) < 3
+        assert drawn.sum() > 100, "contours of both predictions"
+    assert not {"predicted", "unmirrored", "waiting"} & {path.name for path in new(toy).iterdir()}
+
+
+def test_images_in_which_nothing_was_found_do_not_hide_those_that_are_doubtful(toy, played, capsys):
+    """Lesions are missing in most images. Only six cases are named, the least agreeing first."""
+    toy.description["labels"].pop("b")
+    (toy.folder / "dataset.json").write_text(json.dumps(toy.description))
+    for i in range(2, 18):
+        toy.add(f"new_{i}")
+    for i in range(1, 9):
+        played.rows |= {("predicted", f"new_{i}"): 10, ("unmirrored", f"new_{i}"): 10 + i}
+    played.rows |= {(folder, "new_9"): 7 for folder in ("predicted", "unmirrored")}
+    assert label(toy, mirrors(model(toy))) == 0
+    said = capsys.readouterr().out
+    least = ", ".join(f"new_{i} ({20 / (20 + i):.2f})" for i in range(8, 2, -1))
+    assert f"Look at the labels of {least}, drawn in" in said
+    empty = "new_0, new_10, new_11, new_12, new_13, new_14, new_15, new_16 and 1 more"
+    assert f"The model found nothing in 9 of the 18 images: {empty}.\n" in said and "unlearn" not in said
+
+
+@pytest.mark.parametrize("axes", [None, (), "unreadable"])
+def test_a_model_that_does_not_mirror_has_nothing_to_disagree_about(toy, played, capsys, axes):
+    folder = model(toy)
+    played.rows = {("predicted", "new_0"): 20}
+    assert label(toy, folder if axes == "unreadable" else mirrors(folder, axes)) == 0
+    assert played.started == ["nnUNetv2_predict_from_modelfolder", "nnUNetv2_preprocess"]
+    said = capsys.readouterr().out
+    assert "Look at" not in said and not (new(toy) / "look_first.png").exists()
+    assert "The model found no b in any of the 2 images. " in said
+
+
+def test_the_first_fold_says_whether_an_ensemble_mirrors(toy, played):
+    """As in nnU-Net's prediction."""
+    folder = mirrors(model(toy))
+    content = torch.load(folder / "fold_0" / "checkpoint_final.pth")
+    torch.save(content | {"inference_allowed_mirroring_axes": None}, folder / "fold_0" / "checkpoint_final.pth")
+    assert label(toy, folder) == 0 and played.started.count("nnUNetv2_predict_from_modelfolder") == 1
+
+
+def test_predictions_that_agree_everywhere_are_not_doubtful(toy, played, capsys):
+    played.rows = {(folder, case): 9 for folder in ("predicted", "unmirrored") for case in ("new_0", "new_1")}
+    assert label(toy, mirrors(model(toy))) == 0
+    assert "Look at" not in capsys.readouterr().out and not (new(toy) / "look_first.png").exists()
+
+
+def test_what_fails_at_the_second_look_costs_nothing_else(toy, played, capsys, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr(second_look, "draw_differences", fail)
+    played.rows = {("predicted", "new_0"): 20}
+    assert label(toy, mirrors(model(toy))) == 0
+    said = capsys.readouterr().out
+    assert "The labels could not be looked at a second time: no font\n" in said
+    assert "Look at the labels of new_0 (0.00). There" in said
+    assert json.loads((new(toy) / "pseudo_labels.json").read_text())["complete"]
+
+
+def test_an_image_that_cannot_be_drawn_is_named(toy, played, capsys):
+    played.rows = {("predicted", "new_0"): 20, ("predicted", "new_1"): 20}
+    save_case(toy.source, "new_0", 2, size=30)
+    assert label(toy, mirrors(model(toy))) == 0
+    said = capsys.readouterr().out
+    shapes = "image (1, 30, 30), first (1, 40, 40), second (1, 40, 40)"
+    assert f"new_0 (0.00): not drawn, the shapes differ: {shapes}\n" in said
+    assert (new(toy) / "look_first.png").is_file()
+
+
+def test_the_second_look_goes_on_after_each_failure_and_is_taken_once(toy, played, capsys, monkeypatch):
+    teacher, predict = mirrors(model(toy)), played.predict
+    played.rows = {("predicted", "new_0"): 20}
+
+    def fail_at_the_second_look(images, output):
+        played.fails_after = 1 if output.name == "unmirrored" else None
+        return predict(images, output)
+
+    with monkeypatch.context() as failing:
+        failing.setattr(played, "predict", fail_at_the_second_look)
+        assert label(toy, teacher) == 1
+    played.fails_after = None
+    assert not (new(toy) / "dataset.json").exists()
+    (new(toy) / "unmirrored" / "new_0.png").write_bytes(b"half")
+    played.failing = "nnUNetv2_preprocess"
+    assert label(toy, teacher) == 1 and not (new(toy) / "pseudo_labels.csv").exists()
+    played.failing = ""
+    assert label(toy, teacher) == 0
+    assert played.asked == [["new_0", "new_1"]] * 3
+    before, played.started, said = ages(toy), [], capsys.readouterr().out.split("Look at")[-1]
+    assert label(toy, teacher) == 0 and not played.started
+    assert capsys.readouterr().out.split("Look at")[-1] == said and said.startswith(" the labels of new_0 (0.00)")
+    shutil.rmtree(toy.folder.parent / NEW / "nnUNetPlans_2d")
+    assert label(toy, teacher) == 0 and played.started == ["nnUNetv2_preprocess"] and ages(toy) == before
+
+
+def test_labels_that_may_have_been_corrected_are_not_judged_again(toy, played, monkeypatch):
+    """Of a dataset that an earlier version finished, without a table, and without a GPU today."""
+    teacher = mirrors(model(toy))
+    assert label(toy, teacher) == 0
+    (new(toy) / "pseudo_labels.csv").unlink()
+    shutil.rmtree(toy.folder.parent / NEW / "nnUNetPlans_2d")
+    played.started = []
+    monkeypatch.setattr(command, "find_device", None)
+    assert label(toy, teacher) == 0
+    assert played.started == ["nnUNetv2_preprocess"] and not (new(toy) / "pseudo_labels.csv").exists()
+
+
+def test_how_well_agreement_finds_the_worst_labels(tmp_path, capsys):
+    """Ten pseudo-labels whose true Dice falls from case to case; agreement does too, but for the last two."""
+    (tmp_path / "dataset.json").write_text(json.dumps(toy_dataset_json() | {"file_ending": ".png"}))
+    truth = np.ones((20, 20), np.uint8)
+    rows = ["case,label,found,agreement", "empty,a,False,", "empty,b,False,"]
+    for i, agreement in enumerate([1 - i / 20 for i in range(8)] + [0.1, 0.2]):
+        rows.append(f"{i},a,True,{agreement}\n{i},b,False,")
+        save(tmp_path / "truth" / f"{i}.png", truth)
+        save(tmp_path / "labelsTr" / f"{i}.png", np.where(np.arange(20)[:, None] < i, 0, truth).astype(np.uint8))
+    for case, found in (("labelled", truth), ("empty", 0 * truth)):
+        save(tmp_path / "truth" / f"{case}.png", truth)
+        save(tmp_path / "labelsTr" / f"{case}.png", found)
+    (tmp_path / "pseudo_labels.csv").write_text("\n".join(rows))
+    measure_agreement(tmp_path, tmp_path / "truth")
+    rank = 1 - 6 * (1 + 1) / (10 * (10**2 - 1))
+    dice = np.mean([2 * (20 - i) / (40 - i) for i in range(10)])
+    said = f"10 cases (and 1 where nothing was found), Dice {dice:.3f}: Spearman {rank:.2f}, 2 of the worst 2 are among"
+    assert said in capsys.readouterr().out
 
 
 # --- again -----------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Pictures of single cases: two segmentations as contours on the image and the truth, and where they differ most."""
+"""Pictures of single cases: two segmentations as contours on image and truth, and where they differ most."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -36,11 +36,11 @@ ZOOM = 0.36  # edges of the enlarged part, as a share of the slice's
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """The files of one case; ``images`` has one file per channel."""
+    """The files of one case; ``images`` has one file per channel, ``truth`` is None where nobody knows it."""
 
     title: str
     images: list[Path]
-    truth: Path
+    truth: Path | None
     first: Path
     second: Path
 
@@ -60,15 +60,20 @@ class CaseSlice:
 def read_slice(files: CaseFiles, dataset_json: dict) -> CaseSlice:
     """Read a case with nnU-Net's reader and take the slice where the two segmentations differ in most voxels.
 
+    Where they are the same it is the one with most foreground.
+
     Voxels with the ignore label do not count as different, and are shown as background in all three.
 
     Raises:
         ValueError: the files' shapes do not agree.
     """
-    reader = reader_class(dataset_json, files.truth)
+    reader = reader_class(dataset_json, files.first)
     image, properties = read_images(reader, files.images)
-    truth, first, second = (read_segmentation(reader, file)[0][0] for file in (files.truth, files.first, files.second))
+    first, second = (read_segmentation(reader, file)[0][0] for file in (files.first, files.second))
+    truth = np.zeros_like(first) if files.truth is None else read_segmentation(reader, files.truth)[0][0]
     shapes = {"image": image.shape[1:], "reference": truth.shape, "first": first.shape, "second": second.shape}
+    if files.truth is None:
+        del shapes["reference"]
     if len(set(shapes.values())) > 1:
         raise ValueError(f"the shapes differ: {', '.join(f'{name} {shape}' for name, shape in shapes.items())}")
 
@@ -79,7 +84,7 @@ def read_slice(files: CaseFiles, dataset_json: dict) -> CaseSlice:
         truth, first, second = (np.where(truth == ignore, 0, one) for one in (truth, first, second))
     spacing = [float(s) for s in properties["spacing"]]
     axis = slice_axis(spacing)
-    index = fullest_slice(differ, axis)
+    index = fullest_slice(differ if differ.any() else (truth > 0) | (first > 0) | (second > 0), axis)
     take = partial(take_slice, axis=axis, index=index)
     return CaseSlice(
         take_image(image, axis, index, colour=in_colour(len(image), len(files.images), dataset_json)),
@@ -113,18 +118,18 @@ def draw_differences(
             problems.append(f"{files.title}: not drawn, {error}")
     if slices:
         with matplotlib.rc_context({"font.size": 8, "text.parse_math": False}):
-            _draw(slices, path, first_name, second_name)
+            _draw(slices, path, first_name, second_name, truth=any(files.truth for files in cases))
     return problems
 
 
-def _draw(slices: list[tuple[str, CaseSlice]], path: Path, first_name: str, second_name: str) -> None:
+def _draw(slices: list[tuple[str, CaseSlice]], path: Path, first_name: str, second_name: str, truth: bool) -> None:
     heights = [_physical_ratio(s) * PAPER_WIDTH / 3 + 0.3 for _, s in slices]
     legend_height = 0.35
     figure = Figure(figsize=(PAPER_WIDTH, sum(heights) + legend_height), layout="constrained")
     rows = figure.subfigures(len(slices) + 1, 1, height_ratios=[legend_height, *heights])
     rows[0].legend(
         handles=[
-            Patch(facecolor=TRUTH, alpha=0.5, label="reference segmentation"),
+            *([Patch(facecolor=TRUTH, alpha=0.5, label="reference segmentation")] if truth else []),
             Line2D([], [], color=FIRST, linewidth=2.4, label=first_name),
             Line2D([], [], color=SECOND, linewidth=1, label=second_name),
         ],

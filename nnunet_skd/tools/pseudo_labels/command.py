@@ -6,6 +6,11 @@ FOLDER holds images in nnU-Net's naming, one file for each channel: CASE_0000.pn
 them, mirrored as nnUNetv2_predict does, and Dataset180_NAME_pseudo is made of the labelled cases of dataset 80 and
 these images with the predictions as labels. It gets the plans and the fingerprint of dataset 80, and is preprocessed.
 Dataset 80 stays as it is: images are linked, labels are copied. Each of nnU-Net's commands is printed before it runs.
+
+A pseudo-label teaches the model's errors too. A class that the model found in no image is named at the end. Where the
+model mirrors, it predicts a second time without mirroring, and the cases whose two predictions agree least are named,
+too, and drawn in look_first.png, in the new dataset's folder. pseudo_labels.csv has the Dice of all.
+
 The last line is yours to run. It trains on the new dataset: nnUNetTrainer_250epochs, a quarter of nnU-Net's 1000
 epochs, from the model's weights; or a whole training from scratch where these are another network's, or have seen
 images that were preprocessed otherwise. After nnU-Net's trainers without mirroring it is
@@ -41,6 +46,7 @@ from nnunet_skd.tools.parallel import require_processes
 from nnunet_skd.tools.pseudo_labels.labelled_cases import LabelledCases
 from nnunet_skd.tools.pseudo_labels.model import SHORT, LabellingModel, name_parts
 from nnunet_skd.tools.pseudo_labels.new_dataset import NewDataset
+from nnunet_skd.tools.pseudo_labels.second_look import look_again, what_to_look_at
 from nnunet_skd.tools.teaching import describe_student, model_folder
 from nnunet_skd.tools.trainers import look_up
 from nnunet_skd.tools.unlabelled.checks import Cases, cases_of_folder, check_contents
@@ -106,6 +112,8 @@ def run(args: argparse.Namespace) -> None:
     train = ["nnUNetv2_train", str(new.number), configuration, args.f]
     train += ["-tr", trainer] * (trainer != "nnUNetTrainer") + ["--c"] * (weights is not None)
     train += ["-p", plans_name] * (plans_name != "nnUNetPlans") + ["-device", args.device] * (args.device != "cuda")
+    for doubt in what_to_look_at(new.folder):
+        print(f"\n{doubt}")
     print(f"\n{new.name}: {len(labelled.files)} labelled cases, {len(cases)} with pseudo-labels. To train on it:")
     print(f"  {shlex.join(train)}")
 
@@ -122,19 +130,27 @@ def _begin(new: NewDataset, fold: str, trainer: str, weights: Path) -> None:
 def _make(
     new: NewDataset, cases: Cases, labelled: LabelledCases, model: LabellingModel, args: argparse.Namespace
 ) -> None:
-    if new.without_label(cases):
+    steps = [(new.without_label, new.predicted, [])]
+    unmirrored = new.unmirrored if not new.was_complete and model.mirrors else None
+    if unmirrored:
+        steps.append((new.without_second, unmirrored, ["--disable_tta"]))
+    if any(missing(cases) for missing, *_ in steps):
         find_device(args.device)
     new.begin(cases)
-    if new.without_label(cases):
-        options = ["-npp", args.np, "-nps", args.np] if args.np else []
-        _run("nnUNetv2_predict_from_modelfolder", "-i", new.waiting, "-o", new.predicted, "-m", model.folder,
-             "-f", *model.folds, "-device", args.device, *options)  # fmt: skip
-    if left := new.without_label(cases):
-        raise CommandFailed(f"nnU-Net's prediction left out {listed(left)}. {GOES_ON}")
+    for missing, output, options in steps:
+        if waiting := missing(cases):
+            new.link_waiting({case: cases[case] for case in waiting})
+            processes = ["-npp", args.np, "-nps", args.np] if args.np else []
+            _run("nnUNetv2_predict_from_modelfolder", "-i", new.waiting, "-o", output, "-m", model.folder,
+                 "-f", *model.folds, "-device", args.device, *processes, *options)  # fmt: skip
+        if left := missing(cases):
+            raise CommandFailed(f"nnU-Net's prediction left out {listed(left)}. {GOES_ON}")
     new.complete(cases, labelled)
     options = ["-np", args.np] if args.np else []
     _run("nnUNetv2_preprocess", "-d", new.number, "-plans_name", new.made_of["plans"], "-c", *new.configurations,
          *options)  # fmt: skip
+    if not new.was_complete:
+        look_again(cases, new.labels, unmirrored, new.source.description, new.folder, args.np or 4)
     new.finish()
 
 

@@ -86,12 +86,21 @@ class LabellingModel:
             whole, short = "nnUNetTrainerNoMirroring", SHORT_WITHOUT_MIRRORING
         return (whole, None) if from_scratch else (short, weights)
 
+    @property
+    def mirrors(self) -> bool:
+        """Whether nnU-Net mirrors what this model predicts: it asks the first fold."""
+        return bool(self._content(self._checkpoint(self.folds[0])).get("inference_allowed_mirroring_axes"))
+
     def _trainer(self, checkpoint: Path) -> str:
         """As the checkpoint names it; the folder may have been renamed."""
+        return self._content(checkpoint).get("trainer_name", name_parts(self.folder)[0])
+
+    @staticmethod
+    def _content(checkpoint: Path) -> dict:
         try:
-            return read_checkpoint(checkpoint, mapped=True)["trainer_name"]
+            return read_checkpoint(checkpoint, mapped=True)
         except BadInput:  # it needs code, which nnU-Net has run by now, but we do not
-            return name_parts(self.folder)[0]
+            return {}
 
     def _checkpoint(self, fold: str) -> Path:
         return self.folder / f"fold_{fold}" / CHECKPOINT

@@ -46,6 +46,7 @@ class NewDataset:
         self.preprocessed = nnunet_folder("nnUNet_preprocessed") / self.name
         self.images, self.labels = self.folder / "imagesTr", self.folder / "labelsTr"
         self.waiting, self.predicted = self.folder / "waiting", self.folder / "predicted"
+        self.unmirrored = self.folder / "unmirrored"
         self._plans = self.preprocessed / f"{made_of['plans']}.json"
         if not 0 < number < 1000:
             raise BadInput(f"-t is {number}, but nnU-Net's datasets have the numbers 1 to 999")
@@ -77,25 +78,36 @@ class NewDataset:
         """Whether nothing is left to do: what was made may have been removed from nnUNet_preprocessed."""
         data = [self.source.plans.get_configuration(name).data_identifier for name in self.configurations]
         needed = [self._plans.name, FINGERPRINT, SPLITS, "dataset.json", *data]
-        return bool(self._before.get("complete")) and all((self.preprocessed / name).exists() for name in needed)
+        return self.was_complete and all((self.preprocessed / name).exists() for name in needed)
 
     def begin(self, cases: Cases) -> None:
-        """Say what will be here and that it is not complete, and link the images that have no label yet."""
+        """Say what will be here and that it is not complete, and drop what a run that was killed left half done."""
         record = json.dumps(self.made_of, indent=4)
         if self.folder.is_dir():
             write_file(self.folder / RECORD, record)
         else:
             with new_folder(self.folder) as folder:
                 write_file(folder / RECORD, record)
-        shutil.rmtree(self.waiting, ignore_errors=True)
-        for case in cases:
-            self._drop_if_unreadable(self.predicted / f"{case}{self.ending}")
-        for case in self.without_label(cases):
-            link_images(case, cases[case], self.waiting, self.ending)
+        for folder in (self.predicted, self.unmirrored):
+            for case in cases:
+                self._drop_if_unreadable(folder / f"{case}{self.ending}")
 
     def without_label(self, cases: Cases) -> list[str]:
-        files = {case: f"{case}{self.ending}" for case in cases}
-        return [c for c, file in files.items() if not any((f / file).is_file() for f in (self.predicted, self.labels))]
+        return self._missing(cases, self.predicted, self.labels)
+
+    def without_second(self, cases: Cases) -> list[str]:
+        return self._missing(cases, self.unmirrored)
+
+    @property
+    def was_complete(self) -> bool:
+        """Whether a run has finished it. Its labels may have been corrected since."""
+        return bool(self._before.get("complete"))
+
+    def link_waiting(self, cases: Cases) -> None:
+        """The folder that nnU-Net's prediction reads."""
+        shutil.rmtree(self.waiting, ignore_errors=True)
+        for case, images in cases.items():
+            link_images(case, images, self.waiting, self.ending)
 
     def complete(self, cases: Cases, labelled: LabelledCases) -> None:
         """Bring images, labels and dataset.json together, and plans and what else nnU-Net's training reads."""
@@ -121,8 +133,12 @@ class NewDataset:
 
     def finish(self) -> None:
         write_file(self.folder / RECORD, json.dumps(self.made_of | {"complete": True}, indent=4))
-        for folder in (self.waiting, self.predicted):
+        for folder in (self.waiting, self.predicted, self.unmirrored):
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _missing(self, cases: Cases, *folders: Path) -> list[str]:
+        files = {case: f"{case}{self.ending}" for case in cases}
+        return [case for case, file in files.items() if not any((folder / file).is_file() for folder in folders)]
 
     def _drop_if_unreadable(self, file: Path) -> None:
         """A run that was killed may have left half a prediction."""

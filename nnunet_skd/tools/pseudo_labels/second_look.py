@@ -1,0 +1,84 @@
+"""Which pseudo-labels to look at first: those where the model agrees least with itself, mirrored and not.
+
+A case's agreement is the Dice between its prediction with mirroring, which is the label, and the one without, in the
+mean over the classes that either holds (ours; docs/results.md says how well it finds the worst labels).
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from nnunet_skd.messages import in_one_line, listed
+from nnunet_skd.tools.compare.case_pictures import CaseFiles, draw_differences
+from nnunet_skd.tools.evaluate.folders import evaluate_folders
+from nnunet_skd.tools.files import write_file
+from nnunet_skd.tools.unlabelled.checks import Cases
+
+TABLE, PICTURE = "pseudo_labels.csv", "look_first.png"
+NAMED = 6
+
+
+def look_again(
+    cases: Cases, labels: Path, unmirrored: Path | None, dataset_json: dict, folder: Path, processes: int
+) -> None:
+    """Write pseudo_labels.csv and look_first.png into ``folder``, or say why not: hours of prediction are done.
+
+    The table has a row for each case and class: ``case``, ``label``, ``found`` (whether the label holds the class) and
+    ``agreement``, which is empty where neither prediction holds it, or where the model does not mirror (``unmirrored``
+    is None). The picture shows the cases that agree least.
+    """
+    try:
+        # Against itself a label agrees, but what it does not hold is known as well.
+        others = {"prediction_dir": unmirrored or labels, "num_processes": processes, "chill": True}
+        scores = evaluate_folders(labels, dataset_json=dataset_json, metrics=["Dice", "Sensitivity"], **others)
+        scores = scores[scores["case"].isin(cases)]
+        table = scores[["case", "label"]].assign(
+            found=scores["Sensitivity"].notna(), agreement=scores["Dice"] if unmirrored else np.nan
+        )
+        write_file(folder / TABLE, lambda file: table.to_csv(file, index=False))
+        ending = dataset_json["file_ending"]
+        files = []
+        for case, dice in _least(table).items():
+            first, second = (labels / f"{case}{ending}", unmirrored / f"{case}{ending}")
+            files.append(CaseFiles(f"{case} ({dice:.2f})", cases[case], None, first, second))
+        names = {"first_name": "label, predicted with mirroring", "second_name": "prediction without mirroring"}
+        for problem in draw_differences(files, folder / PICTURE, dataset_json=dataset_json, **names):
+            print(problem)
+    except Exception as error:  # readers and matplotlib have their own
+        print(f"The labels could not be looked at a second time: {in_one_line(error)}")
+
+
+def what_to_look_at(folder: Path) -> list[str]:
+    """What pseudo_labels.csv says to whoever is about to train; nothing where there is none."""
+    if not (folder / TABLE).is_file():
+        return []
+    types = {"case": str, "label": str, "found": bool, "agreement": float}
+    table = pd.read_csv(folder / TABLE, dtype=types, keep_default_na=False, na_values={"agreement": [""]})
+    number, said = table["case"].nunique(), []
+    if missing := _without(table, "label"):
+        said.append(
+            f"The model found no {listed(missing, between=', no ')} in any of the {number} images. A training on these "
+            "labels would unlearn it."
+        )
+    if not missing and (empty := _without(table, "case")):
+        said.append(f"The model found nothing in {len(empty)} of the {number} images: {listed(empty)}.")
+    if least := [f"{case} ({dice:.2f})" for case, dice in _least(table).items()]:
+        pictures = f", drawn in {folder / PICTURE}" if (folder / PICTURE).is_file() else ""
+        said.append(
+            f"Look at the labels of {', '.join(least)}{pictures}. There the model agrees least with itself, mirrored "
+            f"and not. (The numbers are the Dice between both predictions; of all cases they are in {folder / TABLE}.)"
+        )
+    return said
+
+
+def _without(table: pd.DataFrame, column: str) -> list[str]:
+    """The classes that no label holds, or the cases whose label holds no class."""
+    found = table.groupby(column, sort=False)["found"].any()
+    return list(found.index[~found])
+
+
+def _least(table: pd.DataFrame) -> pd.Series:
+    """The cases that agree least, the least first. Those that agree everywhere are not among them."""
+    agreement = table.groupby("case")["agreement"].mean()
+    return agreement[agreement < 1].sort_values(kind="stable").head(NAMED)
