@@ -31,7 +31,6 @@ exit status: 0 done, 1 one of the commands failed (its name and log file are sho
 """
 
 import argparse
-import signal
 import sys
 
 from nnunet_skd.tools.demo.run import TRAINER, run_demo
@@ -57,8 +56,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    # As with Ctrl-C, the command that is running ends too.
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         run_demo(
             args.o,
@@ -75,6 +72,4 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("\nStopped. The same command continues from here.", file=sys.stderr)
         return 130
-    finally:
-        signal.signal(signal.SIGTERM, before)
     return 0
