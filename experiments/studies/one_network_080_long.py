@@ -1,7 +1,7 @@
 """The question of one_network_080 after four times the steps: is the gap of small networks one of training time?
 
-The teacher of four more arms is the network that saw all cases, which costs one training instead of five: with the
-trainer's own terms, with PSDL or DDL alone, and with channel-wise distillation (CWD) alone.
+The teacher of three more arms is the network that saw all cases, which costs one training instead of five: with the
+trainer's own terms, with PSDL alone, and with channel-wise distillation (CWD) alone.
 """
 
 from dataclasses import replace
@@ -26,7 +26,6 @@ STUDY = replace(
     | {
         TAUGHT: taught_by_all_cases(),
         "quarter width, PSDL alone": taught_by_all_cases("distill_parts:nnUNetTrainerDistill_psdl", TAUGHT),
-        "quarter width, DDL alone": taught_by_all_cases("distill_parts:nnUNetTrainerDistill_ddl", TAUGHT),
         "quarter width, CWD alone": taught_by_all_cases("distill_parts:nnUNetTrainerDistill_cw", TAUGHT),
         "quarter width, twice the steps": Arm(preset=QUARTER, steps=2, against=("quarter width", "all cases")),
     },
