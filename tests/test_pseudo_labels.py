@@ -391,6 +391,21 @@ def test_a_model_that_does_not_mirror_has_nothing_to_disagree_about(toy, played,
     assert "The model found no b in any of the 2 images. " in said
 
 
+@pytest.mark.parametrize("axes", [None, (0, 1)])
+def test_ignored_voxels_of_the_labelled_cases_are_no_matter(nnunet_env, monkeypatch, capsys, axes):
+    toy = prepared(Toy(nnunet_env, ignore=True))
+    for case in ("train_0", "train_1"):
+        save(toy.raw / "labelsTr" / f"{case}.png", np.full((40, 40), 3, np.uint8))
+    played = play(toy, monkeypatch)
+    played.rows = {("predicted", "new_0"): 20}
+    assert label(toy, mirrors(model(toy), axes)) == 0
+    said = capsys.readouterr().out
+    assert "found no b in any of the 2 images" in said and "could not be looked at" not in said
+    table = pd.read_csv(new(toy) / "pseudo_labels.csv")
+    assert set(table["case"]) == {"new_0", "new_1"} and set(table["label"]) == {"a", "b"}
+    assert not [path for path in new(toy).iterdir() if path.name.startswith(".")]
+
+
 def test_the_first_fold_says_whether_an_ensemble_mirrors(toy, played):
     """As in nnU-Net's prediction."""
     folder = mirrors(model(toy))

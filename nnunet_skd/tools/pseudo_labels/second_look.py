@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from nnunet_skd.messages import in_one_line, listed
+from nnunet_skd.tools.cases import bring_label
 from nnunet_skd.tools.compare.case_pictures import CaseFiles, draw_differences
 from nnunet_skd.tools.evaluate.folders import evaluate_folders
-from nnunet_skd.tools.files import write_file
+from nnunet_skd.tools.files import scratch_folder, write_file
 from nnunet_skd.tools.unlabelled.checks import Cases
 
 TABLE, PICTURE = "pseudo_labels.csv", "look_first.png"
@@ -28,16 +29,20 @@ def look_again(
     ``agreement``, which is empty where neither prediction holds it, or where the model does not mirror (``unmirrored``
     is None). The picture shows the cases that agree least.
     """
+    ending = dataset_json["file_ending"]
     try:
-        # Against itself a label agrees, but what it does not hold is known as well.
-        others = {"prediction_dir": unmirrored or labels, "num_processes": processes, "chill": True}
-        scores = evaluate_folders(labels, dataset_json=dataset_json, metrics=["Dice", "Sensitivity"], **others)
-        scores = scores[scores["case"].isin(cases)]
+        with scratch_folder(folder) as pseudo:  # without the labelled cases, which may hold ignored voxels
+            for case in cases:
+                bring_label(case, labels / f"{case}{ending}", pseudo, ending)
+            # A label agrees with itself, but even then its sensitivity is nan where it does not hold the class.
+            metrics = ["Dice", "Sensitivity"]
+            scores = evaluate_folders(
+                pseudo, unmirrored or pseudo, dataset_json, num_processes=processes, metrics=metrics
+            )
         table = scores[["case", "label"]].assign(
             found=scores["Sensitivity"].notna(), agreement=scores["Dice"] if unmirrored else np.nan
         )
         write_file(folder / TABLE, lambda file: table.to_csv(file, index=False))
-        ending = dataset_json["file_ending"]
         files = []
         for case, dice in _least(table).items():
             first, second = (labels / f"{case}{ending}", unmirrored / f"{case}{ending}")
