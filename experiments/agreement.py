@@ -10,11 +10,9 @@ fifth are in the fifth that agrees least.
 import sys
 from pathlib import Path
 
-import pandas as pd
-
 from nnunet_skd.tools.evaluate.folders import evaluate_folders
 from nnunet_skd.tools.nnunet_json import read_dataset_json
-from nnunet_skd.tools.pseudo_labels.second_look import TABLE
+from nnunet_skd.tools.pseudo_labels.second_look import agreement_of_cases, read_table
 
 
 def main(dataset: Path, references: Path) -> None:
@@ -22,8 +20,7 @@ def main(dataset: Path, references: Path) -> None:
     true = evaluate_folders(
         references, dataset / "labelsTr", description, num_processes=1, metrics=["Dice"], chill=True
     )
-    table = pd.read_csv(dataset / TABLE, dtype={"case": str})
-    both = pd.DataFrame({"agreement": table.groupby("case")["agreement"].mean()})
+    both = agreement_of_cases(read_table(dataset)).to_frame()
     both = both.join(true.groupby("case")["Dice"].mean())  # of these cases alone: the labelled ones have no agreement
     empty = both["agreement"].isna().sum()
     both = both.dropna()

@@ -96,6 +96,18 @@ def new(toy: Toy) -> Path:
     return toy.raw.parent / NEW
 
 
+def with_checkpoints(folder: Path, trainer: str, **more: object) -> Path:
+    """A model folder whose checkpoints can be read."""
+    content = {
+        "network_weights": {"weight": torch.zeros(1)},
+        "trainer_name": trainer,
+        "init_args": {"configuration": "2d", "fold": 0},
+    }
+    for file in folder.glob("*/checkpoint_final.pth"):
+        torch.save(content | more, file)
+    return folder
+
+
 def ages(toy: Toy) -> dict[str, int]:
     return {file.name: file.stat().st_mtime_ns for file in (new(toy) / "labelsTr").iterdir()}
 
@@ -302,11 +314,7 @@ def test_a_model_is_the_same_by_whichever_path(toy, played, monkeypatch):
 def test_a_folder_of_another_name_and_a_link_to_one(toy, played, capsys, tmp_path):
     """The checkpoint names the trainer. A model may lie elsewhere."""
     folder = model(toy)
-    for file in folder.glob("*/checkpoint_final.pth"):
-        init_args = {"configuration": "2d", "fold": 0}
-        weights = {"weight": torch.zeros(1)}
-        content = {"network_weights": weights, "trainer_name": "nnUNetTrainerDA5", "init_args": init_args}
-        torch.save(content, file)
+    with_checkpoints(folder, "nnUNetTrainerDA5")
     elsewhere = folder.rename(tmp_path / "job17")
     renamed = folder.with_name("round1__nnUNetPlans__2d")
     renamed.symlink_to(elsewhere)
@@ -321,15 +329,7 @@ def test_a_folder_of_another_name_and_a_link_to_one(toy, played, capsys, tmp_pat
 
 def mirrors(folder: Path, axes: tuple[int, ...] | None = (0, 1)) -> Path:
     """A model folder's checkpoints say that nnU-Net mirrors what they predict."""
-    content = {
-        "network_weights": {"weight": torch.zeros(1)},
-        "trainer_name": "nnUNetTrainer",
-        "init_args": {"configuration": "2d", "fold": 0},
-        "inference_allowed_mirroring_axes": axes,
-    }
-    for file in folder.glob("*/checkpoint_final.pth"):
-        torch.save(content, file)
-    return folder
+    return with_checkpoints(folder, "nnUNetTrainer", inference_allowed_mirroring_axes=axes)
 
 
 @pytest.mark.parametrize(("dim", "channels"), [(2, 1), (2, 3), (3, 2)])

@@ -60,23 +60,22 @@ class CaseSlice:
 def read_slice(files: CaseFiles, dataset_json: dict) -> CaseSlice:
     """Read a case with nnU-Net's reader and take the slice where the two segmentations differ in most voxels.
 
-    Where they are the same it is the one with most foreground.
-
-    Voxels with the ignore label do not count as different, and are shown as background in all three.
+    Where they are the same it is the one with most foreground. Voxels with the ignore label do not count as different,
+    and are shown as background in all three.
 
     Raises:
         ValueError: the files' shapes do not agree.
     """
     reader = reader_class(dataset_json, files.first)
     image, properties = read_images(reader, files.images)
-    first, second = (read_segmentation(reader, file)[0][0] for file in (files.first, files.second))
-    truth = np.zeros_like(first) if files.truth is None else read_segmentation(reader, files.truth)[0][0]
-    shapes = {"image": image.shape[1:], "reference": truth.shape, "first": first.shape, "second": second.shape}
-    if files.truth is None:
-        del shapes["reference"]
+    named = {"reference": files.truth, "first": files.first, "second": files.second}
+    read = {name: read_segmentation(reader, file)[0][0] for name, file in named.items() if file}
+    shapes = {"image": image.shape[1:]} | {name: segmentation.shape for name, segmentation in read.items()}
     if len(set(shapes.values())) > 1:
         raise ValueError(f"the shapes differ: {', '.join(f'{name} {shape}' for name, shape in shapes.items())}")
 
+    first, second = read["first"], read["second"]
+    truth = read.get("reference", np.zeros_like(first))
     differ = first != second
     ignore = dataset_json["labels"].get("ignore")
     if ignore is not None:

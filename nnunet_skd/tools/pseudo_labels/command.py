@@ -133,7 +133,7 @@ def _make(
     steps = [(new.without_label, new.predicted, [])]
     unmirrored = new.unmirrored if not new.was_complete and model.mirrors else None
     if unmirrored:
-        steps.append((new.without_second, unmirrored, ["--disable_tta"]))
+        steps.append((new.without_second_prediction, unmirrored, ["--disable_tta"]))
     if any(missing(cases) for missing, *_ in steps):
         find_device(args.device)
     new.begin(cases)

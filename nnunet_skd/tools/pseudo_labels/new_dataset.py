@@ -95,7 +95,7 @@ class NewDataset:
     def without_label(self, cases: Cases) -> list[str]:
         return self._missing(cases, self.predicted, self.labels)
 
-    def without_second(self, cases: Cases) -> list[str]:
+    def without_second_prediction(self, cases: Cases) -> list[str]:
         return self._missing(cases, self.unmirrored)
 
     @property

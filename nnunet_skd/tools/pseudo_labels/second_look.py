@@ -35,18 +35,16 @@ def look_again(
             for case in cases:
                 bring_label(case, labels / f"{case}{ending}", pseudo, ending)
             # A label agrees with itself, but even then its sensitivity is nan where it does not hold the class.
-            metrics = ["Dice", "Sensitivity"]
-            scores = evaluate_folders(
-                pseudo, unmirrored or pseudo, dataset_json, num_processes=processes, metrics=metrics
-            )
+            options = {"num_processes": processes, "metrics": ["Dice", "Sensitivity"]}
+            scores = evaluate_folders(pseudo, unmirrored or pseudo, dataset_json, **options)
         table = scores[["case", "label"]].assign(
             found=scores["Sensitivity"].notna(), agreement=scores["Dice"] if unmirrored else np.nan
         )
         write_file(folder / TABLE, lambda file: table.to_csv(file, index=False))
         files = []
         for case, dice in _least(table).items():
-            first, second = (labels / f"{case}{ending}", unmirrored / f"{case}{ending}")
-            files.append(CaseFiles(f"{case} ({dice:.2f})", cases[case], None, first, second))
+            both = (directory / f"{case}{ending}" for directory in (labels, unmirrored))
+            files.append(CaseFiles(f"{case} ({dice:.2f})", cases[case], None, *both))
         names = {"first_name": "label, predicted with mirroring", "second_name": "prediction without mirroring"}
         for problem in draw_differences(files, folder / PICTURE, dataset_json=dataset_json, **names):
             print(problem)
@@ -54,12 +52,22 @@ def look_again(
         print(f"The labels could not be looked at a second time: {in_one_line(error)}")
 
 
+def read_table(folder: Path) -> pd.DataFrame:
+    """pseudo_labels.csv. A case or a class may be named NA."""
+    types = {"case": str, "label": str, "found": bool, "agreement": float}
+    return pd.read_csv(folder / TABLE, dtype=types, keep_default_na=False, na_values={"agreement": [""]})
+
+
+def agreement_of_cases(table: pd.DataFrame) -> pd.Series:
+    """By case, the mean over its classes; nan where nothing was found or the model does not mirror."""
+    return table.groupby("case")["agreement"].mean()
+
+
 def what_to_look_at(folder: Path) -> list[str]:
     """What pseudo_labels.csv says to whoever is about to train; nothing where there is none."""
     if not (folder / TABLE).is_file():
         return []
-    types = {"case": str, "label": str, "found": bool, "agreement": float}
-    table = pd.read_csv(folder / TABLE, dtype=types, keep_default_na=False, na_values={"agreement": [""]})
+    table = read_table(folder)
     number, said = table["case"].nunique(), []
     if missing := _without(table, "label"):
         said.append(
@@ -85,5 +93,5 @@ def _without(table: pd.DataFrame, column: str) -> list[str]:
 
 def _least(table: pd.DataFrame) -> pd.Series:
     """The cases that agree least, the least first. Those that agree everywhere are not among them."""
-    agreement = table.groupby("case")["agreement"].mean()
+    agreement = agreement_of_cases(table)
     return agreement[agreement < 1].sort_values(kind="stable").head(NAMED)
