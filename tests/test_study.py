@@ -80,6 +80,8 @@ def test_every_study_can_be_planned(file):
         ({"arms": {"a": Arm(prepare="pseudo_labels")}, "labelled": 5}, "come from finished models"),
         ({"arms": {"a": Arm(prepare="unlabelled")}}, "nothing to prepare"),
         ({"arms": {"a": Arm(prepare="magic")}}, "prepare is one of"),
+        ({"arms": {"a": Arm(prepare="unlabelled", review="doubtful corrected")}, "labelled": 5}, "could be reviewed"),
+        ({"arms": {"a": Arm(review="all of them")}}, "review is one of"),
         ({"arms": {"a": Arm(keeps_last_layer=True)}}, "name it in start"),
         ({"arms": {"a": Arm(ensemble=True)}}, "two models or more"),
         ({"arms": {"a": Arm(labelled="all")}, "labelled": 5, "test": "rest"}, "cases that it is tested on"),
@@ -223,6 +225,35 @@ def test_each_draw_has_a_dataset_of_its_own_where_intensities_are_those_of_annot
     for which, name in zip(draws, names, strict=True):
         expected = ["a", "b", "c"] if which == "fold 0" else choose(["a", "b", "c"], which)
         assert Raw(raw / name).cases() == expected
+
+
+def test_the_labels_that_agree_least_are_reviewed_or_any_six(tmp_path, monkeypatch):
+    names = [f"case{i}" for i in range(9)]
+    source = tmp_path / "given" / "Dataset081_X"
+    for case in names:
+        write_volume(source / "imagesTr" / f"{case}_0000.nii.gz", np.ones((2, 8, 8), np.int16))
+    description = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "a": 1}, "file_ending": ".nii.gz"}
+    (source / "dataset.json").write_text(json.dumps(description))
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "preprocessed"))
+    folder = tmp_path / "work" / "trainings" / "key"
+    folder.mkdir(parents=True)
+    recipe = {"dataset": source.name, "seed": 1}
+    (folder / "job.json").write_text(json.dumps({"recipe": recipe, "raw": str(source.parent), "models": []}))
+
+    def predict(models, images, output, *, mirroring):
+        """The later a case, the more do both predictions agree; the last one holds nothing."""
+        for i, case in enumerate(images):
+            label = np.zeros((2, 8, 8))
+            label[:, : 0 if i == 8 else 8 if mirroring else i] = 1
+            write_segmentation(output / f"{case}.nii.gz", label)
+
+    monkeypatch.setattr("driver.making.predict", predict)
+    making = Making(folder)
+    images = {case: making.source.images(case) for case in names}
+    predict([], images, tmp_path / "mirrored", mirroring=True)
+    assert making.reviewed("doubtful corrected", images, tmp_path / "mirrored") == names[:6]
+    any_six = making.reviewed("random corrected", images, tmp_path / "mirrored")
+    assert len(set(any_six)) == 6 and set(any_six) < set(names) and any_six != names[:6]
 
 
 # ------------------------------------------------------------------------------------------------ fingerprints

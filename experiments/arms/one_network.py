@@ -1,9 +1,12 @@
-"""One network instead of five: folds, their ensemble, and what was taught by it."""
+"""One network instead of five: folds, their ensemble, and what was taught by it.
+
+There is one set of five folds; each seed's students are taught by it.
+"""
 
 from driver.definition import TAUGHT_BY_MODELS, Arm, Model
 
 FOLDS = tuple(f"fold {i}" for i in range(5))
-FIVE = tuple(Model(fold) for fold in FOLDS)
+FIVE = tuple(Model(fold, seed=0) for fold in FOLDS)
 HALF, QUARTER = (f"experiments/presets/cpu_small_w{width}.json" for width in ("050", "025"))
 
 
@@ -13,8 +16,8 @@ def arms() -> dict[str, Arm]:
 
     return {
         "all cases": Arm(),
-        **{fold: Arm(labelled=fold, against=()) for fold in FOLDS},
-        "five folds": Arm(models=FIVE, ensemble=True),
+        **{fold: Arm(labelled=fold, seeds=(0,), against=()) for fold in FOLDS},
+        "five folds": Arm(models=FIVE, ensemble=True, seeds=(0,)),
         "distilled": taught("all cases", "five folds"),
         "half width": Arm(preset=HALF),
         "half width, distilled": taught("half width", "five folds", preset=HALF),

@@ -10,6 +10,7 @@ from nnunet_skd.tools.errors import BadInput
 
 EXPERIMENTS = Path(__file__).resolve().parents[1]
 PREPARATIONS = ("pseudo_labels", "unlabelled")
+REVIEWS = ("doubtful corrected", "random corrected", "doubtful left out")
 TAUGHT_BY_MODELS = {"nnUNet_skd_teacher": "{models}"}  # environment of an arm whose teachers are its models
 
 
@@ -38,6 +39,9 @@ class Arm:
         prepare: ``pseudo_labels``: the ``models`` together, with mirroring, label the images outside the draw and the
             slices that nobody annotated, and the training takes these labels as if they were true; ``unlabelled``: the
             images outside the draw are given to the training by ``nnunet-skd unlabelled``.
+        review: what a person does about six of the pseudo-labels. ``doubtful corrected``: those that nnunet-skd
+            pseudo-labels names get the true label; ``random corrected``: any six do; ``doubtful left out``: the
+            training goes without those that it names.
         annotated_intensities: nnunet-skd fingerprint measures the intensities of the study's annotated slices alone;
             nnU-Net's own extractor counts ignored voxels.
         ensemble: nothing is trained; the ``models`` predict together.
@@ -54,6 +58,7 @@ class Arm:
     start: Model | None = None
     keeps_last_layer: bool = False
     prepare: str | None = None
+    review: str | None = None
     annotated_intensities: bool = False
     ensemble: bool = False
     seeds: tuple[int, ...] | None = None
@@ -132,6 +137,10 @@ class Study:
             raise BadInput(f"arm '{name}': everything is labelled, so there is nothing to prepare")
         if arm.prepare == "pseudo_labels" and not arm.models:
             raise BadInput(f"arm '{name}': pseudo-labels come from finished models; name them in models")
+        if arm.review is not None and arm.review not in REVIEWS:
+            raise BadInput(f"arm '{name}': review is one of {', '.join(REVIEWS)}, not '{arm.review}'")
+        if arm.review and (arm.prepare != "pseudo_labels" or self.labelled is None):
+            raise BadInput(f"arm '{name}': there are no images outside a draw whose pseudo-labels could be reviewed")
         if arm.keeps_last_layer and arm.start is None:
             raise BadInput(f"arm '{name}' keeps the last layer of a model that it does not name; name it in start")
         if arm.annotated_intensities and self.annotated_slices is None:

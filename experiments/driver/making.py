@@ -29,6 +29,7 @@ from driver.metrics import CALIBRATION, metrics_of
 from driver.place import Place, locked, write_whole
 from driver.prediction import predict
 from nnunet_skd.tools.beginning import load_all_weights
+from nnunet_skd.tools.pseudo_labels.second_look import NAMED, agreement_of_cases, look_again, read_table
 
 
 class Making:
@@ -102,8 +103,15 @@ class Making:
         others = outside(self.source.cases(), self.recipe["outside"])
         folder = self.place.folder / "pseudo_labels"
         asked = self.source.cases() if slices else others
-        predict(self.models, {case: self.source.images(case) for case in asked}, folder, mirroring=True)
+        images = {case: self.source.images(case) for case in asked}
+        predict(self.models, images, folder, mirroring=True)
         labels = {case: folder / f"{case}{self.source.ending}" for case in asked}
+        if review := self.recipe.get("review"):
+            for case in self.reviewed(review, images, folder):
+                if review == "doubtful left out":
+                    del labels[case]
+                else:
+                    labels[case] = self.source.label(case)
         for case in given.cases():
             if slices:
                 fill_ignored(given.label(case), labels[case], given.json["labels"]["ignore"])
@@ -114,6 +122,15 @@ class Making:
         if slices:
             self.normalise_alike(given.folder.name, name)
         return name
+
+    def reviewed(self, review: str, images: dict[str, list[Path]], mirrored: Path) -> list[str]:
+        """The cases whose pseudo-labels a person looks at: those that agree least, or any."""
+        if review.startswith("random"):
+            return np.random.default_rng(self.recipe["seed"]).choice(sorted(images), NAMED, replace=False).tolist()
+        unmirrored = self.place.folder / "unmirrored"
+        predict(self.models, images, unmirrored, mirroring=False)
+        look_again(images, mirrored, unmirrored, self.source.json, self.place.folder, processes=1)
+        return agreement_of_cases(read_table(self.place.folder)).nsmallest(NAMED).index.tolist()
 
     def given_dataset(self, cases: str) -> str:
         """The raw dataset of a draw. Where intensities are measured otherwise, it is one of its own."""

@@ -70,6 +70,8 @@ def training_of(study: Study, cell: Cell) -> Training:
     # what follows is not there where it is False, so that earlier trainings keep their keys
     if arm.keeps_last_layer:
         recipe["keeps_last_layer"] = True
+    if arm.review:
+        recipe["review"] = arm.review
     if arm.annotated_intensities and recipe["annotated_slices"]:
         recipe["annotated_intensities"] = True
     return Training(recipe, tuple(needs + ([start] if start else [])), cell)
