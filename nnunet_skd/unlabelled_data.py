@@ -67,7 +67,7 @@ def read_record(folder: Path) -> dict | None:
 
     Keys: `nnunet_skd` (version), `dataset`, `plans` and `configuration` (names), `preprocessing` (see there), and
     `cases`: for each `images` (absolute paths, by channel), `stamps` (size in bytes and modification time in ns of
-    each), `content` (hash of the voxels) and `made` (time, None before the case is complete).
+    each), `content` (hash of the voxels), `spacing` (z, y, x) and `made` (time, None before the case is complete).
 
     Raises:
         ValueError: the record is damaged.

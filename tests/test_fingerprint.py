@@ -15,6 +15,8 @@ from toy import DATASET, toy_dataset_json
 from toy_dataset import RNG, save
 
 from nnunet_skd.tools import cli
+from nnunet_skd.tools.fingerprint import annotated
+from nnunet_skd.tools.fingerprint.annotated import COPIES
 
 PROPERTIES = "foreground_intensity_properties_per_channel"
 IGNORE = 3
@@ -94,6 +96,23 @@ def test_nnunets_planning_takes_the_fingerprint_that_it_finds(nnunet_env):
     plans = json.loads((nnunet_env / "nnUNet_preprocessed" / DATASET / "nnUNetPlans.json").read_text())
     assert plans[PROPERTIES] == made(nnunet_env)[PROPERTIES]
     assert plans[PROPERTIES]["0"]["min"] >= 100
+
+
+def test_copies_of_a_killed_run_go_and_two_runs_do_not_meet(nnunet_env, threads, capsys, monkeypatch):
+    dataset(nnunet_env)
+    folder = nnunet_env / "nnUNet_preprocessed" / DATASET
+    (folder / f"{COPIES}x").mkdir(parents=True)
+    (folder / f"{COPIES}x" / "one.nii.gz").touch()
+    real, at_once = annotated.for_each_case, []
+
+    def meanwhile(*arguments):
+        at_once.append(cli.main(["fingerprint", "-d", "900", "-np", "1"]) if not at_once else 0)
+        return real(*arguments)
+
+    monkeypatch.setattr(annotated, "for_each_case", meanwhile)
+    assert cli.main(["fingerprint", "-d", "900", "-np", "1"]) == 0 and at_once == [2]
+    assert "another run works in" in capsys.readouterr().err
+    assert [file.name for file in folder.iterdir()] == ["dataset_fingerprint.json"]
 
 
 def refusal(capsys, *said: str) -> None:

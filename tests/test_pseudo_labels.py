@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
@@ -573,13 +574,13 @@ def test_other_things_need_another_number(toy, played, capsys, what):
         save_case(toy.source, "new_1", 2)
         os.utime(toy.source / "new_1_0000.png", ns=(old.st_atime_ns, old.st_mtime_ns))
     elif what == "checkpoints":
-        os.utime(teacher / "fold_0" / "checkpoint_final.pth", ns=(1, 1))
+        (teacher / "fold_0" / "checkpoint_final.pth").write_bytes(b"trained again")
     elif what == "fold":
         fold = "0"
     elif what == "configuration":
         options = ("-c", "2d_w050")
     elif what == "labelled cases":
-        os.utime(toy.raw / "labelsTr" / "train_0.png", ns=(1, 1))
+        save(toy.raw / "labelsTr" / "train_0.png", np.ones((40, 40), np.uint8))
     elif what == "preprocessing":
         toy.plans["configurations"]["2d"]["spacing"] = [2.0, 2.0]
         toy.write_plans()
@@ -596,6 +597,43 @@ def test_other_things_need_another_number(toy, played, capsys, what):
     for root in ("nnUNet_raw", "nnUNet_preprocessed"):
         shutil.rmtree(toy.raw.parents[1] / root / NEW)
     assert label(toy, teacher, fold=fold, options=options) == 0
+
+
+def test_times_do_not_matter_nor_what_else_a_checkpoint_holds(toy, played):
+    """nnUNetv2_train --c, which repeats a validation that was stopped, saves the finished model again."""
+    teacher = with_checkpoints(model(toy), "nnUNetTrainer", logging={"epochs": 1})
+    played.fails_after = 1
+    assert label(toy, teacher) == 1 and played.asked == [["new_0", "new_1"]]
+    with_checkpoints(teacher, "nnUNetTrainer", logging={"epochs": 2})
+    os.utime(toy.raw / "labelsTr" / "train_0.png", ns=(1, 1))
+    played.fails_after = None
+    assert label(toy, teacher) == 0 and played.asked == [["new_0", "new_1"], ["new_1"]]
+    with_checkpoints(teacher, "nnUNetTrainer", network_weights={"weight": torch.ones(1)})
+    assert label(toy, teacher) == 2
+
+
+def test_a_corrected_spacing_is_another_image(nnunet_env, monkeypatch, capsys):
+    toy = prepared(Toy(nnunet_env, dim=3))
+    play(toy, monkeypatch)
+    teacher = model(toy)
+    assert label(toy, teacher) == 0
+    file = toy.source / "new_0_0000.nii.gz"
+    save(file, np.asarray(nibabel.load(file).dataobj), spacing=(2.0, 2.0, 2.0))
+    assert label(toy, teacher) == 2 and "was made with other images" in capsys.readouterr().err
+
+
+def test_two_runs_at_once_do_not_disturb_each_other(toy, played, monkeypatch, capsys):
+    teacher, predict, at_once = model(toy), played.predict, []
+
+    def meanwhile(*arguments):
+        if not at_once:
+            at_once.append(label(toy, teacher))
+        return predict(*arguments)
+
+    monkeypatch.setattr(played, "predict", meanwhile)
+    assert label(toy, teacher) == 0 and at_once == [2]
+    assert f"another run works in {toy.raw.parent}" in capsys.readouterr().err
+    assert sorted(folder.name for folder in toy.raw.parent.iterdir()) == [NEW, DATASET]
 
 
 def test_a_prediction_that_leaves_a_case_out_ends_the_command(toy, played, capsys, monkeypatch):

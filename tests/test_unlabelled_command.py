@@ -11,6 +11,7 @@ import time
 import nibabel
 import numpy as np
 import pytest
+import tifffile
 from commands import BIN, HAS_PROC, workers_after_kill_9
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
@@ -19,12 +20,11 @@ from PIL import Image
 from toy import DATASET
 from toy_dataset import RNG, Toy, image, save, save_case
 
-from nnunet_skd.tools import cli
+from nnunet_skd.tools import cli, lock
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.lock import LOCK
 from nnunet_skd.tools.parallel import for_each_case
-from nnunet_skd.tools.unlabelled import lock
 from nnunet_skd.tools.unlabelled import preprocess as preprocess_module
-from nnunet_skd.tools.unlabelled.lock import LOCK
 from nnunet_skd.unlabelled_data import checked_cases, read_record, record_file
 
 
@@ -162,6 +162,42 @@ def test_a_second_run_adds_new_cases_renews_changed_ones_and_leaves_the_rest(toy
     assert {name for name in before if before[name] != after[name]} == {"b.b2nd", "b_seg.b2nd", "b.pkl"}
     assert toy.cases() == ["a", "b", "c"]
     assert infer_dataset_class(str(toy.made))(str(toy.made)).load_case("b")[0].shape == (1, 1, 40, 40)
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".tif"])
+def test_a_corrected_spacing_is_a_change(nnunet_env, ending):
+    """It stands in a NIfTI file's header, or in a file beside a TIFF; the voxels stay."""
+    toy = Toy(nnunet_env, dim=3)
+    if ending == ".tif":
+        toy.ending = toy.description["file_ending"] = ending
+        toy.plans["image_reader_writer"] = "Tiff3DIO"
+        toy.write_plans()
+        (toy.folder / "dataset.json").write_text(json.dumps(toy.description))
+        shutil.rmtree(toy.raw)
+    voxels = image(3, 20)
+
+    def write(spacing: float) -> None:
+        if ending == ".tif":
+            (toy.source / "a.json").write_text(json.dumps({"spacing": [spacing] * 3}))
+            if not (toy.source / "a_0000.tif").is_file():
+                tifffile.imwrite(toy.source / "a_0000.tif", voxels)
+        else:
+            save(toy.source / "a_0000.nii.gz", voxels, spacing=(spacing,) * 3)
+
+    def size() -> int:
+        return infer_dataset_class(str(toy.made))(str(toy.made)).load_case("a")[0].shape[-1]
+
+    write(1.0)
+    toy.run()
+    assert size() == 20 and read_record(toy.made)["cases"]["a"]["spacing"] == [1, 1, 1]
+    write(2.0)
+    toy.run()
+    assert size() == 40
+    record = read_record(toy.made)
+    del record["cases"]["a"]["spacing"]  # as an earlier version wrote it
+    record_file(toy.made).write_text(json.dumps(record))
+    toy.run()
+    assert size() == 40 and read_record(toy.made)["cases"]["a"]["spacing"] == [2, 2, 2]
 
 
 def test_unchanged_images_are_not_read_again_not_even_after_they_were_touched_or_moved(toy, monkeypatch):

@@ -6,6 +6,7 @@ training may not find every class again. So the weights are saved as a checkpoin
 """
 
 import io
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -40,7 +41,15 @@ def _is_beginning(checkpoint: Path) -> bool:
         return False
 
 
-def begin(dataset: str, configuration: str, fold: str, trainer_name: str, plans_name: str, weights: Path) -> Path:
+def begin(
+    dataset: str,
+    configuration: str,
+    fold: str,
+    trainer_name: str,
+    plans_name: str,
+    weights: Path,
+    teachers: Sequence[Path] = (),
+) -> Path:
     """Save the beginning of a training. One that has had an epoch is left alone.
 
     Args:
@@ -49,6 +58,7 @@ def begin(dataset: str, configuration: str, fold: str, trainer_name: str, plans_
         fold: ``all`` or a number.
         trainer_name: what ``-tr`` will be.
         weights: checkpoint of a model.
+        teachers: folders of finished models, which the training is to remember as any other checkpoint of it does.
 
     Returns:
         The folder of the training's fold.
@@ -73,6 +83,8 @@ def begin(dataset: str, configuration: str, fold: str, trainer_name: str, plans_
     except Exception as error:  # of a trainer that needs a GPU, another fold, or other plans
         raise BadInput(f"{trainer_name} cannot be set up ({in_one_line(error)}). Name another with -tr") from error
     load_all_weights(trainer, weights)
+    if teachers:
+        trainer.teacher.folders = [str(folder) for folder in teachers]
     trainer.current_epoch = -1  # nnU-Net saves the number of the next one
     with written_by_a_library(folder / BEGINNING):
         write_file(folder / BEGINNING, lambda file: trainer.save_checkpoint(str(file)))

@@ -86,10 +86,13 @@ def bring_label(
 
 
 def _bring_spacing(bring: Callable[[Path, Path], None], file: Path, tail: str, target: Path) -> None:
-    """The JSON file beside a 3D TIFF that holds its spacing. nnU-Net finds it by the TIFF's name without this tail."""
-    spacing = file.with_name(f"{file.name[: -len(tail)]}.json")
-    if spacing.is_file():
+    if (spacing := spacing_file(file, tail)).is_file():
         bring(spacing, target)
+
+
+def spacing_file(file: Path, tail: str) -> Path:
+    """The JSON file beside a 3D TIFF that holds its spacing. nnU-Net finds it by the TIFF's name without this tail."""
+    return file.with_name(f"{file.name[: -len(tail)]}.json")
 
 
 def find_cases(folder: Path, file_ending: str) -> tuple[dict[str, list[Path]], Problems]:

@@ -1,5 +1,6 @@
 """nnU-Net's commands, started as a user would start them."""
 
+import ctypes
 import os
 import shlex
 import shutil
@@ -15,6 +16,8 @@ import nnunetv2
 from nnunet_skd.tools.errors import BadInput, Failed
 
 SECONDS_TO_END = 10
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class CommandFailed(Failed):
@@ -60,12 +63,22 @@ def run_and_end(command: list[str], environment: dict[str, str]) -> int:
 
     It gets a session of its own, so that its worker processes can be ended with it.
     """
-    process = subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: S603 - no shell, nnU-Net's command
+    process = subprocess.Popen(command, env=environment, **own_session())  # noqa: S603 - no shell, nnU-Net's command
     try:
         return process.wait()
     except BaseException:
         _end(process)
         raise
+
+
+def own_session() -> dict:
+    """How a command is started that :func:`kill` ends; on Linux it ends, too, where we are killed and cannot do it."""
+    return {"start_new_session": True, "preexec_fn": _end_with_parent if LIBC else None}
+
+
+def _end_with_parent() -> None:
+    """In the child: what the kernel sends it when its parent is gone."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _end(process: subprocess.Popen) -> None:

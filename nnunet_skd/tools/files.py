@@ -1,6 +1,7 @@
 """Files and folders that appear complete or not at all."""
 
 import errno
+import hashlib
 import os
 import re
 import shutil
@@ -163,6 +164,11 @@ def _make_way(target: Path) -> bool:
         return False
     target.unlink(missing_ok=True)  # a link to where the file was before
     return True
+
+
+def file_hash(file: Path) -> str:
+    """Of what is in a file, whatever its name and times are."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def as_file_name(text: str) -> str:

@@ -28,7 +28,7 @@ def read_splits(file: Path, remedy: str) -> list[dict[str, list[str]]]:
 
 
 def model_folder(model: str, dataset: str) -> Path:
-    """A path, or the name of a folder in nnUNet_results.
+    """The name of a folder in nnUNet_results, or a path. A name alone is looked for there first.
 
     Raises:
         BadInput: there is neither.
@@ -37,7 +37,7 @@ def model_folder(model: str, dataset: str) -> Path:
     results = nnunet_folder("nnUNet_results")
     if results is not None:
         places.append(results / dataset / model)
-    for place in places:
+    for place in reversed(places) if places[0].name == model != ".." else places:
         if place.is_dir():
             return absolute(place)
     known = sorted(path.name for path in places[-1].parent.glob("*__*__*"))
@@ -92,6 +92,6 @@ def describe_student(dataset: str, configuration: str, fold: str, trainer: str, 
         configuration_name=configuration,
         dataset_json=read_dataset_json(file.parent / "dataset.json", channels=True),
         fold=fold if fold == "all" else int(fold),
-        output_folder_base=get_output_folder(plans.dataset_name, trainer, plans_name, configuration),
+        output_folder_base=get_output_folder(plans.dataset_name, trainer, plans.plans_name, configuration),
         do_split=lambda: ([], validation),
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import BIN, HAS_PROC, state
+from commands import BIN, HAS_PROC, state, workers_after_kill_9
 
 from nnunet_skd.compat import READS_EXT_TRAINER
 from nnunet_skd.tools.cli import COMMANDS, main
@@ -130,6 +130,15 @@ def test_a_stopped_command_ends_nnunets_and_its_workers_and_removes_its_scratch(
     assert process.returncode == 130 and said.endswith("nnunet-skd path: stopped\n")
     assert ("tidied up" in printed) == (how != "stubborn")
     assert state(Path(f"/proc/{worker}/stat"))[0] == "Z" and not (tmp_path / "made").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux does it")
+def test_a_killed_command_takes_nnunets_with_it():
+    """Or a second training would write into the folder of the first."""
+    child = [sys.executable, "-c", "import time; print('ready', flush=True); time.sleep(100)"]
+    process = started(f"from nnunet_skd.tools.commands import show_and_run\nshow_and_run({child!r})")
+    assert process.stdout.readline().startswith("$ ") and process.stdout.readline() == "ready\n"
+    assert workers_after_kill_9(process) == []
 
 
 def test_signals_that_are_ignored_or_handled_stay(monkeypatch):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 from toy import DATASET, assert_equal, toy_dataset_json, toy_plans
 from toy_data import LABELLED
 from toy_models import finish
@@ -111,6 +112,38 @@ def test_a_training_that_is_there_is_not_begun_anew(started, capsys):
         assert "holds a training already. Continue it with --c" in capsys.readouterr().err
     assert beginning.read_bytes() == content
     assert distill("all", finish(), "--c") == 0
+
+
+def test_a_training_is_found_by_the_name_inside_its_plans(started, capsys):
+    """Where nnU-Net itself writes it."""
+    model = finish()
+    prepare_student()
+    folder = Path(os.environ["nnUNet_preprocessed"], DATASET)
+    (folder / "edited.json").write_text((folder / "nnUNetPlans.json").read_text())
+    there = model.with_name("nnUNetTrainerDistill__nnUNetPlans__2d") / "fold_all"
+    there.mkdir(parents=True)
+    (there / "checkpoint_latest.pth").touch()
+    assert distill("all", model, "-p", "edited") == 2 and not started
+    assert f"{there} holds a training already" in capsys.readouterr().err
+
+
+def test_the_beginning_remembers_the_teachers(started, monkeypatch):
+    model = finish()
+    weights = str(model / "fold_0" / "checkpoint_final.pth")
+    assert distill("all", model, "-pretrained_weights", weights) == 0
+    monkeypatch.delenv(VARIABLE, raising=False)
+    trainer = get_trainer_from_args(DATASET, "2d", "all", "nnUNetTrainerDistill", device=torch.device("cpu"))
+    maybe_load_checkpoint(trainer, True, False, None)
+    assert trainer.teacher.state_dict() == {"folders": [str(model.resolve())]}
+
+
+def test_a_bare_name_is_the_model_of_this_dataset(started, monkeypatch, tmp_path):
+    """A folder of another dataset's models may be where the user stands."""
+    model = finish()
+    (tmp_path / "elsewhere" / model.name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert distill("all", Path(model.name)) == 0
+    assert started[0][1] == str(model.resolve())
 
 
 def test_of_other_weights_nnunet_takes_what_fits(started, capsys):

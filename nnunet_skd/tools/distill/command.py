@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"Student: {args.configuration}, fold {args.f}, {_unlabelled(student)}")
     train = ["nnUNetv2_train", args.d, args.configuration, args.f, "-tr", args.tr, "-p", args.p]
     train += ["-device", args.device] * (args.device != "cuda") + ["--npz"] * args.npz
-    if args.continued or (args.pretrained_weights and _begins_with_all_weights(args, student)):
+    if args.continued or (args.pretrained_weights and _begins_with_all_weights(args, student, folders)):
         train.append("--c")
     elif args.pretrained_weights:
         train += ["-pretrained_weights", args.pretrained_weights]
@@ -112,7 +112,7 @@ def _refuse_seen(weights: Path, student: SimpleNamespace) -> None:
         teaching_folds(model, student)  # refuses where there is none
 
 
-def _begins_with_all_weights(args: argparse.Namespace, student: SimpleNamespace) -> bool:
+def _begins_with_all_weights(args: argparse.Namespace, student: SimpleNamespace, teachers: list[Path]) -> bool:
     """Lay the starting weights where --c finds them; False where they are not those of the student's network.
 
     Raises:
@@ -120,7 +120,7 @@ def _begins_with_all_weights(args: argparse.Namespace, student: SimpleNamespace)
     """
     dataset = student.plans_manager.dataset_name
     try:
-        folder = begin(dataset, args.configuration, args.f, args.tr, args.p, Path(args.pretrained_weights))
+        folder = begin(dataset, args.configuration, args.f, args.tr, args.p, Path(args.pretrained_weights), teachers)
     except OtherWeights:
         print(f"Not all weights of {args.pretrained_weights} fit: nnU-Net takes those that do, and a new last layer")
         return False

@@ -119,20 +119,22 @@ def _commands() -> list[Finding]:
 
 
 def _folders() -> list[Finding]:
+    """A training reads nnUNet_preprocessed and writes nnUNet_results; the rest is needed before it."""
     findings = []
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         folder = os.environ.get(name)
+        there = "hint" if name == "nnUNet_raw" else "problem"
+        writable = "problem" if name == "nnUNet_results" else "hint"
         if not folder:
-            findings.append(Finding("problem", f"{name} is not set", f"export {name}=/path/to/{name}"))
+            findings.append(Finding(there, f"{name} is not set", f"export {name}=/path/to/{name}"))
         elif not os.path.isdir(folder):
-            findings.append(Finding("problem", f"{name}={folder} does not exist", f'mkdir -p "{folder}"'))
+            findings.append(Finding(there, f"{name}={folder} does not exist", f'mkdir -p "{folder}"'))
         elif name != "nnUNet_raw" and not os.access(folder, os.W_OK):
-            findings.append(
-                Finding("problem", f"{name}={folder} is not writable", f"export {name}=/a/folder/you/can/write/to")
-            )
+            text = f"{name}={folder} is not writable"
+            findings.append(Finding(writable, text, f"export {name}=/a/folder/you/can/write/to"))
         elif name != "nnUNet_raw" and (free := shutil.disk_usage(folder).free) < ENOUGH_SPACE:
             text = f"{name}={folder} has {free / 2**20:.0f} MiB left"
-            findings.append(Finding("problem", text, f"Make room there, or export {name}=/another/disk"))
+            findings.append(Finding(writable, text, f"Make room there, or export {name}=/another/disk"))
         else:
             free = shutil.disk_usage(folder).free / 2**30
             findings.append(Finding("ok", f"{name}={folder} ({free:.0f} GiB free)"))

@@ -41,11 +41,12 @@ from nnunet_skd.tools.commands import CommandFailed, show_and_run
 from nnunet_skd.tools.devices import find_device
 from nnunet_skd.tools.errors import BadInput, as_bad_input
 from nnunet_skd.tools.files import require_writable
+from nnunet_skd.tools.lock import one_run_at_a_time
 from nnunet_skd.tools.nnunet_folders import require_variable
 from nnunet_skd.tools.parallel import require_processes
 from nnunet_skd.tools.pseudo_labels.labelled_cases import LabelledCases
 from nnunet_skd.tools.pseudo_labels.model import SHORT, LabellingModel, name_parts
-from nnunet_skd.tools.pseudo_labels.new_dataset import NewDataset
+from nnunet_skd.tools.pseudo_labels.new_dataset import NewDataset, new_name
 from nnunet_skd.tools.pseudo_labels.second_look import look_again, what_to_look_at
 from nnunet_skd.tools.teaching import describe_student, model_folder
 from nnunet_skd.tools.trainers import look_up
@@ -84,29 +85,32 @@ def run(args: argparse.Namespace) -> None:
     model.check(dataset)
     labelled = LabelledCases(dataset, configuration, args.f)
     cases = cases_of_folder(args.i, dataset, [configuration])
+    contents = check_contents(cases, {}, args.i, dataset, args.np or 4)
     made_of = {
         "dataset": dataset.plans.dataset_name,
         "plans": plans_name,
         "configuration": configuration,
         "fold": args.f,
         "model": str(folder),
-        "checkpoints": model.stamps(),
-        "images": check_contents(cases, {}, args.i, dataset, args.np or 4),
-        "labelled cases": labelled.stamps(),
+        "checkpoints": model.hashes(),
+        "images": {case: [image.hash, *image.spacing] for case, image in contents.items()},
+        "labelled cases": labelled.hashes(),
         "validation cases": labelled.validation,
         "preprocessing": preprocessing(dataset.plans, configuration),
     }
-    new = NewDataset(dataset, args.t, made_of)
     differ = model.differences(dataset.plans, configuration)
     trainer, weights = model.second_training(from_scratch=bool(differ))
     trainer = args.tr or trainer
     look_up(trainer)
-    if not new.is_complete:
-        require_writable(require_variable("nnUNet_results"))  # for the training, after hours of prediction
-        _make(new, cases, labelled, model, args)
-    if weights is not None:
-        _begin(new, args.f, trainer, weights)
-    else:
+    with one_run_at_a_time(require_variable("nnUNet_raw") / f".{new_name(dataset.plans.dataset_name, args.t)}"):
+        new = NewDataset(dataset, args.t, made_of)
+        if not new.is_complete:
+            for root in ("nnUNet_preprocessed", "nnUNet_results"):  # they are needed after hours of prediction
+                require_writable(require_variable(root))
+            _make(new, cases, labelled, model, args)
+        if weights is not None:
+            _begin(new, args.f, trainer, weights)
+    if weights is None:
         here = f"{configuration} of {dataset.plans.dataset_name}"
         print(f"\nThe training begins from scratch: {folder} and {here} differ in {', '.join(differ)}.")
     train = ["nnUNetv2_train", str(new.number), configuration, args.f]

@@ -2,10 +2,10 @@
 
 from nnunet_skd.messages import listed
 from nnunet_skd.tools.errors import BadInput, as_bad_input
+from nnunet_skd.tools.files import file_hash
 from nnunet_skd.tools.nnunet_folders import FINGERPRINT, SPLITS, require_variable
 from nnunet_skd.tools.teaching import NUM_FOLDS, read_splits
 from nnunet_skd.tools.unlabelled.dataset import Dataset, labelled_files, preprocess_command
-from nnunet_skd.tools.unlabelled.images import stamps
 from nnunet_skd.unlabelled_data import labelled_cases, labelled_folder
 
 
@@ -53,9 +53,9 @@ class LabelledCases:
                 )
             self.fold, self.train, self.validation = int(fold), split["train"], split["val"]
 
-    def stamps(self) -> dict[str, list[int]]:
-        """Size and time of each case's label."""
-        return {case: stamps([label])[0] for case, (_, label) in self.files.items()}
+    def hashes(self) -> dict[str, str]:
+        """Of each case's label."""
+        return {case: file_hash(label) for case, (_, label) in self.files.items()}
 
     def splits(self, added: list[str]) -> list[dict[str, list[str]]]:
         """Each fold of the new dataset is the one that was asked for: nobody trains another one by mistake.

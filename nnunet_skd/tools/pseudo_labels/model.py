@@ -7,11 +7,11 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_skd.catalogue import trainer_classes
 from nnunet_skd.model_checks import CHECKPOINT, meaning, sees
-from nnunet_skd.tools.checkpoint_file import read_checkpoint
+from nnunet_skd.tools.checkpoint_file import read_checkpoint, weights_sha256
 from nnunet_skd.tools.errors import BadInput, naming
+from nnunet_skd.tools.files import file_hash
 from nnunet_skd.tools.nnunet_json import read_dataset_json, read_plans
 from nnunet_skd.tools.unlabelled.dataset import Dataset, require_intensities
-from nnunet_skd.tools.unlabelled.images import stamps
 
 SHORT = "nnUNetTrainer_250epochs"
 SHORT_WITHOUT_MIRRORING = "nnUNetTrainer_250epochs_NoMirroring"
@@ -61,9 +61,13 @@ class LabellingModel:
                     "a model that needs none, such as 3d_fullres"
                 )
 
-    def stamps(self) -> dict[str, list[int]]:
-        """Size and time of each fold's checkpoint."""
-        return {fold: stamps([self._checkpoint(fold)])[0] for fold in self.folds}
+    def hashes(self) -> dict[str, str]:
+        """Of each fold's weights, or of the checkpoint where it cannot be read without running code."""
+        contents = {fold: self._content(self._checkpoint(fold)) for fold in self.folds}
+        return {
+            fold: weights_sha256(content["network_weights"]) if content else file_hash(self._checkpoint(fold))
+            for fold, content in contents.items()
+        }
 
     def differences(self, plans: PlansManager, configuration: str) -> list[str]:
         """Why a training with these plans cannot go on from the model's weights: another network, or other images."""

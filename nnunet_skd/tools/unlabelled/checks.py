@@ -39,7 +39,7 @@ def cases_of_folder(folder: Path, dataset: Dataset, configurations: list[str]) -
 
 def check_contents(
     cases: Cases, known: dict[str, dict], folder: Path, dataset: Dataset, processes: int
-) -> dict[str, str]:
+) -> dict[str, Content]:
     """Read the cases and check what is in them.
 
     Args:
@@ -49,7 +49,7 @@ def check_contents(
         processes: that read images.
 
     Returns:
-        The hash of each case's content.
+        What is in each case.
 
     Raises:
         BadInput: images that cannot be read or are not finite, other numbers of channels, images that equal a labelled
@@ -78,7 +78,7 @@ def check_contents(
         _tell_unreadable(test_contents, "test")
         if equal := _equal(contents, test_contents):
             print(f"These equal a test image, so that results on imagesTs are not of unseen images: {listed(equal)}.")
-    return hashes
+    return contents
 
 
 def _read(cases: Cases, dataset: Dataset, processes: int, title: str) -> dict[str, Content]:

@@ -27,12 +27,12 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_skd.messages import differences, first_line, listed
 from nnunet_skd.tools.errors import BadInput, as_bad_input
-from nnunet_skd.tools.json_file import ANYTHING, FOLDER_NAME, INTEGER, TEXT, check_shape, or_null
+from nnunet_skd.tools.json_file import ANYTHING, FOLDER_NAME, INTEGER, NUMBER, TEXT, check_shape, or_null
+from nnunet_skd.tools.lock import one_run_at_a_time
 from nnunet_skd.tools.parallel import require_processes
 from nnunet_skd.tools.unlabelled.checks import Cases, cases_of_folder, check_contents
 from nnunet_skd.tools.unlabelled.dataset import Dataset, choose_configurations, labelled_names, open_dataset, with_data
 from nnunet_skd.tools.unlabelled.images import stamps
-from nnunet_skd.tools.unlabelled.lock import one_run_at_a_time
 from nnunet_skd.tools.unlabelled.preprocess import new_record, preprocess, remove
 from nnunet_skd.unlabelled_data import (
     checked_cases,
@@ -47,7 +47,14 @@ from nnunet_skd.unlabelled_data import (
 # as nnUNetv2_preprocess: the processes of one configuration share the memory
 DEFAULT_PROCESSES = {"2d": 8, "3d_fullres": 4, "3d_lowres": 8}
 
-_CASE = {"images": [TEXT], "stamps": [[INTEGER]], "content": TEXT, "made": or_null(TEXT)}
+_CASE = {
+    "images": [TEXT],
+    "stamps": [[INTEGER]],
+    "content": TEXT,
+    "spacing?": [NUMBER],  # records of before 27 November 2026 lack it
+    "made": or_null(TEXT),
+}
+SEEN = ("content", "spacing")  # what decides about the voxels that a case is preprocessed to, beside the plans
 RECORD = {"preprocessing": {str: ANYTHING}, "cases": {str: _CASE}}
 
 
@@ -105,7 +112,7 @@ def _preprocess_all(dataset: Dataset, folder: Path, configurations: list[str], p
         record = _renewed(plans, name, records[name], dataset, folder)
         for case, entry in entries.items():
             before = record["cases"].get(case, {})
-            same = before.get("content") == entry["content"]
+            same = all(before.get(key) == entry[key] for key in SEEN)
             record["cases"][case] = entry | {"made": before["made"] if same else None}
         failed[name] = preprocess(dataset, name, record, processes[name])
         made = sum(entry["made"] is not None for entry in record["cases"].values())
@@ -157,12 +164,14 @@ def _entries(cases: Cases, known: dict[str, dict], folder: Path, dataset: Datase
     changed = {
         case: images
         for case, images in cases.items()
-        if any(known.get(case, {}).get(key) != entries[case][key] for key in ("images", "stamps"))
+        if "spacing" not in known.get(case, {})
+        or any(known[case][key] != entries[case][key] for key in ("images", "stamps"))
     }
-    contents = {case: known[case]["content"] for case in cases if case not in changed}
+    seen = {case: {key: known[case][key] for key in SEEN} for case in cases if case not in changed}
     if changed:
-        contents |= check_contents(changed, known, folder, dataset, processes)
-    return {case: entry | {"content": contents[case]} for case, entry in entries.items()}
+        for case, content in check_contents(changed, known, folder, dataset, processes).items():
+            seen[case] = {"content": content.hash, "spacing": list(content.spacing)}
+    return {case: entry | seen[case] for case, entry in entries.items()}
 
 
 def _renewed(plans: PlansManager, configuration: str, record: dict | None, dataset: Dataset, source: Path) -> dict:

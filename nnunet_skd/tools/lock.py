@@ -1,4 +1,4 @@
-"""One run at a time: each reads the records of a dataset's images without labels early, and writes them late."""
+"""One run at a time: each reads early what is there, and writes late."""
 
 import os
 from collections.abc import Iterator
