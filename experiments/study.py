@@ -53,6 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+# What these import needs torch, which takes seconds: --help and a wrong name answer at once.
+
+
 def _run(args: argparse.Namespace) -> int:
     from driver.run import Paths, run
 

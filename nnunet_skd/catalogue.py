@@ -7,6 +7,8 @@ from types import ModuleType
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.variants.training_length import nnUNetTrainer_Xepochs
 
+from nnunet_skd import trainers
+
 LENGTHS = ("1epoch", "5epochs", "10epochs", "20epochs", "50epochs", "100epochs", "250epochs", "500epochs")
 
 
@@ -26,11 +28,9 @@ def epoch_variants(trainer: type[nnUNetTrainer]) -> dict[str, type[nnUNetTrainer
 
 def trainer_classes() -> dict[str, type[nnUNetTrainer]]:
     """Every trainer of ``nnunet_skd.trainers`` by its name."""
-    import nnunet_skd.trainers as package
-
     classes = {}
-    for info in pkgutil.iter_modules(package.__path__):
-        module = importlib.import_module(f"{package.__name__}.{info.name}")
+    for info in pkgutil.iter_modules(trainers.__path__):
+        module = importlib.import_module(f"{trainers.__name__}.{info.name}")
         classes |= {name: value for name, value in vars(module).items() if _is_trainer(value, module)}
     return classes
 

@@ -5,6 +5,8 @@
 * 2.7 can log elsewhere too (W&B), and builds a network from the plans; 2.6 from three of their values.
 """
 
+from __future__ import annotations
+
 import inspect
 import os
 import sys
@@ -13,13 +15,15 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nnunetv2
 from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from packaging.version import Version
-from torch import nn
+
+if TYPE_CHECKING:  # both import torch, which takes seconds: `nnunet-skd path` stands in shells' start-up files
+    from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+    from torch import nn
 
 OLDEST = "2.6.4"
 TESTED = (OLDEST, "2.7.0", "2.8.0", "2.8.1")

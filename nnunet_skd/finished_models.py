@@ -82,6 +82,7 @@ class FinishedModels(Teacher):
                 f"WARNING: this training was begun with other teachers.\nIt was: {', '.join(self._recorded)}\nIt is "
                 f"now: {', '.join(self.folders)}\nIt continues with the new ones."
             )
+        # here, not in attach: what is damaged is refused before any data is read
         self._members = [member for folder in self.folders for member in _load(Path(folder), trainer)]
 
     def attach(self, trainer: SelfDistillationTrainer) -> None:

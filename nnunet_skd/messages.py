@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 def first_line(error: object) -> str:
     """The first line of an error's message, for a message of ours; its kind where it has none."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 
 def in_one_line(error: object, most: int = 200) -> str:

@@ -37,13 +37,13 @@ def stream_cases(trainer: SelfDistillationTrainer) -> list[str] | None:
     if not trainer.unlabelled_per_labelled or not any(term.on_unlabelled for term in trainer.terms):
         return None
     plans, configuration = trainer.plans_manager, trainer.configuration_name
-    if trainer.is_cascaded and not (trainer.needs_unlabelled and not trainer.label_manager.has_ignore_label):
+    partly = trainer.label_manager.has_ignore_label
+    needed = trainer.needs_unlabelled and not partly
+    if trainer.is_cascaded and not needed:
         return None
-    if read_record(unlabelled_folder(plans, configuration)) is not None:
+    if needed or read_record(unlabelled_folder(plans, configuration)) is not None:
         return checked_cases(plans, configuration)
-    if trainer.label_manager.has_ignore_label:
-        return []
-    return checked_cases(plans, configuration) if trainer.needs_unlabelled else None
+    return [] if partly else None
 
 
 def open_stream(trainer: SelfDistillationTrainer, cases: list[str], processes: int) -> UnlabelledStream:

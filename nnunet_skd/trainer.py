@@ -112,7 +112,7 @@ class SelfDistillationTrainer(nnUNetTrainer):
         self.distillation_log.append({"epoch": self.current_epoch, **row})
         for warning in self.loss.warnings(self.distillation_log.rows):
             self.print_to_log_file("WARNING:", warning)
-        for logger in external_loggers(self.logger):  # nnU-Net's external loggers (W&B), when the user switched them on
+        for logger in external_loggers(self.logger):
             for name, value in row.items():
                 logger.log(f"distillation/{name}", value, self.current_epoch)
 

@@ -1,4 +1,4 @@
-"""What the trainers ship with: a changed default is a decision, which belongs into METHODS and the changelog."""
+"""What the trainers ship with: a changed default is a decision, which belongs in docs/method.md and the changelog."""
 
 import pytest
 

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 
 from driver.definition import Study
-from driver.metrics import LOWER_IS_BETTER, holm, wilcoxon_p
+from nnunet_skd.tools.compare.comparison import LOWER_IS_BETTER
+from nnunet_skd.tools.evaluate.statistics import CONFIDENCE, holm, wilcoxon_p
 
 ALPHA = 0.05
-CONFIDENCE = 0.95
 RESAMPLES = 4999
 PAIR = ["draw", "seed", "case", "label"]
 

@@ -1,6 +1,8 @@
 """Which code made a number: versions, and hashes of the sources that a training runs through.
 
-Comments, docstrings and formatting do not count, so that a docstring may say what a study has found.
+Comments, docstrings and formatting do not count, so that a docstring may say what a study has found. Not hashed:
+making.py, prediction.py and the package's tools. Who changes what they do to labels or predictions trains anew with
+--restart.
 """
 
 import ast

@@ -25,11 +25,13 @@ from driver.datasets import (
     preprocess,
 )
 from driver.fingerprint import fingerprint
-from driver.metrics import CALIBRATION, metrics_of
 from driver.place import Place, locked, write_whole
 from driver.prediction import predict
 from nnunet_skd.tools.beginning import load_all_weights
-from nnunet_skd.tools.pseudo_labels.second_look import NAMED, agreement_of_cases, look_again, read_table
+from nnunet_skd.tools.evaluate.calibration import CALIBRATION
+from nnunet_skd.tools.evaluate.folders import evaluate_folders
+from nnunet_skd.tools.nnunet_json import read_dataset_json
+from nnunet_skd.tools.pseudo_labels.second_look import NAMED, least, look_again, read_table
 
 
 class Making:
@@ -130,7 +132,7 @@ class Making:
         unmirrored = self.place.folder / "unmirrored"
         predict(self.models, images, unmirrored, mirroring=False)
         look_again(images, mirrored, unmirrored, self.source.json, self.place.folder, processes=1)
-        return agreement_of_cases(read_table(self.place.folder)).nsmallest(NAMED).index.tolist()
+        return least(read_table(self.place.folder)).index.tolist()
 
     def given_dataset(self, cases: str) -> str:
         """The raw dataset of a draw. Where intensities are measured otherwise, it is one of its own."""
@@ -188,13 +190,16 @@ class Making:
         if part == "Tr":
             cases = outside(cases, self.recipe["test"].removeprefix("outside "))
         images = {case: self.source.images(case, part) for case in cases}
+        description = read_dataset_json(self.source.folder / "dataset.json")
         asks_probabilities = bool(set(self.job["metrics"]) & set(CALIBRATION))
         tables = []
         for mirroring in self.job["mirroring"]:
             folder = self.place.predicted / ("mirrored" if mirroring else "plain")
             seconds = predict(models, images, folder, mirroring=mirroring, probabilities=asks_probabilities)
             references = self.source.folder / f"labels{part}"
-            table = metrics_of(references, folder, self.source.folder / "dataset.json", self.job["metrics"])
+            table = evaluate_folders(
+                references, folder, description, num_processes=1, metrics=self.job["metrics"], chill=True
+            ).round(5)
             table.insert(0, "mirroring", mirroring)
             table["case_seconds"] = table["case"].map(seconds).round(3)
             tables.append(table)

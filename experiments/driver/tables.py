@@ -7,10 +7,11 @@ import pandas as pd
 
 from driver.comparison import compare, each_training, noise_floor, values
 from driver.definition import Study, load_study
-from driver.metrics import CALIBRATION, DISTANCES, labels_of
 from driver.rows import read_rows, refuse_mixtures
 from driver.trainings import plan
+from nnunet_skd.tools.compare.comparison import DISTANCES
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.evaluate.calibration import CALIBRATION, labels_of
 
 WAYS = {False: "without mirroring", True: "with mirroring"}
 

@@ -14,7 +14,7 @@ def mixed_precision(device: torch.device) -> AbstractContextManager:
 def without_autocast(tensor: Tensor) -> AbstractContextManager:
     """A block in which products stay in the precision of their operands.
 
-    nnU-Net uses autocast on CUDA only, and older versions of torch cannot even name it for other devices than CPU.
+    nnU-Net uses autocast on CUDA only, and torch has none for some devices, such as meta.
     """
     device = tensor.device.type
     return torch.autocast(device, enabled=False) if device in ("cuda", "cpu") else nullcontext()

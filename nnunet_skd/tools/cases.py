@@ -51,7 +51,7 @@ def require_segmented_cases(folder: Path, file_ending: str) -> set[str]:
 
 def training_cases(raw: Path, dataset_json: dict) -> ImagesAndLabels:
     """The training cases of a raw dataset: those that its dataset.json lists, else those of its folders."""
-    if "dataset" not in dataset_json:
+    if "dataset" not in dataset_json:  # nnU-Net's own listing takes ._CASE for a case, and starts twelve processes
         return cases_of_folders(raw / "imagesTr", raw / "labelsTr", dataset_json["file_ending"])
     # a copy, because nnU-Net completes the paths in it
     found = get_filenames_of_train_images_and_targets(str(raw), copy.deepcopy(dataset_json))

@@ -167,8 +167,12 @@ def _make_way(target: Path) -> bool:
 
 
 def file_hash(file: Path) -> str:
-    """Of what is in a file, whatever its name and times are."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    """SHA-256 of what is in a file, whatever its name and times are."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:  # hashlib.file_digest needs Python 3.11
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def as_file_name(text: str) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import SimpleITK as sitk
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
-from nnunet_skd.messages import first_line
+from nnunet_skd.messages import in_one_line
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.files import written_by_a_library
 
@@ -28,9 +28,7 @@ class UnreadableImage(BadInput):
     """An image file that cannot be used; ``reason`` is why, in one line."""
 
     def __init__(self, file: Path, reason: object):
-        if isinstance(reason, BaseException):
-            reason = str(reason).strip() or type(reason).__name__
-        self.file, self.reason = file, " ".join(str(reason).split())
+        self.file, self.reason = file, in_one_line(reason)
         super().__init__(
             f"{file} is damaged or cannot be read ({self.reason}). Copy it again from its origin, or take it out"
         )
@@ -93,8 +91,7 @@ def read_images(reader: type[BaseReaderWriter], files: Sequence[Path]) -> tuple[
         with contextlib.redirect_stdout(printed):
             return reader().read_images([str(file) for file in files])
     except Exception as error:  # each file format's library has errors of its own
-        reason = str(error) or first_line(printed.getvalue()) or type(error).__name__
-        raise UnreadableImage(files[0], reason) from error
+        raise UnreadableImage(files[0], str(error) or printed.getvalue().partition("\n")[0] or error) from error
 
 
 def read_segmentation(reader: type[BaseReaderWriter], file: Path) -> tuple[np.ndarray, dict]:

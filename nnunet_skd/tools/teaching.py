@@ -33,11 +33,10 @@ def model_folder(model: str, dataset: str) -> Path:
     Raises:
         BadInput: there is neither.
     """
-    places = [Path(model).expanduser()]
-    results = nnunet_folder("nnUNet_results")
-    if results is not None:
-        places.append(results / dataset / model)
-    for place in reversed(places) if places[0].name == model != ".." else places:
+    path, results = Path(model).expanduser(), nnunet_folder("nnUNet_results")
+    places = [path] if results is None else [path, results / dataset / model]
+    is_a_name = path.name == model and model != ".."
+    for place in reversed(places) if is_a_name else places:
         if place.is_dir():
             return absolute(place)
     known = sorted(path.name for path in places[-1].parent.glob("*__*__*"))

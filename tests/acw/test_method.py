@@ -96,7 +96,7 @@ def up(x, size):
 
 
 def reference(case):
-    """METHODS in plain steps: masks and class features by loops at full resolution, FT and the context map built."""
+    """docs/method.md in plain steps: masks and class features by loops at full size, FT and the context map built."""
     step, regions, module = case.step(), case.task.has_regions, case.branch
     features, logits, coarse = step.features, step.outputs[0], step.outputs[1]
     target, labels, valid = case.target, step.labels(0), step.valid(0)

@@ -174,7 +174,7 @@ class _Arm:
 
 
 class _Marked:
-    """A callable with marks around each call; anything else goes through."""
+    """A teacher, with marks around each call; anything else goes through."""
 
     def __init__(self, call: Any, arm: _Arm):
         self._call, self._arm = call, arm

@@ -37,7 +37,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_skd.tools.compact.cost import network_cost
 from nnunet_skd.tools.compact.plans import add_compact_configuration
-from nnunet_skd.tools.compact.presets import load_preset, width_preset
+from nnunet_skd.tools.compact.presets import width_preset
 from nnunet_skd.tools.dataset_plans import read_dataset_plans
 from nnunet_skd.tools.errors import naming
 from nnunet_skd.tools.nnunet_json import read_dataset_json
@@ -78,8 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    preset = load_preset(args.preset) if args.preset else width_preset(args.width)
-    name = add_compact_configuration(args.d, args.c, preset, args.p, args.name)
+    name = add_compact_configuration(args.d, args.c, args.preset or width_preset(args.width), args.p, args.name)
     path, plans = read_dataset_plans(args.d, args.p)
     with naming(path):
         print(_report(plans, read_dataset_json(path.parent / "dataset.json"), (args.c, name)))

@@ -9,6 +9,7 @@ from nnunetv2.utilities.file_path_utilities import convert_trainer_plans_config_
 from nnunet_skd.model_checks import CHECKPOINT
 from nnunet_skd.tools.compare.training_logs import epoch_seconds
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.files import require_folder
 from nnunet_skd.tools.nnunet_folders import dataset_name, require_variable
 from nnunet_skd.tools.nnunet_json import read_dataset_json
 
@@ -99,10 +100,7 @@ def predicted_arms(folders: Sequence[str | Path]) -> list[Arm]:
     Raises:
         BadInput: fewer than two folders, or one that is missing or given twice.
     """
-    folders = [Path(f) for f in folders]
-    for folder in folders:
-        if not folder.is_dir():
-            raise BadInput(f"{folder} is not a folder. --pred takes one folder with predictions per arm")
+    folders = [require_folder(folder) for folder in folders]
     if len(folders) < 2 or len({f.resolve() for f in folders}) < len(folders):
         raise BadInput("--pred takes two or more different folders, the reference arm first")
     names = [f.resolve().name for f in folders]

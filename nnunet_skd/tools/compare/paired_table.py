@@ -100,7 +100,7 @@ def _compare(first: pd.Series, second: pd.Series, higher: bool, p_value: Callabl
     both = first.notna() & second.notna()
     # Rounded: the same change must not count as two different ones, nor as better, for its last bit.
     differences = np.round((second - first)[both].to_numpy(), 12)
-    low, high = bootstrap_interval(differences, confidence=1 - ALPHA)
+    low, high = bootstrap_interval(differences)
     gains = differences if higher else -differences
     return {
         "cases": int(both.sum()),

@@ -1,6 +1,5 @@
 """Write what ``nnunet-skd compare`` found: the report, the tables and the pictures."""
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +71,7 @@ def _report(comparison: Comparison, table: pd.DataFrame, test: str, pictures: li
         + (f" of fold {', '.join(folds)}" if folds else "")
         + f". Reference arm: {reference}. Differences are arm minus reference. {direction}.",
         "## Answer",
-        *(f"* {s}" for s in words.result_sentences(table, comparison.metrics)),
+        _bullets(words.result_sentences(table, comparison.metrics)),
         "## Table",
         words.result_table(table, comparison.metrics),
         ("'mean' is a case's mean over its classes. " if MEAN in set(table["label"]) else "")
@@ -80,7 +79,7 @@ def _report(comparison: Comparison, table: pd.DataFrame, test: str, pictures: li
         f"p: {words.TEST_WORDS[test]}; corrected after Holm for {int(table['p'].notna().sum())} test(s). "
         "A verdict needs a corrected p below 0.05 and an interval on one side of zero.",
         "## What these numbers cannot say",
-        *(f"* {c}" for c in words.cautions(table, folds=folds, repeated=repeated, ignored=ignored)),
+        _bullets(words.cautions(table, folds=folds, repeated=repeated, ignored=ignored)),
     ]
     if any(arm.epoch_seconds for arm in comparison.arms):
         parts += [
@@ -89,10 +88,13 @@ def _report(comparison: Comparison, table: pd.DataFrame, test: str, pictures: li
             "From the training logs. A ratio is fair only between runs on the same machine, with nothing else running.",
         ]
     if pictures or notes:
-        parts += ["## Pictures", *(f"![{text}]({name})" for name, text in pictures), *(f"* {n}" for n in notes)]
+        parts += ["## Pictures", *(f"![{text}]({name})" for name, text in pictures), *filter(None, [_bullets(notes)])]
     parts.append(f"Made by `nnunet-skd compare` {__version__}.")
-    # Items of one list follow each other without an empty line.
-    return re.sub(r"(?m)^(\* .*)\n\n(?=\* )", r"\1\n", "\n\n".join(parts)) + "\n"
+    return "\n\n".join(parts) + "\n"
+
+
+def _bullets(sentences: list[str]) -> str:
+    return "\n".join(f"* {sentence}" for sentence in sentences)
 
 
 def _draw_values(comparison: Comparison, table: pd.DataFrame, metric: str, folder: Path) -> tuple[str, str]:

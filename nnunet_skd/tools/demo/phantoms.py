@@ -91,7 +91,7 @@ def write_phantom_dataset(
             labels,
             num_train,
             ending,
-            regions_class_order=_regions_class_order(dim) if regions else None,
+            regions_class_order=tuple(range(1, dim + 1)) if regions else None,
             dataset_name=target.name,
             description=f"Phantoms drawn by nnunet_skd, seed {seed}. Not patients.",
             license="CC0-1.0",
@@ -147,10 +147,6 @@ def _labels(dim: int, regions: bool, ignore_label: bool) -> dict[str, int | tupl
         labels = labels if regions else {"liver": 1, "spleen": 2, "vessel": 3}
         highest = 3
     return {"background": 0} | labels | ({"ignore": highest + 1} if ignore_label else {})
-
-
-def _regions_class_order(dim: int) -> tuple[int, ...]:
-    return (1, 2) if dim == 2 else (1, 2, 3)
 
 
 def _hide_part(rng: np.random.Generator, label: np.ndarray, ignore_value: int) -> None:

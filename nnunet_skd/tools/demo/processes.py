@@ -3,7 +3,6 @@
 import codecs
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -81,7 +80,7 @@ class Steps:
 
 
 def _status(status: int) -> str:
-    if status == -signal.SIGTERM or status >= 0:
+    if status >= 0:
         return f"exit status {status}"
     return f"signal {-status} (killed from outside; signal 9 usually means that memory ran out: close other programs)"
 

@@ -79,7 +79,7 @@ def run_demo(
     trainer = UNLABELLED_TRAINER if unlabelled else trainer
     require_processes(num_processes)
     out = Path(out).absolute()
-    device = device or _best_device()
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     num_processes = num_processes or min(8, cpu_cores())
     environment = demo_environment(out, device, num_processes)
     if overwrite or not (out / STATE).is_file():
@@ -183,8 +183,6 @@ def _source(
         return {"data": str(Path(data).absolute())}
     if images is not None:
         return {"images": str(Path(images).absolute()), "masks": str(Path(masks).absolute())}
-    if dim not in PHANTOM_IDS:
-        raise BadInput(f"dim must be 2 or 3, not {dim}.")
     return {"phantoms": f"{dim}D"} | ({"unlabelled": "yes"} if unlabelled else {})
 
 
@@ -210,10 +208,6 @@ def _test_cases(raw: Path, dataset_json: dict) -> list[str]:
 def _is_2d(raw: Path, dataset_json: dict) -> bool:
     label = raw / "labelsTs" / (_test_cases(raw, dataset_json)[0] + dataset_json["file_ending"])
     return read_segmentation(reader_class(dataset_json, label), label)[0].shape[1] == 1
-
-
-def _best_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _evaluate(references: Path, predictions: dict[str, Path], dataset_json: dict, path: Path) -> pd.DataFrame:

@@ -1,1 +1,0 @@
-"""Train one network with finished models as its teacher."""

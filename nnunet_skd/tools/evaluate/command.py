@@ -65,8 +65,8 @@ from nnunetv2.configuration import default_num_processes
 from nnunet_skd import __version__
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.folders import ALL_METRICS, TOLERANCE, evaluate_folders
-from nnunet_skd.tools.evaluate.statistics import RESAMPLES
-from nnunet_skd.tools.evaluate.summary import CONFIDENCE, format_summary, summarize
+from nnunet_skd.tools.evaluate.statistics import CONFIDENCE, RESAMPLES
+from nnunet_skd.tools.evaluate.summary import format_summary, summarize
 from nnunet_skd.tools.files import new_files, require_folder
 from nnunet_skd.tools.nnunet_json import read_dataset_json
 
@@ -115,7 +115,7 @@ def run(args: Namespace) -> None:
     if existing and not args.overwrite:
         raise BadInput(f"{existing[0]} exists already. Name another folder with -o, or replace it with --overwrite")
     require_folder(args.reference)
-    require_folder(args.prediction)
+    require_folder(args.prediction)  # before new_files, which makes -o, by default this folder
     dataset_json = read_dataset_json(args.djfile)
     with new_files(out) as folder:  # made before the work, so that an unwritable folder is known at once
         cases = evaluate_folders(

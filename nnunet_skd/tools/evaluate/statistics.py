@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+CONFIDENCE = 0.95  # the share of such intervals that would hold the true mean
 RESAMPLES = 9999
 # What one batch of resamples may hold (8 bytes each), so that memory stays bounded over thousands of cases.
 NUMBERS_AT_ONCE = 2_000_000
@@ -15,8 +16,8 @@ def quartiles(values: list[float]) -> dict[str, float]:
     return {"median": float(middle), "q1": float(q1), "q3": float(q3)}
 
 
-def bootstrap_interval(values: ArrayLike, *, confidence: float = 0.95, seed: int = 0) -> tuple[float, float]:
-    """Bootstrap interval of the mean: what it could have been with other cases of the same kind.
+def bootstrap_interval(values: ArrayLike) -> tuple[float, float]:
+    """Bootstrap interval of the mean, 95 %: what it could have been with other cases of the same kind.
 
     Bias-corrected and accelerated (BCa; Efron 1987, "Better bootstrap confidence intervals"), which follows the skewed
     values of overlap and distance metrics better than plain percentiles. With few cases every bootstrap interval is too
@@ -25,8 +26,6 @@ def bootstrap_interval(values: ArrayLike, *, confidence: float = 0.95, seed: int
 
     Args:
         values: (cases,) one number per case; nan (the metric is not defined there) is left out.
-        confidence: the share of such intervals that would hold the true mean.
-        seed: the same seed gives the same interval.
 
     Returns:
         (lower, upper); (v, v) when all values equal v; (nan, nan) with fewer than two values or an infinite one.
@@ -40,11 +39,11 @@ def bootstrap_interval(values: ArrayLike, *, confidence: float = 0.95, seed: int
     interval = stats.bootstrap(
         (values,),
         np.mean,
-        confidence_level=confidence,
+        confidence_level=CONFIDENCE,
         n_resamples=RESAMPLES,
         batch=resamples_at_once(values.size),
         method="BCa",
-        rng=np.random.default_rng(seed),
+        rng=np.random.default_rng(0),
     ).confidence_interval
     return float(interval.low), float(interval.high)
 

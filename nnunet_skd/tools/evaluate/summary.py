@@ -9,11 +9,10 @@ from scipy import stats
 from tqdm import tqdm
 
 from nnunet_skd.tools.evaluate.calibration import labels_of
-from nnunet_skd.tools.evaluate.statistics import RESAMPLES, bootstrap_interval, resamples_at_once
+from nnunet_skd.tools.evaluate.statistics import CONFIDENCE, RESAMPLES, bootstrap_interval, resamples_at_once
 from nnunet_skd.tools.text_table import aligned
 
 FOREGROUND = "foreground mean"
-CONFIDENCE = 0.95
 
 
 def summarize(frame: pd.DataFrame) -> pd.DataFrame:
@@ -72,7 +71,7 @@ def _interval(table: pd.DataFrame) -> tuple[float, float]:
     """Bootstrap interval of the mean of the class means; ``table`` has a row per case and a column per class."""
     values = table.to_numpy()
     if values.shape[1] == 1 or not np.isnan(values).any():
-        return bootstrap_interval(values.mean(axis=1), confidence=CONFIDENCE)
+        return bootstrap_interval(values.mean(axis=1))
     # A class is missing from some cases: the cases' means would weigh the classes otherwise than nnU-Net does.
     values = values[~np.isnan(values).all(axis=1)]
     if len(values) < 2:

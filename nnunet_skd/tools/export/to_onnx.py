@@ -1,6 +1,5 @@
 """Write a trained model for ONNX Runtime, with a JSON file that says how to use it without nnU-Net."""
 
-import hashlib
 import importlib.util
 import json
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.export.description import describe
 from nnunet_skd.tools.export.source import SelfCheckFailed, TrainedModel, downsampling
 from nnunet_skd.tools.export.target import new_target
-from nnunet_skd.tools.files import new_files
+from nnunet_skd.tools.files import file_hash, new_files
 
 MAX_DIFFERENCE = 1e-3  # between float32 logits of ONNX Runtime and PyTorch
 ONE_FILE_LIMIT = 2 * 10**9  # bytes of weights; a protobuf file ends at 2 GiB, beyond it they go to MODEL.onnx.data
@@ -97,7 +96,7 @@ def export_onnx(
         description = describe(model, opened, configuration) | {
             "onnx": {
                 "file": output.name,
-                "sha256": {part.name: _file_sha256(part) for part in sorted(file.parent.iterdir())},
+                "sha256": {part.name: file_hash(part) for part in sorted(file.parent.iterdir())},
                 "input": _tensor(IMAGE, channels, configuration, dynamic, factors),
                 "output": _tensor(LOGITS, model.label_manager.num_segmentation_heads, configuration, dynamic, factors),
                 "max_abs_difference_to_pytorch": difference,
@@ -193,11 +192,3 @@ def write_onnx(
         external_data=sum(weights.values()) > ONE_FILE_LIMIT,
         verbose=False,
     )
-
-
-def _file_sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()

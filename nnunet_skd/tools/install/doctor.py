@@ -33,7 +33,7 @@ from nnunet_skd.compat import (
     nnunet_folder,
     nnunet_version,
 )
-from nnunet_skd.messages import listed
+from nnunet_skd.messages import first_line, listed
 from nnunet_skd.tools.checkpoint_file import OLDEST_TORCH
 from nnunet_skd.tools.commands import own_folders
 from nnunet_skd.tools.compiling import nnunet_compiles
@@ -234,7 +234,7 @@ def _failure_on_gpu(compiled: bool) -> str:
     try:
         (torch.compile(line) if compiled else line)(torch.ones(8, device="cuda")).cpu()
     except Exception as error:  # whatever a driver or a compiler says is what the user must see
-        return (str(error).strip() or type(error).__name__).splitlines()[0]
+        return first_line(error)
     return ""
 
 

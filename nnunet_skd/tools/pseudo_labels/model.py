@@ -37,7 +37,8 @@ class LabellingModel:
         _, _, self.configuration = name_parts(folder)
 
     def check(self, dataset: Dataset) -> None:
-        """
+        """Reads the plans, too: call it first.
+
         Raises:
             BadInput: its dataset.json or plans.json is damaged; it was trained with other labels, channels or file
                 endings; or it is the second stage of a cascade.
@@ -83,7 +84,8 @@ class LabellingModel:
         trains again itself.
         """
         weights = self._checkpoint("all" if "all" in self.folds else self.folds[0])
-        whole = short = trainer = self._trainer(weights)
+        # as the checkpoint names it: the folder may have been renamed
+        whole = short = trainer = self._content(weights).get("trainer_name", name_parts(self.folder)[0])
         if trainer in trainer_classes() or re.fullmatch(r"nnUNetTrainer(_\d+epochs?)?", trainer):
             whole, short = "nnUNetTrainer", SHORT
         elif re.fullmatch(r"nnUNetTrainer(_\d+epochs_)?NoMirroring", trainer):
@@ -94,10 +96,6 @@ class LabellingModel:
     def mirrors(self) -> bool:
         """Whether nnU-Net mirrors what this model predicts: it asks the first fold."""
         return bool(self._content(self._checkpoint(self.folds[0])).get("inference_allowed_mirroring_axes"))
-
-    def _trainer(self, checkpoint: Path) -> str:
-        """As the checkpoint names it; the folder may have been renamed."""
-        return self._content(checkpoint).get("trainer_name", name_parts(self.folder)[0])
 
     @staticmethod
     def _content(checkpoint: Path) -> dict:

@@ -20,9 +20,9 @@ from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.files import copy, new_folder, write_file
 from nnunet_skd.tools.images import UnreadableImage, read_segmentation
 from nnunet_skd.tools.json_file import ANYTHING, read_json
-from nnunet_skd.tools.pseudo_labels.labelled_cases import FINGERPRINT, LabelledCases
+from nnunet_skd.tools.nnunet_folders import FINGERPRINT, SPLITS
+from nnunet_skd.tools.pseudo_labels.labelled_cases import LabelledCases
 from nnunet_skd.tools.pseudo_labels.source import RECORD
-from nnunet_skd.tools.teaching import SPLITS
 from nnunet_skd.tools.unlabelled.checks import Cases
 from nnunet_skd.tools.unlabelled.dataset import Dataset
 

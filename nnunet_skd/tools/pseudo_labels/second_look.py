@@ -42,7 +42,7 @@ def look_again(
         )
         write_file(folder / TABLE, lambda file: table.to_csv(file, index=False))
         files = []
-        for case, dice in _least(table).items():
+        for case, dice in least(table).items():
             both = (directory / f"{case}{ending}" for directory in (labels, unmirrored))
             files.append(CaseFiles(f"{case} ({dice:.2f})", cases[case], None, *both))
         names = {"first_name": "label, predicted with mirroring", "second_name": "prediction without mirroring"}
@@ -76,11 +76,12 @@ def what_to_look_at(folder: Path) -> list[str]:
         )
     if not missing and (empty := _without(table, "case")):
         said.append(f"The model found nothing in {len(empty)} of the {number} images: {listed(empty)}.")
-    if least := [f"{case} ({dice:.2f})" for case, dice in _least(table).items()]:
+    if doubtful := [f"{case} ({dice:.2f})" for case, dice in least(table).items()]:
         pictures = f", drawn in {folder / PICTURE}" if (folder / PICTURE).is_file() else ""
         said.append(
-            f"Look at the labels of {', '.join(least)}{pictures}. There the model agrees least with itself, mirrored "
-            f"and not. (The numbers are the Dice between both predictions; of all cases they are in {folder / TABLE}.)"
+            f"Look at the labels of {', '.join(doubtful)}{pictures}. There the model agrees least with itself, "
+            "mirrored and not. (The numbers are the Dice between both predictions; of all cases they are in "
+            f"{folder / TABLE}.)"
         )
     return said
 
@@ -91,7 +92,7 @@ def _without(table: pd.DataFrame, column: str) -> list[str]:
     return list(found.index[~found])
 
 
-def _least(table: pd.DataFrame) -> pd.Series:
-    """The cases that agree least, the least first. Those that agree everywhere are not among them."""
+def least(table: pd.DataFrame) -> pd.Series:
+    """The cases that agree least and their agreement, the least first; none that agrees everywhere."""
     agreement = agreement_of_cases(table)
     return agreement[agreement < 1].sort_values(kind="stable").head(NAMED)

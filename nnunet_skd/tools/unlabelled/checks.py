@@ -5,6 +5,7 @@ from pathlib import Path
 from nnunet_skd.messages import listed
 from nnunet_skd.tools.cases import Problems, find_cases
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.files import require_folder
 from nnunet_skd.tools.parallel import for_each_case
 from nnunet_skd.tools.unlabelled.dataset import Dataset, labelled_files, labelled_names, test_images
 from nnunet_skd.tools.unlabelled.images import Content, read_content
@@ -16,11 +17,9 @@ def cases_of_folder(folder: Path, dataset: Dataset, configurations: list[str]) -
     """The cases in a folder, checked by their names, for trainings of these configurations.
 
     Raises:
-        BadInput: there are none; missing channels, other file endings, names of labelled cases.
+        BadInput: no such folder; there are no images; missing channels, other file endings, names of labelled cases.
     """
-    if not folder.is_dir():
-        raise BadInput(f"{folder} is not a folder. Give the folder with the images without labels")
-    cases, problems = find_cases(folder, dataset.file_ending)
+    cases, problems = find_cases(require_folder(folder), dataset.file_ending)
     labelled = labelled_names(dataset, configurations)
     for case in sorted(cases.keys() & labelled.keys()):
         what = (

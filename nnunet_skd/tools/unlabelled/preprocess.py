@@ -140,9 +140,7 @@ def remove(folder: Path, record: dict, cases: list[str] | None = None) -> None:
         return
     _remove_unfinished(folder)
     record_file(folder).unlink(missing_ok=True)
-    for empty in (folder, folder.parent):
-        if empty.is_dir() and not any(empty.iterdir()):
-            empty.rmdir()
+    remove_empty([folder, folder.parent])
 
 
 def write_record(folder: Path, record: dict) -> None:
