@@ -15,6 +15,7 @@ DOUBTFUL, RANDOM = "its pseudo-labels, six doubtful ones corrected", "its pseudo
 STUDY = replace(
     few_labels_080_finetuned.STUDY,
     question="A model of 5 labelled angiograms labels 35 others: is it worth correcting the most doubtful labels?",
+    noise="few_labels_080_finetuned",
     arms={
         LONGER: Arm(steps=2),
         LONGER_PSEUDO: replace(PSEUDO, against=(LONGER,)),
