@@ -132,11 +132,13 @@ def test_doctor_names_a_missing_folder(ready, monkeypatch, name):
     """A training goes without the raw data."""
     level = "hint" if name == "nnUNet_raw" else "problem"
     monkeypatch.setenv(name, "/does/not/exist")
-    assert about(name).text == f"{name}=/does/not/exist does not exist" and about(name).remedy.startswith("mkdir")
-    assert about(name).level == level
+    finding = about(name)
+    assert finding.text == f"{name}=/does/not/exist does not exist" and finding.remedy.startswith("mkdir")
+    assert finding.level == level
     monkeypatch.delenv(name)
-    assert about(name).text == f"{name} is not set" and about(name).remedy.startswith(f"export {name}=")
-    assert about(name).level == level and len(problems()) == (level == "problem")
+    finding = about(name)
+    assert finding.text == f"{name} is not set" and finding.remedy.startswith(f"export {name}=")
+    assert finding.level == level and len(problems()) == (level == "problem")
 
 
 @pytest.mark.parametrize("why", ["is not writable", "MiB left"])
@@ -145,8 +147,8 @@ def test_doctor_wants_room_where_a_training_writes(ready, monkeypatch, why):
         monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**20))
     else:
         monkeypatch.setattr(doctor.os, "access", lambda folder, mode: False)
-    levels = [about(name).level for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")]
-    assert levels == ["ok", "hint", "problem"] and why in about("nnUNet_preprocessed").text
+    raw, preprocessed, results = map(about, ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"))
+    assert (raw.level, preprocessed.level, results.level) == ("ok", "hint", "problem") and why in preprocessed.text
 
 
 @by_variable
@@ -309,7 +311,6 @@ def test_doctor_says_in_one_line_that_a_running_project_can_go_on(begun):
 
 
 def test_doctor_says_what_must_be_fixed_before_a_running_project_can_go_on(begun, monkeypatch):
-    monkeypatch.setenv("nnUNet_results", os.environ["nnUNet_results"] + "/")
     monkeypatch.setattr(doctor.os, "access", lambda folder, mode: False)
     (finding,) = about_going_on(doctor.examine("nnUNetTrainerDSKD", "cpu"))
     assert finding.level == "hint" and finding.text.startswith("once the problems above are fixed these can go on")

@@ -79,6 +79,12 @@ def scratch_folder(parent: Path, prefix: str = ".nnunet_skd_") -> Iterator[Path]
         remove_empty(made)
 
 
+def remove_scratch(parent: Path, prefix: str) -> None:
+    """What killed runs left of their scratch folders; call it where no other run can be at work."""
+    for left in parent.glob(f"{prefix}*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
 def missing_folders(folder: Path) -> list[Path]:
     """The folder and those above it that are not there, from the lowest up."""
     return [place for place in (folder, *folder.parents) if not place.exists()]

@@ -80,6 +80,18 @@ def test_means_add_up_to_the_loss(has_regions, ignore):
     assert loss.means.pop() == {}
 
 
+def test_psdl_is_the_difference_of_the_soft_and_the_hard_cross_entropy():
+    loss, expected = build(alpha=0.25), 0
+    for seed in range(3):
+        student, teacher, target = random_outputs(seed=seed)
+        loss.teacher_outputs = teacher
+        loss(student, target)
+        labels = torch.nn.functional.one_hot(target[0][:, 0], 3).movedim(-1, 1)
+        mixed = 0.25 * teacher[0].softmax(1) + 0.75 * labels
+        expected -= ((mixed - labels) * student[0].log_softmax(1)).sum(1).mean().item() * HEAD_WEIGHTS[0] / 3
+    assert loss.means.pop()["psdl"] == pytest.approx(expected, rel=1e-4)
+
+
 def test_a_nan_shows_in_the_means():
     loss = build()
     student, _, target = random_outputs()

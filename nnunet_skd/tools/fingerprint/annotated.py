@@ -1,6 +1,5 @@
 """nnU-Net's fingerprint of a dataset with an ignore label, as if ignored voxels were background."""
 
-import shutil
 from pathlib import Path
 
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
@@ -9,9 +8,8 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunet_skd.messages import first_line
 from nnunet_skd.tools.cases import ImagesAndLabels, reader_class
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.files import scratch_folder
+from nnunet_skd.tools.files import remove_scratch, scratch_folder
 from nnunet_skd.tools.images import read_segmentation, require_finite, require_whole, written_whole
-from nnunet_skd.tools.lock import one_run_at_a_time
 from nnunet_skd.tools.parallel import for_each_case
 
 BACKGROUND = 0
@@ -28,20 +26,18 @@ def extract(
         description: its dataset.json.
         cases: its training cases, one or more.
         ignore: value of the ignore label.
-        preprocessed: the dataset's folder in nnUNet_preprocessed, where nnU-Net writes the fingerprint.
+        preprocessed: the dataset's folder in nnUNet_preprocessed, where nnU-Net writes the fingerprint, and no other
+            run works.
 
     Returns:
         the fingerprint.
 
     Raises:
-        BadInput: an image or label cannot be read, or no voxel at all is annotated with a class; or another run works
-            on this dataset.
+        BadInput: an image or label cannot be read, or no voxel at all is annotated with a class.
     """
     reader = reader_class(description, next(iter(cases.values()))[0][0])
-    with one_run_at_a_time(preprocessed), scratch_folder(preprocessed, COPIES) as folder:
-        for left in preprocessed.glob(f"{COPIES}*"):  # by a run that was killed
-            if left != folder:
-                shutil.rmtree(left)
+    remove_scratch(preprocessed, COPIES)
+    with scratch_folder(preprocessed, COPIES) as folder:
         copies = {case: folder / f"{case}{description['file_ending']}" for case in cases}
         jobs = {case: (images, label, copies[case], ignore, reader) for case, (images, label) in cases.items()}
         if not any([has_class for _, has_class in for_each_case(_copy_label, jobs, processes, "Copying labels")]):

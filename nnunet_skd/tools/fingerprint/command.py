@@ -18,6 +18,7 @@ import argparse
 from nnunet_skd.tools.cases import training_cases
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.fingerprint.annotated import extract
+from nnunet_skd.tools.lock import one_run_at_a_time
 from nnunet_skd.tools.nnunet_folders import FINGERPRINT, dataset_name, require_variable
 from nnunet_skd.tools.nnunet_json import channel_names, read_dataset_json
 from nnunet_skd.tools.parallel import require_processes
@@ -42,7 +43,8 @@ def run(args: argparse.Namespace) -> None:
     cases = training_cases(raw / name, description)
     if not cases:
         raise BadInput(f"{raw / name} holds no training cases. Fill imagesTr and labelsTr")
-    statistics = extract(name, description, cases, ignore, preprocessed / name, args.np)[PROPERTIES]
+    with one_run_at_a_time(preprocessed / name):
+        statistics = extract(name, description, cases, ignore, preprocessed / name, args.np)[PROPERTIES]
     print(f"\n{preprocessed / name / FINGERPRINT} holds the intensities of annotated voxels:")
     for channel, values in zip(channel_names(description).values(), statistics.values(), strict=True):
         print(f"  {channel}: " + ", ".join(f"{what} {values[what]:.5g}" for what in SHOWN))

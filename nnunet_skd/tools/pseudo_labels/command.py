@@ -110,9 +110,9 @@ def run(args: argparse.Namespace) -> None:
             _make(new, cases, labelled, model, args)
         if weights is not None:
             _begin(new, args.f, trainer, weights)
-    if weights is None:
-        here = f"{configuration} of {dataset.plans.dataset_name}"
-        print(f"\nThe training begins from scratch: {folder} and {here} differ in {', '.join(differ)}.")
+        else:
+            here = f"{configuration} of {dataset.plans.dataset_name}"
+            print(f"\nThe training begins from scratch: {folder} and {here} differ in {', '.join(differ)}.")
     train = ["nnUNetv2_train", str(new.number), configuration, args.f]
     train += ["-tr", trainer] * (trainer != "nnUNetTrainer") + ["--c"] * (weights is not None)
     train += ["-p", plans_name] * (plans_name != "nnUNetPlans") + ["-device", args.device] * (args.device != "cuda")

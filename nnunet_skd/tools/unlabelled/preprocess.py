@@ -16,7 +16,7 @@ from batchgenerators.utilities.file_and_folder_operations import load_pickle, wr
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunet_skd import __version__
-from nnunet_skd.tools.files import missing_folders, remove_empty, scratch_folder, write_file
+from nnunet_skd.tools.files import missing_folders, remove_empty, remove_scratch, scratch_folder, write_file
 from nnunet_skd.tools.parallel import for_each_case
 from nnunet_skd.tools.unlabelled.dataset import Dataset
 from nnunet_skd.tools.unlabelled.images import stamps
@@ -154,7 +154,6 @@ def _unfinished_prefix(folder: Path) -> str:
 
 def _remove_unfinished(folder: Path) -> None:
     """Remove what a killed run left behind."""
-    for left in folder.parent.glob(f"{_unfinished_prefix(folder)}*"):
-        shutil.rmtree(left, ignore_errors=True)
+    remove_scratch(folder.parent, _unfinished_prefix(folder))
     for left in folder.parent.glob(f".*.{record_file(folder).name}"):  # see write_file
         left.unlink()
