@@ -24,7 +24,14 @@ IGNORE = 3
 
 @pytest.fixture
 def threads(monkeypatch):
-    """nnU-Net's extractor works in threads: each process would import nnU-Net for seconds."""
+    """nnU-Net's extractor works in threads, each process would import nnU-Net for seconds, and takes few samples."""
+    real = DatasetFingerprintExtractor.__init__
+
+    def few_samples(self, *arguments):
+        real(self, *arguments)
+        self.num_foreground_voxels_for_intensitystats = 1e5
+
+    monkeypatch.setattr(DatasetFingerprintExtractor, "__init__", few_samples)
     monkeypatch.setattr(
         fingerprint_extractor,
         "multiprocessing",

@@ -116,6 +116,7 @@ def nested_bootstrap(draws: list[pd.DataFrame]) -> tuple[float, float]:
     rng = np.random.default_rng(0)
     same_cases = all(set(draw.columns) == set(draws[0].columns) for draw in draws)
     arrays = [draw[sorted(draw.columns)].to_numpy() for draw in draws]
+    mean = np.nanmean if any(np.isnan(array).any() for array in arrays) else np.mean  # nanmean takes thrice the time
     means = np.empty(RESAMPLES)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a resample of nan alone
@@ -126,8 +127,8 @@ def nested_bootstrap(draws: list[pd.DataFrame]) -> tuple[float, float]:
                 array = arrays[draw]
                 seeds = rng.integers(array.shape[0], size=array.shape[0])
                 own = cases if same_cases else rng.integers(array.shape[1], size=array.shape[1])
-                chosen.append(np.nanmean(array[seeds][:, own]))
-            means[i] = np.nanmean(chosen)
+                chosen.append(mean(array[seeds][:, own]))
+            means[i] = mean(chosen)
     low, high = np.nanquantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
 

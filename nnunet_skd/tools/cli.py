@@ -38,6 +38,7 @@ COMMANDS = {
     "bench": ("bench.command", "step time, memory and inference time, as ratios to a reference trainer"),
 }
 TRACEBACK = "NNUNET_SKD_TRACEBACK"
+STOP_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 NNUNET_PROCESSES = "nnUNet_def_n_proc"
 DISTRIBUTIONS = {"cc3d": "connected-components-3d", "skimage": "scikit-image", "PIL": "pillow"}  # what pip calls them
 
@@ -105,23 +106,42 @@ def _stopped_as_by_ctrl_c() -> Iterator[None]:
 
     Signals that are ignored, as under nohup, or have a handler stay as they are.
     """
-    mine = os.getpid()
-
-    def stop(number: int, _: object) -> None:
-        if os.getpid() != mine:  # a forked worker, which its pool ends by this signal
-            os._exit(128 + number)
-        raise KeyboardInterrupt
-
-    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    signals = [getattr(signal, name) for name in names if threading.current_thread() is threading.main_thread()]
-    taken = [number for number in signals if signal.getsignal(number) is signal.SIG_DFL]
+    main = threading.current_thread() is threading.main_thread()
+    taken = [number for number in STOP_SIGNALS if main and signal.getsignal(number) is signal.SIG_DFL]
     for number in taken:
-        signal.signal(number, stop)
+        signal.signal(number, _stop)
     try:
         yield
     finally:
         for number in taken:
             signal.signal(number, signal.SIG_DFL)
+
+
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _handled() -> list[int]:
+    return [number for number in STOP_SIGNALS if signal.getsignal(number) is _stop]
+
+
+def _end_at_once() -> None:
+    """In a forked process, as those of nnU-Net's Pool, which ends them by SIGTERM and then waits for them.
+
+    Python calls a handler between two of its instructions, so a process that waits for a lock may never hear of it.
+    """
+    handled = _handled()
+    for number in handled:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, handled)
+
+
+if hasattr(os, "register_at_fork"):  # blocked meanwhile: what arrives before _end_at_once is done must not be lost
+    os.register_at_fork(
+        before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, _handled()),
+        after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, _handled()),
+        after_in_child=_end_at_once,
+    )
 
 
 def _explained(error: BaseException) -> tuple[int, str]:

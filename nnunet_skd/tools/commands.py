@@ -1,6 +1,5 @@
 """nnU-Net's commands, started as a user would start them."""
 
-import ctypes
 import os
 import shlex
 import shutil
@@ -16,8 +15,10 @@ import nnunetv2
 from nnunet_skd.tools.errors import BadInput, Failed
 
 SECONDS_TO_END = 10
-LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
+# PR_SET_PDEATHSIG is 1 in linux/prctl.h. Not as Popen's preexec_fn: that may hang where there are threads.
+ENDS_WITH_PARENT = (
+    f"import ctypes, os, sys; ctypes.CDLL(None).prctl(1, {signal.SIGTERM:d}); os.execvp(sys.argv[1], sys.argv[1:])"
+)
 
 
 class CommandFailed(Failed):
@@ -63,7 +64,7 @@ def run_and_end(command: list[str], environment: dict[str, str]) -> int:
 
     It gets a session of its own, so that its worker processes can be ended with it.
     """
-    process = subprocess.Popen(command, env=environment, **own_session())  # noqa: S603 - no shell, nnU-Net's command
+    process = start(command, environment)
     try:
         return process.wait()
     except BaseException:
@@ -71,14 +72,13 @@ def run_and_end(command: list[str], environment: dict[str, str]) -> int:
         raise
 
 
-def own_session() -> dict:
-    """How a command is started that :func:`kill` ends; on Linux it ends, too, where we are killed and cannot do it."""
-    return {"start_new_session": True, "preexec_fn": _end_with_parent if LIBC else None}
-
-
-def _end_with_parent() -> None:
-    """In the child: what the kernel sends it when its parent is gone."""
-    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def start(command: list[str], environment: dict[str, str], **pipes: int) -> subprocess.Popen:
+    """Start a command that :func:`kill` ends; on Linux it ends, too, where we are killed and cannot do it."""
+    if sys.platform == "linux":
+        command = [sys.executable, "-I", "-S", "-c", ENDS_WITH_PARENT, *command]
+    return subprocess.Popen(  # noqa: S603 - no shell, nnU-Net's command
+        command, env=environment, start_new_session=True, **pipes
+    )
 
 
 def _end(process: subprocess.Popen) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,15 +18,14 @@ COMMAND = [str(BIN / "nnunet-skd")]
 prints_the_path = pytest.mark.skipif(not READS_EXT_TRAINER, reason="this nnU-Net needs no path")
 
 
+HEED = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+HEED += "if hasattr(signal, 'SIGHUP'): signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+
+
 def started(code: str) -> subprocess.Popen:
     """A Python process in a session of its own that heeds what a shell's background and nohup ignore."""
-
-    def heed():
-        for ignored in (signal.SIGINT, signal.SIGHUP):
-            signal.signal(ignored, signal.SIG_DFL)
-
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, "-c", code], **pipes, start_new_session=True, preexec_fn=heed)
+    return subprocess.Popen([sys.executable, "-c", HEED + code], **pipes, start_new_session=True)
 
 
 def run(*arguments, **options) -> subprocess.CompletedProcess:
@@ -139,6 +139,30 @@ def test_a_killed_command_takes_nnunets_with_it():
     process = started(f"from nnunet_skd.tools.commands import show_and_run\nshow_and_run({child!r})")
     assert process.stdout.readline().startswith("$ ") and process.stdout.readline() == "ready\n"
     assert workers_after_kill_9(process) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks")
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP])
+def test_a_forked_process_of_a_command_is_ended_by_the_signal_itself(monkeypatch, sent):
+    """A handler of Python's would not end one that waits for a lock, and nnU-Net's Pool would wait for it for ever."""
+    ended = []
+
+    def run(_):
+        process = os.fork()
+        if process == 0:
+            time.sleep(20)
+            os._exit(0)
+        os.kill(process, sent)  # at once: it may not have run yet
+        ended.append(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
+
+    monkeypatch.setattr("nnunet_skd.tools.install.path.run", run)
+    mask, handler = signal.pthread_sigmask(signal.SIG_BLOCK, ()), signal.signal(sent, signal.SIG_DFL)
+    try:
+        while len(ended) < 20:
+            assert main(["path"]) == 0 and ended[-1] == -sent
+    finally:
+        signal.signal(sent, handler)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
 
 
 def test_signals_that_are_ignored_or_handled_stay(monkeypatch):

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from nnunet_skd.tools.commands import CommandFailed, kill, own_session, program
+from nnunet_skd.tools.commands import CommandFailed, kill, program, start
 from nnunet_skd.tools.demo.state import NNUNET_FOLDERS, State
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.install.discovery import with_our_trainers
@@ -93,9 +93,7 @@ def stream(command: list[str], log: Path, environment: dict[str, str]) -> int:
     decode = codecs.getincrementaldecoder("utf-8")("replace").decode
     with (
         open(log, "ab") as record,
-        subprocess.Popen(  # noqa: S603 - no shell, nnU-Net's command
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **own_session()
-        ) as process,
+        start(command, environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process,
     ):
         record.write(f"$ {shlex.join(command)}\n".encode())
         try:
