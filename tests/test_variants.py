@@ -15,7 +15,10 @@ import torch
 import variants
 from cases import HEAD_WEIGHTS, IGNORE, REGIONS, random_step
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from toy import assert_equal, everything, initialized, run_epoch, save_as_of_this_epoch
+from out_of_fold import nnUNetTrainerDistill_out_of_fold
+from toy import assert_equal, everything, initialized, make_batch, run_epoch, save_as_of_this_epoch
+from toy_data import LABELLED
+from toy_models import finish, taught
 
 from nnunet_skd.losses.channel_wise import ChannelWise
 from nnunet_skd.losses.deep_distribution import DeepDistribution, deep_distribution_loss
@@ -63,6 +66,25 @@ def test_variants_of_distill_differ_in_one_thing():
     )
     assert cwd == [*ours, repr(ChannelWise())] and alone == ours[-1:]
     assert hard == [alone[0].replace("target=soft", "target=hard")] != alone
+
+
+def test_each_patch_is_taught_by_the_fold_that_has_not_seen_its_image(nnunet_env, monkeypatch):
+    folder = finish(folds=(0, 3), stages=4)
+    trainer = taught(
+        folder, fold="all", stages=4, trainer_class=nnUNetTrainerDistill_out_of_fold, monkeypatch=monkeypatch
+    )
+    teacher, batch = trainer.teacher, make_batch(trainer)
+    teacher.mirror = False
+    teacher.cases = [LABELLED[3], LABELLED[0]]
+    outputs, expected = teacher(batch["data"]), [member.forward(batch["data"]) for member in teacher._members]
+    for output, of_fold_0, of_fold_3 in zip(outputs, *expected, strict=False):
+        if output is not None:
+            torch.testing.assert_close(output, torch.stack([of_fold_3[0], of_fold_0[1]]))
+    assert outputs[0] is not None
+    assert trainer.loss.names == ["segmentation", "ddl", "psdl"]
+    trainer.network.train()
+    assert math.isfinite(trainer.train_step(batch | {"keys": [LABELLED[0]] * 2})["loss"])
+    assert math.isnan(trainer.train_step(batch | {"keys": LABELLED[:2]})["loss"])  # nobody has not seen the second one
 
 
 def test_the_full_resolution_weighs_one_more(nnunet_env):

@@ -1,12 +1,13 @@
 """The question of one_network_080 after four times the steps: is the gap of small networks one of training time?
 
 The teacher of three more arms is the network that saw all cases, which costs one training instead of five: with the
-trainer's own terms, with PSDL alone, and with channel-wise distillation (CWD) alone.
+trainer's own terms, with PSDL alone, and with channel-wise distillation (CWD) alone. In another arm, each of the five
+folds teaches only the cases that it has not seen.
 """
 
 from dataclasses import replace
 
-from arms.one_network import QUARTER
+from arms.one_network import FIVE, QUARTER
 from driver.definition import TAUGHT_BY_MODELS, Arm, Model
 from studies import one_network_080
 
@@ -27,6 +28,13 @@ STUDY = replace(
         TAUGHT: taught_by_all_cases(),
         "quarter width, PSDL alone": taught_by_all_cases("distill_parts:nnUNetTrainerDistill_psdl", TAUGHT),
         "quarter width, CWD alone": taught_by_all_cases("distill_parts:nnUNetTrainerDistill_cw", TAUGHT),
+        "quarter width, out of fold": Arm(
+            "out_of_fold:nnUNetTrainerDistill_out_of_fold",
+            preset=QUARTER,
+            models=FIVE,
+            environment=TAUGHT_BY_MODELS,
+            against=("quarter width", "quarter width, distilled", "five folds"),
+        ),
         "quarter width, twice the steps": Arm(preset=QUARTER, steps=2, against=("quarter width", "all cases")),
     },
 )
