@@ -30,7 +30,7 @@ test: install lint
 hostile: export OMP_NUM_THREADS = 1
 hostile: export HOSTILE = all
 hostile: install
-	$(BIN)/pytest -q --timeout 0 tests/hostile
+	$(BIN)/pytest -q --timeout 7200 tests/hostile
 
 lint: install
 	$(BIN)/ruff check .

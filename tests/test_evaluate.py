@@ -98,7 +98,9 @@ def test_kill_9_leaves_no_worker(tmp_path):
         process = subprocess.Popen(
             command, cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=printed, stderr=printed
         )
-    while not re.search(r" [1-9]\d*/60 ", log.read_text()) and process.poll() is None:
+    end = time.monotonic() + 300
+    while not re.search(r" [1-9]\d*/60 ", log.read_text()):
+        assert process.poll() is None and time.monotonic() < end
         time.sleep(0.02)
     assert not workers_after_kill_9(process), log.read_text()
 

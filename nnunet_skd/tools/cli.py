@@ -8,15 +8,13 @@ command ends in a message, never in a traceback; ``NNUNET_SKD_TRACEBACK=1`` show
 import argparse
 import importlib
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from nnunet_skd import __version__
 from nnunet_skd.messages import first_line
 from nnunet_skd.tools.errors import BadInput, Failed
+from nnunet_skd.tools.signals import stopped_as_by_ctrl_c
 
 # Command -> its module below nnunet_skd.tools, and one line about it. The module has add_arguments(parser) and
 # run(args) -> exit status (None is 0); its docstring is the command's --help.
@@ -38,7 +36,6 @@ COMMANDS = {
     "bench": ("bench.command", "step time, memory and inference time, as ratios to a reference trainer"),
 }
 TRACEBACK = "NNUNET_SKD_TRACEBACK"
-STOP_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 NNUNET_PROCESSES = "nnUNet_def_n_proc"
 DISTRIBUTIONS = {"cc3d": "connected-components-3d", "skimage": "scikit-image", "PIL": "pillow"}  # what pip calls them
 
@@ -86,7 +83,7 @@ def _run(command: str, arguments: list[str]) -> int:
 def _guarded(command: str, action: Callable[[], int]) -> int:
     """Run a command; turn whatever ends it into a message and an exit status."""
     try:
-        with _stopped_as_by_ctrl_c():
+        with stopped_as_by_ctrl_c():
             return action()
     except (Exception, KeyboardInterrupt) as error:
         if os.environ.get(TRACEBACK):
@@ -98,50 +95,6 @@ def _guarded(command: str, action: Callable[[], int]) -> int:
         pass
     _drop_unwritten_output()
     return status
-
-
-@contextmanager
-def _stopped_as_by_ctrl_c() -> Iterator[None]:
-    """What a scheduler or a closed terminal sends ends a command as Ctrl-C does, with its scratch folders and commands.
-
-    Signals that are ignored, as under nohup, or have a handler stay as they are.
-    """
-    main = threading.current_thread() is threading.main_thread()
-    taken = [number for number in STOP_SIGNALS if main and signal.getsignal(number) is signal.SIG_DFL]
-    for number in taken:
-        signal.signal(number, _stop)
-    try:
-        yield
-    finally:
-        for number in taken:
-            signal.signal(number, signal.SIG_DFL)
-
-
-def _stop(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
-def _handled() -> list[int]:
-    return [number for number in STOP_SIGNALS if signal.getsignal(number) is _stop]
-
-
-def _end_at_once() -> None:
-    """In a forked process, as those of nnU-Net's Pool, which ends them by SIGTERM and then waits for them.
-
-    Python calls a handler between two of its instructions, so a process that waits for a lock may never hear of it.
-    """
-    handled = _handled()
-    for number in handled:
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, handled)
-
-
-if hasattr(os, "register_at_fork"):  # blocked meanwhile: what arrives before _end_at_once is done must not be lost
-    os.register_at_fork(
-        before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, _handled()),
-        after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, _handled()),
-        after_in_child=_end_at_once,
-    )
 
 
 def _explained(error: BaseException) -> tuple[int, str]:

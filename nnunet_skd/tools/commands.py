@@ -15,10 +15,21 @@ import nnunetv2
 from nnunet_skd.tools.errors import BadInput, Failed
 
 SECONDS_TO_END = 10
-# PR_SET_PDEATHSIG is 1 in linux/prctl.h. Not as Popen's preexec_fn: that may hang where there are threads.
-ENDS_WITH_PARENT = (
-    f"import ctypes, os, sys; ctypes.CDLL(None).prctl(1, {signal.SIGTERM:d}); os.execvp(sys.argv[1], sys.argv[1:])"
-)
+# On Linux a Python of its own becomes the command. Before that it asks the kernel for Ctrl-C's signal when we are gone
+# (PR_SET_PDEATHSIG, 1 in linux/prctl.h), and heeds it even where we ignore it, as under nohup. Popen's preexec_fn could
+# do so, too, but may hang where there are threads.
+BECOME = """
+import ctypes, os, signal, sys
+parent, *command = sys.argv[1:]
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+ctypes.CDLL(None).prctl(1, signal.SIGINT)
+if os.getppid() != int(parent):
+    sys.exit("stopped")
+try:
+    os.execvp(command[0], command)
+except OSError as error:
+    sys.exit(f"{command[0]}: {error.strerror}")
+"""
 
 
 class CommandFailed(Failed):
@@ -60,42 +71,41 @@ def show_and_run(command: list[str], variables: dict[str, str] | None = None) ->
 
 
 def run_and_end(command: list[str], environment: dict[str, str]) -> int:
-    """Run a command and return its exit status. Whatever ends the waiting for it ends the command too.
-
-    It gets a session of its own, so that its worker processes can be ended with it.
-    """
+    """Run a command and return its exit status. Whatever ends the waiting for it ends the command too."""
     process = start(command, environment)
     try:
         return process.wait()
     except BaseException:
-        _end(process)
+        ask_to_end(process)
         raise
+    finally:
+        kill(process)
 
 
 def start(command: list[str], environment: dict[str, str], **pipes: int) -> subprocess.Popen:
-    """Start a command that :func:`kill` ends; on Linux it ends, too, where we are killed and cannot do it."""
+    """Start a command in a session of its own, so that :func:`kill` ends its worker processes with it.
+
+    On Linux it ends, too, where we are killed and cannot do that.
+    """
     if sys.platform == "linux":
-        command = [sys.executable, "-I", "-S", "-c", ENDS_WITH_PARENT, *command]
+        command = [sys.executable, "-I", "-S", "-c", BECOME, str(os.getpid()), *command]
     return subprocess.Popen(  # noqa: S603 - no shell, nnU-Net's command
         command, env=environment, start_new_session=True, **pipes
     )
 
 
-def _end(process: subprocess.Popen) -> None:
-    """As Ctrl-C does, so that nnU-Net can tidy up; what is left some seconds later is killed."""
-    try:
-        _send(process, "SIGINT")
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(SECONDS_TO_END)
-    finally:
-        kill(process)
-        process.wait()
+def ask_to_end(process: subprocess.Popen, seconds: float | None = None) -> None:
+    """As Ctrl-C does, so that it can tidy up, and wait for it, but not for ever."""
+    _send(process, "SIGINT")
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(SECONDS_TO_END if seconds is None else seconds)
 
 
 def kill(process: subprocess.Popen) -> None:
-    """A command that has a session of its own, and what it has started."""
+    """A command that has not ended, and what it leaves: worker processes, where the system has killed it alone."""
     process.kill()
     _send(process, "SIGKILL")
+    process.wait()
 
 
 def _send(process: subprocess.Popen, name: str) -> None:

@@ -1,6 +1,7 @@
 """One run at a time: each reads early what is there, and writes late."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,7 +42,7 @@ def one_run_at_a_time(folder: Path) -> Iterator[None]:
 
 def _held(file: Path) -> IO[str]:
     """The open file, locked. One that its holder has removed since it was opened locks nothing."""
-    while True:
+    for _ in range(100):
         opened = file.open("a")
         try:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -50,8 +51,10 @@ def _held(file: Path) -> IO[str]:
             raise BadInput(
                 f"another run works in {file.parent}. Wait until it has ended, then run the command again"
             ) from error
-        except OSError:  # a file system without locks
-            return opened
+        except OSError:
+            break
         if file.exists() and os.path.samestat(os.fstat(opened.fileno()), file.stat()):
             return opened
         opened.close()
+    print(f"The file system of {file.parent} has no locks: make sure that no other run works there.", file=sys.stderr)
+    return file.open("a")

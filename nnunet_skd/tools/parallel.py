@@ -34,6 +34,7 @@ def for_each_case(function: Callable, jobs: dict[str, tuple], processes: int, ti
             yield case, function(*arguments)
         return
     spawn = multiprocessing.get_context("spawn")  # as nnU-Net's preprocessing; forking after torch was used may hang
+    others = multiprocessing.active_children()
     # Not multiprocessing.Pool: that waits forever for a process which the system killed.
     pool = ProcessPoolExecutor(min(processes, len(jobs)), mp_context=spawn, initializer=_end_with_parent)
     try:
@@ -44,6 +45,11 @@ def for_each_case(function: Callable, jobs: dict[str, tuple], processes: int, ti
         raise BadInput(
             f"{title}: a process was killed, probably because memory ran out. Use fewer processes (-np)"
         ) from error
+    except BaseException:  # stopped: a large case may take longer than a scheduler waits for us
+        for process in multiprocessing.active_children():
+            if process not in others:
+                process.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -12,7 +12,9 @@ import torch
 from commands import BIN, HAS_PROC, state, workers_after_kill_9
 
 from nnunet_skd.compat import READS_EXT_TRAINER
+from nnunet_skd.tools import commands, signals
 from nnunet_skd.tools.cli import COMMANDS, main
+from nnunet_skd.tools.demo.processes import stream
 
 COMMAND = [str(BIN / "nnunet-skd")]
 prints_the_path = pytest.mark.skipif(not READS_EXT_TRAINER, reason="this nnU-Net needs no path")
@@ -97,8 +99,8 @@ if "{how}" == "stubborn":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 worker = Process(target=time.sleep, args=(100,), daemon="{how}" == "tidy")
 worker.start()
-print("ready", worker.pid, flush=True)
 try:
+    print("ready", worker.pid, flush=True)
     time.sleep(100)
 except KeyboardInterrupt:
     time.sleep(1)  # longer than Python waits for a command at Ctrl-C
@@ -133,12 +135,42 @@ def test_a_stopped_command_ends_nnunets_and_its_workers_and_removes_its_scratch(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux does it")
-def test_a_killed_command_takes_nnunets_with_it():
+def test_a_killed_command_takes_nnunets_and_its_workers_with_it(tmp_path):
     """Or a second training would write into the folder of the first."""
-    child = [sys.executable, "-c", "import time; print('ready', flush=True); time.sleep(100)"]
+    (tmp_path / "nnunet.py").write_text(NNUNET.format(how="tidy"))
+    child = [sys.executable, str(tmp_path / "nnunet.py")]
     process = started(f"from nnunet_skd.tools.commands import show_and_run\nshow_and_run({child!r})")
-    assert process.stdout.readline().startswith("$ ") and process.stdout.readline() == "ready\n"
+    assert process.stdout.readline().startswith("$ ")
+    worker = Path(f"/proc/{process.stdout.readline().removeprefix('ready ').strip()}/stat")
     assert workers_after_kill_9(process) == []
+    assert process.stdout.read() == "tidied up\n"  # ends when all have closed their output
+    assert state(worker)[0] == "Z"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the command is started directly")
+def test_a_command_that_cannot_be_started_is_named(capfd):
+    assert commands.run_and_end(["/gone/nnUNetv2_train", "80"], os.environ | {}) == 1
+    assert capfd.readouterr().err == "/gone/nnUNetv2_train: No such file or directory\n"
+
+
+KILLED = """
+import os, signal, time
+if os.fork() == 0:
+    time.sleep(100)
+print("training", flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks")
+def test_a_command_that_the_system_kills_does_not_leave_its_workers(tmp_path):
+    """They hold its output, so that the demo would wait for it for ever."""
+    command = [sys.executable, "-c", KILLED]
+    assert stream(command, tmp_path / "log.txt", os.environ | {}) == -signal.SIGKILL
+    assert "training" in (tmp_path / "log.txt").read_text()
+    code = f"from nnunet_skd.tools.commands import run_and_end\nimport os\nprint(run_and_end({command!r}, os.environ))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "training\n-9\n"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks")
@@ -163,6 +195,54 @@ def test_a_forked_process_of_a_command_is_ended_by_the_signal_itself(monkeypatch
     finally:
         signal.signal(sent, handler)
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
+
+
+@pytest.mark.skipif(not hasattr(os, "register_at_fork"), reason="nothing forks")
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_comes_during_a_fork_stops_the_command_after_it(monkeypatch, sent):
+    def run(_):
+        signals._before_fork()
+        os.kill(os.getpid(), sent)
+        signals._after_fork()
+        time.sleep(20)
+
+    monkeypatch.setattr("nnunet_skd.tools.install.path.run", run)
+    usual = signal.default_int_handler if sent == signal.SIGINT else signal.SIG_DFL
+    handler = signal.signal(sent, usual)
+    try:
+        assert main(["path"]) == 130 and signal.getsignal(sent) is usual
+    finally:
+        signal.signal(sent, handler)
+
+
+def test_a_stopped_command_does_not_wait_for_the_cases_that_its_processes_are_at():
+    code = (
+        "import sys, time\nfrom nnunet_skd.tools import cli\nfrom nnunet_skd.tools.install import path\n"
+        "from nnunet_skd.tools.parallel import for_each_case\n"
+        "path.run = lambda _: list(for_each_case(time.sleep, {'a': (500,), 'b': (500,)}, 2, 'waiting'))\n"
+        "sys.exit(cli.main(['path']))"
+    )
+    process = started(code)
+    assert process.stderr.read(8) == "\nwaiting"
+    time.sleep(2)
+    process.terminate()
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and said.endswith("nnunet-skd path: stopped\n")
+
+
+def test_only_the_first_signal_stops_a_command_and_the_next_ones_leave_its_tidying_alone(monkeypatch):
+    tidied = []
+
+    def run(_):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(20)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            tidied.append(True)
+
+    monkeypatch.setattr("nnunet_skd.tools.install.path.run", run)
+    assert main(["path"]) == 130 and tidied
 
 
 def test_signals_that_are_ignored_or_handled_stay(monkeypatch):

@@ -5,10 +5,11 @@ import os
 import shlex
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
-from nnunet_skd.tools.commands import CommandFailed, kill, program, start
+from nnunet_skd.tools.commands import SECONDS_TO_END, CommandFailed, ask_to_end, kill, program, start
 from nnunet_skd.tools.demo.state import NNUNET_FOLDERS, State
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.install.discovery import with_our_trainers
@@ -96,6 +97,7 @@ def stream(command: list[str], log: Path, environment: dict[str, str]) -> int:
         start(command, environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process,
     ):
         record.write(f"$ {shlex.join(command)}\n".encode())
+        threading.Thread(target=_close_pipe_after, args=(process,), daemon=True).start()
         try:
             while chunk := process.stdout.read1():
                 record.write(chunk)
@@ -104,5 +106,12 @@ def stream(command: list[str], log: Path, environment: dict[str, str]) -> int:
                 sys.stdout.flush()
             return process.wait()
         except BaseException:
+            ask_to_end(process, 2 * SECONDS_TO_END)  # it may be one of ours that ends a command of its own
             kill(process)
             raise
+
+
+def _close_pipe_after(process: subprocess.Popen) -> None:
+    """Worker processes hold the pipe, and outlive a command that the system has killed."""
+    process.wait()
+    kill(process)
