@@ -100,6 +100,13 @@ class FinishedModels(Teacher):
                 f"CPU and come to the GPU one at a time, which costs time in each step."
             )
         trainer.print_to_log_file(f"Teachers: {', '.join(member.name for member in self._members)}")
+        ours = set(trainer.inference_allowed_mirroring_axes or ())
+        if others := [member.name for member in self._members if ours - set(member.mirror_axes)]:
+            trainer.print_to_log_file(
+                f"WARNING: {', '.join(others)} never saw mirrored images, and this training mirrors. Where left and "
+                f"right are different classes, train with a subclass of {type(trainer).__name__} and of nnU-Net's "
+                f"nnUNetTrainerNoMirroring."
+            )
 
     def state_dict(self) -> dict:
         return {"folders": self.folders or self._recorded}

@@ -24,6 +24,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_skd.compat import nnunet_folder
 from nnunet_skd.messages import differences, listed
+from nnunet_skd.plans_file import plans_file_name
 
 # What nnU-Net's preprocessor reads from a configuration. Patch size, network and batch size leave the voxels as they
 # are, so that configurations that share preprocessed data (2d and 2d_w050) share the unlabelled images too.
@@ -189,6 +190,7 @@ def command(plans: PlansManager, configuration: str, record: dict | None = None)
     cases = record["cases"].values() if record else ()
     folders = {str(Path(path).parent) for entry in cases for path in entry["images"]}
     start = f"nnunet-skd unlabelled -d {convert_dataset_name_to_id(plans.dataset_name)} -c {configuration}"
-    if plans.plans_name != "nnUNetPlans":
-        start += f" -p {plans.plans_name}"
+    name = plans_file_name(labelled_folder(plans, configuration).parent, plans.plans, configuration)
+    if name != "nnUNetPlans":
+        start += f" -p {name}"
     return " && ".join(f"{start} -i {shlex.quote(folder)}" for folder in sorted(folders)) or f"{start} -i FOLDER"

@@ -24,6 +24,7 @@ from nnunet_skd.tools.cli import main
 from nnunet_skd.tools.compare.case_pictures import FIRST, SECOND
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.pseudo_labels import command, second_look
+from nnunet_skd.tools.pseudo_labels import model as labelling_model
 
 NEW = f"Dataset181_{DATASET[11:]}_pseudo"
 
@@ -52,6 +53,8 @@ class Played:
         assert name == "nnUNetv2_preprocess" and (self.toy.raw.parent / NEW / "dataset.json").is_file()
         data = self.toy.manager().get_configuration(self.toy.configuration).data_identifier
         (self.toy.folder.parent / NEW / data).mkdir(exist_ok=True)
+        for image in (self.toy.raw.parent / NEW / "imagesTr").glob("*_0000.*"):
+            (self.toy.folder.parent / NEW / data / f"{image.name.partition('_0000')[0]}.b2nd").touch()
         return SimpleNamespace(returncode=int(name == self.failing))
 
     def begin(self, *arguments) -> Path:
@@ -547,6 +550,76 @@ def test_a_label_that_was_removed_is_made_again_and_the_others_stay(toy, played)
     for case in ("new_1", "train_0"):
         assert (new(toy) / "labelsTr" / f"{case}.png").read_bytes() == b"corrected by hand"
     assert (toy.raw / "labelsTr" / "train_0.png").read_bytes() != b"corrected by hand"
+
+
+def test_a_prediction_that_was_cut_short_is_no_label(toy, played, capsys, monkeypatch):
+    """SimpleITK says nothing where the disk is full."""
+    teacher, predict = model(toy), played.predict
+
+    def predict_half(images, output):
+        done = predict(images, output)
+        file = output / "new_1.png"
+        file.write_bytes(file.read_bytes()[:-30])
+        return done
+
+    with monkeypatch.context() as full:
+        full.setattr(played, "predict", predict_half)
+        assert label(toy, teacher) == 1
+    assert "left out new_1, or could not write them to their end. If the disk of" in capsys.readouterr().err
+    assert label(toy, teacher) == 0 and played.asked == [["new_0", "new_1"], ["new_1"]]
+
+
+def test_an_image_that_cannot_be_predicted_may_be_taken_out(toy, played, capsys):
+    teacher, played.fails_after = model(toy), 1
+    assert label(toy, teacher) == 1
+    assert f"use fewer processes (-np), or take that image out of {toy.source}." in capsys.readouterr().err
+    (toy.source / "new_1_0000.png").rename(toy.source.parent / "large.png")
+    save_case(toy.source, "new_2", 2)
+    played.fails_after = None
+    assert label(toy, teacher) == 0 and played.asked[1:] == [["new_2"]]
+    assert sorted(ages(toy)) == ["new_0.png", "new_2.png", "train_0.png", "train_1.png"]
+
+
+def test_but_no_image_may_have_changed(toy, played, capsys):
+    teacher, played.fails_after = model(toy), 1
+    assert label(toy, teacher) == 1
+    save_case(toy.source, "new_0", 2)
+    assert label(toy, teacher) == 2 and "was made with other images" in capsys.readouterr().err
+
+
+def test_the_model_may_have_moved(toy, played):
+    teacher, played.fails_after = model(toy), 1
+    assert label(toy, teacher) == 1
+    played.fails_after = None
+    moved = shutil.move(teacher, toy.source.parent / teacher.name)
+    assert label(toy, moved) == 0 and played.models[-1][0] == str(moved)
+
+
+def test_a_second_preprocessing_that_was_stopped_goes_on(toy, played):
+    teacher = model(toy)
+    assert label(toy, teacher) == 0
+    (toy.folder.parent / NEW / "nnUNetPlans_2d" / "train_1.b2nd").unlink()
+    played.started = []
+    assert label(toy, teacher) == 0 and played.started == ["nnUNetv2_preprocess"]
+    assert label(toy, teacher) == 0 and played.started == ["nnUNetv2_preprocess"]
+
+
+def test_of_plans_of_one_name_the_models_own_are_taken(toy, played, capsys):
+    """A copy by hand of the plans file keeps the plans_name inside."""
+    teacher, plans = model(toy), copy.deepcopy(toy.plans)
+    plans["configurations"]["2d"]["batch_size"] += 1
+    for file in (toy.folder / "Mine.json", teacher / "plans.json"):
+        file.write_text(json.dumps(plans))
+    assert label(toy, teacher) == 0
+    assert capsys.readouterr().out.strip().endswith("nnUNetv2_train 181 2d all -tr nnUNetTrainer_250epochs --c -p Mine")
+    assert json.loads((toy.folder.parent / NEW / "Mine.json").read_text())["configurations"] == plans["configurations"]
+
+
+def test_after_a_trainer_of_your_own_its_variant_of_250_epochs_is_named(toy, played, capsys, monkeypatch):
+    monkeypatch.setattr(command, "look_up", lambda name: None)
+    monkeypatch.setattr(labelling_model, "is_known", lambda name: name == "nnUNetTrainerMine_250epochs")
+    assert label(toy, with_checkpoints(model(toy, "nnUNetTrainerMine"), "nnUNetTrainerMine")) == 0
+    assert "nnUNetv2_train 181 2d all -tr nnUNetTrainerMine_250epochs --c" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("gone", ["", "nnUNetPlans.json", "nnUNetPlans_2d", "splits_final.json"])

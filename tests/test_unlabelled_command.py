@@ -16,6 +16,7 @@ from commands import BIN, HAS_PROC, workers_after_kill_9
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from PIL import Image
 from toy import DATASET
 from toy_dataset import RNG, Toy, image, save, save_case
@@ -25,6 +26,7 @@ from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.lock import LOCK
 from nnunet_skd.tools.parallel import for_each_case
 from nnunet_skd.tools.unlabelled import preprocess as preprocess_module
+from nnunet_skd.tools.unlabelled.dataset import preprocess_command
 from nnunet_skd.unlabelled_data import checked_cases, read_record, record_file
 
 
@@ -407,7 +409,7 @@ def test_what_a_killed_run_held_and_what_another_has_let_go_hold_nobody(toy, mon
 
 
 @pytest.mark.parametrize("missing", ["module", "of the file system"])
-def test_where_there_are_no_locks_it_works_without(toy, monkeypatch, missing):
+def test_where_there_are_no_locks_it_works_without(toy, capsys, monkeypatch, missing):
     def cannot(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
@@ -417,6 +419,7 @@ def test_where_there_are_no_locks_it_works_without(toy, monkeypatch, missing):
     toy.add("a")
     toy.run()
     assert toy.cases() == ["a"]
+    assert ("has no locks: make sure that no other run works there" in capsys.readouterr().err) == (missing != "module")
 
 
 # --- list and remove -------------------------------------------------------------------------------------------------
@@ -620,7 +623,7 @@ def test_configurations_that_cannot_be_chosen(toy):
     ("arguments", "message"),
     [
         (["-d", "901"], "Could not find a dataset with the ID 901"),
-        (["-d", "900", "-p", "OtherPlans"], "OtherPlans.json does not exist. Run nnUNetv2_plan_and_preprocess"),
+        (["-d", "900", "-p", "OtherPlans"], "OtherPlans.json does not exist. Name one that is there: -p nnUNetPlans"),
         (["-d", "900", "-np", "0"], "-np is 0"),
     ],
 )
@@ -664,13 +667,14 @@ def test_a_record_of_another_form_is_damaged_for_a_training_too(toy, key, wrong)
 
 
 def test_the_command_in_the_message_names_plans_and_quotes_folders(toy, tmp_path):
-    toy.plans["plans_name"] = "Mine"
-    toy.write_plans()
     save_case(tmp_path / "my images", "a", 2)
     toy.run(tmp_path / "my images")
     (toy.made / "a.b2nd").unlink()
+    (toy.folder / "nnUNetPlans.json").rename(toy.folder / "Mine.json")  # the plans_name inside stays
+    plans = PlansManager(toy.plans)
     with pytest.raises(ValueError, match="-c 2d -p Mine -i '.*my images'$"):
-        toy.cases()
+        checked_cases(plans, "2d")
+    assert preprocess_command(plans, "2d") == "nnUNetv2_preprocess -d 900 -c 2d -plans_name Mine"
 
 
 # --- processes -------------------------------------------------------------------------------------------------------

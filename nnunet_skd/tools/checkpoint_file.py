@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,10 @@ def _without_code(path: Path, mapped: bool) -> object:
         raise NeedsCode(path, "whatever it contains, with a torch older than 2.6")
     try:
         with torch.serialization.safe_globals(_HARMLESS):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            if mapped:
+                with suppress(Exception):  # torch's older format cannot be mapped, and some file systems map nothing
+                    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails in as many ways as it can be damaged
         found = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
         if found is None:

@@ -1,5 +1,6 @@
 """A dataset's plans file in nnUNet_preprocessed."""
 
+import json
 from pathlib import Path
 
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -7,6 +8,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.nnunet_folders import dataset_name, require_variable
 from nnunet_skd.tools.nnunet_json import read_plans
+
+PLAN = "Run nnUNetv2_plan_and_preprocess -d {} first"
 
 
 def read_dataset_plans(dataset: int | str, plans_name: str) -> tuple[Path, dict]:
@@ -20,14 +23,22 @@ def read_dataset_plans(dataset: int | str, plans_name: str) -> tuple[Path, dict]
     path = folder / f"{plans_name}.json"
     for file in (path, folder / "dataset.json"):
         if not file.is_file():
-            raise BadInput(
-                f"{file} does not exist. Run nnUNetv2_plan_and_preprocess -d {dataset} first, or name the plans with -p"
-            )
+            others = sorted(other.stem for other in folder.glob("*.json") if _holds_plans(other))
+            # planning would remove the data of others: several plans may share it
+            way_out = f"Name one that is there: -p {' or '.join(others)}" if others and file == path else PLAN
+            raise BadInput(f"{file} does not exist. {way_out.format(dataset)}")
     plans = read_plans(path)
     if plans["dataset_name"] != path.parent.name:
         name = plans["dataset_name"]
         raise BadInput(f"{path} has the dataset_name {name}, but lies in {path.parent.name}. Correct it")
     return path, plans
+
+
+def _holds_plans(file: Path) -> bool:
+    try:
+        return "plans_name" in json.loads(file.read_bytes())
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def configuration_of(file: Path, plans: PlansManager, name: str) -> ConfigurationManager:

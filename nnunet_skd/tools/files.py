@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -39,7 +40,7 @@ def write_file(path: Path, content: str | bytes | Callable[[Path], object]) -> N
         content: text (UTF-8), bytes, or a function that writes to the path it is given, which ends like ``path``.
     """
     path = Path(path).resolve()
-    unfinished = path.with_name(f".{os.getpid()}.{path.name}")
+    unfinished = path.with_name(f".{secrets.token_hex(4)}.{path.name}")  # machines that share a disk have equal pids
     try:
         with naming_what_is_full(path):
             if isinstance(content, str):

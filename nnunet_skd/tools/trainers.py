@@ -12,6 +12,15 @@ class TrainerNotFound(BadInput):
     """No class of this name is where nnU-Net looks."""
 
 
+def is_known(name: str) -> bool:
+    """Whether :func:`look_up` finds a trainer of this name."""
+    try:
+        look_up(name)
+    except BadInput:
+        return False
+    return True
+
+
 def look_up(name: str) -> type:
     """The trainer that ``-tr name`` means.
 

@@ -74,6 +74,17 @@ def test_is_mirrored_along_the_axes_of_its_own_trainer(monkeypatch):
     assert torch.equal(teacher(data)[0], teacher._members[0].network(data)[0])
 
 
+@pytest.mark.parametrize(("theirs", "ours"), [((), (0, 1)), ((1,), (0, 1)), ((0, 1), (0, 1)), ((), None)])
+def test_warns_where_it_was_trained_without_the_students_mirroring(theirs, ours, monkeypatch):
+    trainer = taught(finish(stages=4), stages=4, monkeypatch=monkeypatch)
+    trainer.inference_allowed_mirroring_axes, said = ours, []
+    trainer.print_to_log_file = lambda *words, **_: said.append(" ".join(map(str, words)))
+    trainer.teacher._members[0].mirror_axes = theirs
+    trainer.teacher.attach(trainer)
+    warned = any("fold 0 never saw mirrored images, and this training mirrors" in line for line in said)
+    assert warned == (set(ours or ()) > set(theirs))
+
+
 @pytest.mark.parametrize(
     ("theirs", "ours", "has"),
     [

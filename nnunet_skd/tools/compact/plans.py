@@ -9,6 +9,7 @@ from nnunet_skd.tools.compact.presets import load_preset
 from nnunet_skd.tools.dataset_plans import read_dataset_plans
 from nnunet_skd.tools.errors import BadInput, naming
 from nnunet_skd.tools.files import write_file
+from nnunet_skd.tools.lock import one_run_at_a_time
 from nnunet_skd.tools.nnunet_json import read_dataset_json
 
 
@@ -38,19 +39,20 @@ def add_compact_configuration(
             f"'{name}' cannot name a configuration: nnU-Net makes a folder of it and separates names by two"
             " underscores. Use letters, digits, '.', '-' and single underscores"
         )
-    path, plans = read_dataset_plans(dataset, plans_name)
-    with naming(path):
-        entry = compact_configuration(plans, configuration, preset)
-    existing = plans["configurations"].get(name)
-    if existing == entry:
-        return name
-    if existing is not None:
-        raise BadInput(
-            f"{path} has another configuration '{name}'. Nothing was changed: give the new one another --name,"
-            " or remove the old one from that file if no model needs it"
-        )
-    plans["configurations"][name] = entry
-    with naming(path):
-        network_cost(plans, read_dataset_json(path.parent / "dataset.json"), name)  # whether it can be built at all
-    write_file(path, json.dumps(plans, indent=4))
+    with one_run_at_a_time(read_dataset_plans(dataset, plans_name)[0].parent):
+        path, plans = read_dataset_plans(dataset, plans_name)
+        with naming(path):
+            entry = compact_configuration(plans, configuration, preset)
+        existing = plans["configurations"].get(name)
+        if existing == entry:
+            return name
+        if existing is not None:
+            raise BadInput(
+                f"{path} has another configuration '{name}'. Nothing was changed: give the new one another --name,"
+                " or remove the old one from that file if no model needs it"
+            )
+        plans["configurations"][name] = entry
+        with naming(path):
+            network_cost(plans, read_dataset_json(path.parent / "dataset.json"), name)  # whether it can be built at all
+        write_file(path, json.dumps(plans, indent=4))
     return name

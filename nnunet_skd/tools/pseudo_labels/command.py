@@ -36,17 +36,19 @@ from pathlib import Path
 
 from nnunet_skd.messages import listed
 from nnunet_skd.model_checks import absolute, teaching_folds
+from nnunet_skd.plans_file import plans_file_name
 from nnunet_skd.tools.beginning import begin, was_trained
 from nnunet_skd.tools.commands import CommandFailed, show_and_run
 from nnunet_skd.tools.devices import find_device
 from nnunet_skd.tools.errors import BadInput, as_bad_input
 from nnunet_skd.tools.files import require_writable
 from nnunet_skd.tools.lock import one_run_at_a_time
-from nnunet_skd.tools.nnunet_folders import require_variable
+from nnunet_skd.tools.nnunet_folders import dataset_name, require_variable
+from nnunet_skd.tools.nnunet_json import read_plans
 from nnunet_skd.tools.parallel import require_processes
 from nnunet_skd.tools.pseudo_labels.labelled_cases import LabelledCases
 from nnunet_skd.tools.pseudo_labels.model import SHORT, LabellingModel, name_parts
-from nnunet_skd.tools.pseudo_labels.new_dataset import NewDataset, new_name
+from nnunet_skd.tools.pseudo_labels.new_dataset import NewDataset, new_name, require_free_number
 from nnunet_skd.tools.pseudo_labels.second_look import look_again, what_to_look_at
 from nnunet_skd.tools.teaching import describe_student, model_folder
 from nnunet_skd.tools.trainers import look_up
@@ -73,7 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     require_processes(args.np)
     _, plans_name, configuration = name_parts(absolute(args.teacher))
-    plans_name, configuration = args.p or plans_name, args.c or configuration
+    configuration = args.c or configuration
+    plans_name = args.p or _plans_file(args, plans_name, configuration)
     dataset = open_dataset(args.d, plans_name)
     student = describe_student(args.d, configuration, args.f, SHORT, plans_name)
     require_preprocessing(dataset.plans, configuration)
@@ -83,26 +86,27 @@ def run(args: argparse.Namespace) -> None:
     with as_bad_input():
         model = LabellingModel(folder, teaching_folds(folder, student))
     model.check(dataset)
-    labelled = LabelledCases(dataset, configuration, args.f)
-    cases = cases_of_folder(args.i, dataset, [configuration])
-    contents = check_contents(cases, {}, args.i, dataset, args.np or 4)
-    made_of = {
-        "dataset": dataset.plans.dataset_name,
-        "plans": plans_name,
-        "configuration": configuration,
-        "fold": args.f,
-        "model": str(folder),
-        "checkpoints": model.hashes(),
-        "images": {case: [image.hash, *image.spacing] for case, image in contents.items()},
-        "labelled cases": labelled.hashes(),
-        "validation cases": labelled.validation,
-        "preprocessing": preprocessing(dataset.plans, configuration),
-    }
     differ = model.differences(dataset.plans, configuration)
     trainer, weights = model.second_training(from_scratch=bool(differ))
     trainer = args.tr or trainer
     look_up(trainer)
     with one_run_at_a_time(require_variable("nnUNet_raw") / f".{new_name(dataset.plans.dataset_name, args.t)}"):
+        require_free_number(dataset.plans.dataset_name, args.t)
+        labelled = LabelledCases(dataset, configuration, args.f)
+        cases = cases_of_folder(args.i, dataset, [configuration])
+        contents = check_contents(cases, {}, args.i, dataset, args.np or 4)
+        made_of = {
+            "dataset": dataset.plans.dataset_name,
+            "plans": plans_name,
+            "configuration": configuration,
+            "fold": args.f,
+            "model": str(folder),
+            "checkpoints": model.hashes(),
+            "images": {case: [image.hash, *image.spacing] for case, image in contents.items()},
+            "labelled cases": labelled.hashes(),
+            "validation cases": labelled.validation,
+            "preprocessing": preprocessing(dataset.plans, configuration),
+        }
         new = NewDataset(dataset, args.t, made_of)
         if not new.is_complete:
             for root in ("nnUNet_preprocessed", "nnUNet_results"):  # they are needed after hours of prediction
@@ -120,6 +124,15 @@ def run(args: argparse.Namespace) -> None:
         print(f"\n{doubt}")
     print(f"\n{new.name}: {len(labelled.files)} labelled cases, {len(cases)} with pseudo-labels. To train on it:")
     print(f"  {shlex.join(train)}")
+
+
+def _plans_file(args: argparse.Namespace, plans_name: str, configuration: str) -> str:
+    """The plans that the model was trained with: of several files with one plans_name inside, the one like them."""
+    name = dataset_name(args.d)
+    plans = read_plans(model_folder(args.teacher, name) / "plans.json")
+    if plans["plans_name"] != plans_name:
+        return plans_name
+    return plans_file_name(require_variable("nnUNet_preprocessed") / name, plans, configuration)
 
 
 def _begin(new: NewDataset, fold: str, trainer: str, weights: Path) -> None:
@@ -140,15 +153,21 @@ def _make(
         steps.append((new.without_second_prediction, unmirrored, ["--disable_tta"]))
     if any(missing(cases) for missing, *_ in steps):
         find_device(args.device)
-    new.begin(cases)
+    new.begin(cases, args.np or 4)
     for missing, output, options in steps:
         if waiting := missing(cases):
             new.link_waiting({case: cases[case] for case in waiting})
             processes = ["-npp", args.np, "-nps", args.np] if args.np else []
             _run("nnUNetv2_predict_from_modelfolder", "-i", new.waiting, "-o", output, "-m", model.folder,
-                 "-f", *model.folds, "-device", args.device, *processes, *options)  # fmt: skip
+                 "-f", *model.folds, "-device", args.device, *processes, *options,
+                 also=f"If it fails at the same image again, use fewer processes (-np), or take that image out of "
+                      f"{args.i}.")  # fmt: skip
+            new.drop_unreadable(output, waiting, args.np or 4)
         if left := missing(cases):
-            raise CommandFailed(f"nnU-Net's prediction left out {listed(left)}. {GOES_ON}")
+            raise CommandFailed(
+                f"nnU-Net's prediction left out {listed(left)}, or could not write them to their end. If the disk of "
+                f"{output} is full, make room. {GOES_ON}"
+            )
     new.complete(cases, labelled)
     options = ["-np", args.np] if args.np else []
     _run("nnUNetv2_preprocess", "-d", new.number, "-plans_name", new.made_of["plans"], "-c", *new.configurations,
@@ -158,6 +177,7 @@ def _make(
     new.finish()
 
 
-def _run(*command: object) -> None:
+def _run(*command: object, also: str = "") -> None:
     if status := show_and_run([str(word) for word in command]):
-        raise CommandFailed(f"{command[0]} ended with exit status {status}; its message is above. {GOES_ON}")
+        message = f"{command[0]} ended with exit status {status}; its message is above. {GOES_ON} {also}"
+        raise CommandFailed(message.rstrip())

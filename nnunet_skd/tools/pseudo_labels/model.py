@@ -11,9 +11,11 @@ from nnunet_skd.tools.checkpoint_file import read_checkpoint, weights_sha256
 from nnunet_skd.tools.errors import BadInput, naming
 from nnunet_skd.tools.files import file_hash
 from nnunet_skd.tools.nnunet_json import read_dataset_json, read_plans
+from nnunet_skd.tools.trainers import is_known
 from nnunet_skd.tools.unlabelled.dataset import Dataset, require_intensities
 
-SHORT = "nnUNetTrainer_250epochs"
+SHORT_SUFFIX = "_250epochs"
+SHORT = f"nnUNetTrainer{SHORT_SUFFIX}"
 SHORT_WITHOUT_MIRRORING = "nnUNetTrainer_250epochs_NoMirroring"
 
 
@@ -81,7 +83,7 @@ class LabellingModel:
         """Its trainer: a short one from these weights, or a whole one from scratch (None).
 
         A trainer that is neither ours nor nnU-Net's plain one, with or without mirroring, may make another network, and
-        trains again itself.
+        trains again itself: its variant of 250 epochs, where there is one.
         """
         weights = self._checkpoint("all" if "all" in self.folds else self.folds[0])
         # as the checkpoint names it: the folder may have been renamed
@@ -90,6 +92,8 @@ class LabellingModel:
             whole, short = "nnUNetTrainer", SHORT
         elif re.fullmatch(r"nnUNetTrainer(_\d+epochs_)?NoMirroring", trainer):
             whole, short = "nnUNetTrainerNoMirroring", SHORT_WITHOUT_MIRRORING
+        elif is_known(f"{trainer}{SHORT_SUFFIX}"):
+            short = f"{trainer}{SHORT_SUFFIX}"
         return (whole, None) if from_scratch else (short, weights)
 
     @property

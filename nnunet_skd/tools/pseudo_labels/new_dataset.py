@@ -9,8 +9,10 @@ import json
 import os
 import shlex
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_datasets
 
 from nnunet_skd.compat import nnunet_folder
@@ -21,14 +23,29 @@ from nnunet_skd.tools.files import copy, new_folder, write_file
 from nnunet_skd.tools.images import UnreadableImage, read_segmentation
 from nnunet_skd.tools.json_file import ANYTHING, read_json
 from nnunet_skd.tools.nnunet_folders import FINGERPRINT, SPLITS
+from nnunet_skd.tools.parallel import for_each_case
 from nnunet_skd.tools.pseudo_labels.labelled_cases import LabelledCases
 from nnunet_skd.tools.pseudo_labels.source import RECORD
 from nnunet_skd.tools.unlabelled.checks import Cases
 from nnunet_skd.tools.unlabelled.dataset import Dataset
+from nnunet_skd.unlabelled_data import labelled_cases
 
 
 def new_name(source: str, number: int) -> str:
     return f"Dataset{number:03d}_{source.partition('_')[2]}_pseudo"
+
+
+def require_free_number(source: str, number: int) -> None:
+    """
+    Raises:
+        BadInput: the number cannot be used, or is another dataset's.
+    """
+    if not 0 < number < 1000:
+        raise BadInput(f"-t is {number}, but nnU-Net's datasets have the numbers 1 to 999")
+    name = new_name(source, number)
+    begun = (nnunet_folder("nnUNet_raw") / name / RECORD).is_file()
+    if others := [str(other) for other in find_candidate_datasets(number) if other != name or not begun]:
+        raise BadInput(f"-t {number} is the number of {', '.join(others)}. Choose one that no dataset has")
 
 
 class NewDataset:
@@ -37,7 +54,7 @@ class NewDataset:
     def __init__(self, source: Dataset, number: int, made_of: dict):
         """
         Raises:
-            BadInput: the number cannot be used or is another dataset's, or an earlier run began with other things.
+            BadInput: an earlier run began with other things.
         """
         self.source, self.number, self.made_of = source, number, made_of
         self.ending = source.file_ending
@@ -48,13 +65,7 @@ class NewDataset:
         self.waiting, self.predicted = self.folder / "waiting", self.folder / "predicted"
         self.unmirrored = self.folder / "unmirrored"
         self._plans = self.preprocessed / f"{made_of['plans']}.json"
-        if not 0 < number < 1000:
-            raise BadInput(f"-t is {number}, but nnU-Net's datasets have the numbers 1 to 999")
-        record = self.folder / RECORD
-        others = [str(other) for other in find_candidate_datasets(number) if other != self.name or not record.is_file()]
-        if others:
-            raise BadInput(f"-t {number} is the number of {', '.join(others)}. Choose one that no dataset has")
-        self._before = self._read_record() if record.is_file() else {}
+        self._before = self._read_record() if (self.folder / RECORD).is_file() else {}
 
     def _read_record(self) -> dict:
         remedy = "Choose another number"
@@ -62,10 +73,20 @@ class NewDataset:
         if not any(map(was_trained, results.glob("*/fold_*"))):  # no model to lose
             folders = [shlex.quote(str(f)) for f in (self.folder, self.preprocessed, results) if f.is_dir()]
             remedy += f", or remove what was made: {' '.join(folders)}"
+        if self.labels.is_dir():
+            remedy += f". {self.labels} may hold labels that were corrected"
         before = read_json(self.folder / RECORD, dict.fromkeys(self.made_of, ANYTHING), remedy)
-        if changed := [what for what, value in self.made_of.items() if before[what] != value]:
+        # the model is known by its checkpoints, wherever it lies
+        changed = [what for what, value in self.made_of.items() if before[what] != value and what != "model"]
+        if changed == ["images"] and not self.labels.is_dir() and self._agree_where_both_are(before["images"]):
+            changed = []  # an image that nnU-Net cannot predict was taken out before anything was made of it
+        if changed:
             raise BadInput(f"{self.folder} was made with other {', '.join(changed)}. {remedy}")
         return before
+
+    def _agree_where_both_are(self, images: object) -> bool:
+        ours = self.made_of["images"]
+        return isinstance(images, dict) and all(images[case] == ours[case] for case in images.keys() & ours.keys())
 
     @property
     def configurations(self) -> list[str]:
@@ -75,12 +96,19 @@ class NewDataset:
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing is left to do: what was made may have been removed from nnUNet_preprocessed."""
+        """Whether nothing is left to do: what was made may have been removed from nnUNet_preprocessed, or a second
+        preprocessing of corrected labels was stopped.
+        """
         data = [self.source.plans.get_configuration(name).data_identifier for name in self.configurations]
-        needed = [self._plans.name, FINGERPRINT, SPLITS, "dataset.json", *data]
-        return self.was_complete and all((self.preprocessed / name).exists() for name in needed)
+        needed = [self._plans.name, FINGERPRINT, SPLITS, "dataset.json"]
+        cases = {label.name.removesuffix(self.ending) for label in self.labels.glob(f"*{self.ending}")}
+        return (
+            self.was_complete
+            and all((self.preprocessed / name).exists() for name in needed)
+            and all(cases <= labelled_cases(self.preprocessed / name) for name in data)
+        )
 
-    def begin(self, cases: Cases) -> None:
+    def begin(self, cases: Cases, processes: int) -> None:
         """Say what will be here and that it is not complete, and drop what a run that was killed left half done."""
         record = json.dumps(self.made_of, indent=4)
         if self.folder.is_dir():
@@ -89,8 +117,7 @@ class NewDataset:
             with new_folder(self.folder) as folder:
                 write_file(folder / RECORD, record)
         for folder in (self.predicted, self.unmirrored):
-            for case in cases:
-                self._drop_if_unreadable(folder / f"{case}{self.ending}")
+            self.drop_unreadable(folder, cases, processes)
 
     def without_label(self, cases: Cases) -> list[str]:
         return self._missing(cases, self.predicted, self.labels)
@@ -140,10 +167,19 @@ class NewDataset:
         files = {case: f"{case}{self.ending}" for case in cases}
         return [case for case, file in files.items() if not any((folder / file).is_file() for folder in folders)]
 
-    def _drop_if_unreadable(self, file: Path) -> None:
-        """A run that was killed may have left half a prediction."""
-        if file.is_file():
-            try:
-                read_segmentation(self.source.plans.image_reader_writer_class, file)
-            except UnreadableImage:
-                file.unlink()
+    def drop_unreadable(self, folder: Path, cases: Iterable[str], processes: int) -> None:
+        """A kill or a full disk leaves a part of a prediction, which SimpleITK reads without a word."""
+        files = {case: folder / f"{case}{self.ending}" for case in cases}
+        reader = self.source.plans.image_reader_writer_class
+        jobs = {case: (reader, file) for case, file in files.items() if file.is_file()}
+        for case, readable in for_each_case(_is_readable, jobs, processes, "checking predictions") if jobs else ():
+            if not readable:
+                files[case].unlink()
+
+
+def _is_readable(reader: type[BaseReaderWriter], file: Path) -> bool:
+    try:
+        read_segmentation(reader, file)
+    except UnreadableImage:
+        return False
+    return True

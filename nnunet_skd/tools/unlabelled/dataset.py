@@ -11,6 +11,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_skd.compat import nnunet_folder
 from nnunet_skd.messages import listed
+from nnunet_skd.plans_file import plans_file_name
 from nnunet_skd.tools.cases import ImagesAndLabels, find_cases, segmented_cases, training_cases
 from nnunet_skd.tools.dataset_plans import read_dataset_plans
 from nnunet_skd.tools.errors import BadInput, as_bad_input, naming
@@ -137,7 +138,9 @@ def require_preprocessing(plans: PlansManager, configuration: str) -> None:
 def preprocess_command(plans: PlansManager, configuration: str) -> str:
     """What preprocesses the labelled cases of a configuration anew."""
     number = convert_dataset_name_to_id(plans.dataset_name)
-    return f"nnUNetv2_preprocess -d {number} -c {configuration} -plans_name {plans.plans_name}"
+    folder = nnunet_folder("nnUNet_preprocessed") / plans.dataset_name
+    name = plans_file_name(folder, plans.plans, configuration)
+    return f"nnUNetv2_preprocess -d {number} -c {configuration} -plans_name {name}"
 
 
 def labelled_names(dataset: Dataset, configurations: list[str]) -> dict[str, Path]:
