@@ -9,9 +9,6 @@ from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.nnunet_folders import dataset_name, require_variable
 from nnunet_skd.tools.nnunet_json import read_plans
 
-PLAN = "Run nnUNetv2_plan_and_preprocess -d {} first"
-
-
 def read_dataset_plans(dataset: int | str, plans_name: str) -> tuple[Path, dict]:
     """A dataset's plans file in nnUNet_preprocessed, beside its dataset.json, and what is in it, checked.
 
@@ -24,9 +21,10 @@ def read_dataset_plans(dataset: int | str, plans_name: str) -> tuple[Path, dict]
     for file in (path, folder / "dataset.json"):
         if not file.is_file():
             others = sorted(other.stem for other in folder.glob("*.json") if _holds_plans(other))
-            # planning would remove the data of others: several plans may share it
-            way_out = f"Name one that is there: -p {' or '.join(others)}" if others and file == path else PLAN
-            raise BadInput(f"{file} does not exist. {way_out.format(dataset)}")
+            way_out = f"Run nnUNetv2_plan_and_preprocess -d {dataset} first"
+            if others and file == path:  # planning would remove their data, which several plans may share
+                way_out = f"Name one that is there: -p {' or '.join(others)}"
+            raise BadInput(f"{file} does not exist. {way_out}")
     plans = read_plans(path)
     if plans["dataset_name"] != path.parent.name:
         name = plans["dataset_name"]
