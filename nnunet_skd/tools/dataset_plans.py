@@ -9,6 +9,7 @@ from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.nnunet_folders import dataset_name, require_variable
 from nnunet_skd.tools.nnunet_json import read_plans
 
+
 def read_dataset_plans(dataset: int | str, plans_name: str) -> tuple[Path, dict]:
     """A dataset's plans file in nnUNet_preprocessed, beside its dataset.json, and what is in it, checked.
 
