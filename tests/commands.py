@@ -27,6 +27,7 @@ class Held:
 
     def train_step(self, batch):
         while self.current_epoch == 2 and "HOLD" in os.environ:
+            open(os.environ["HOLD"], "w").close()
             time.sleep(1)
         return super().train_step(batch)
 """
@@ -75,22 +76,24 @@ def run(*command, **env: str) -> str:
 
 
 def kill_in_the_third_epoch(command: tuple[str, ...], fold: Path, **env: str) -> None:
-    """Start a training whose trainer is ``Held``, and kill it with -9 when two epochs are logged."""
+    """Start a training whose trainer is ``Held``, and kill it with -9 when it waits."""
+    held = fold.parents[2] / "held"
     process = subprocess.Popen(
         [BIN / command[0], *command[1:]],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "HOLD": "yes"} | env,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "HOLD": str(held)} | env,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
     deadline = time.monotonic() + 300
     try:
-        while len(epochs(fold)) < 2 or not (fold / "checkpoint_best.pth").is_file():
+        while not held.is_file():
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+    assert len(epochs(fold)) == 2 and (fold / "checkpoint_best.pth").is_file()
 
 
 def epochs(fold: Path) -> pd.DataFrame:

@@ -697,7 +697,8 @@ def test_kill_9_in_the_middle_loses_nothing_that_was_complete(nnunet_env):
     call = [BIN / "nnunet-skd", "unlabelled", "-d", "900", "-i", toy.source, "-c", "3d_fullres", "-np", "2"]
     process = subprocess.Popen(call, env=os.environ | {"OMP_NUM_THREADS": "1"})
     end = time.monotonic() + 300
-    while time.monotonic() < end and process.poll() is None and len(list(toy.folder.glob("unlabelled/*/c*.pkl"))) < 3:
+    while sum(bool(case["made"]) for case in (read_record(toy.made) or {"cases": {}})["cases"].values()) < 2:
+        assert process.poll() is None and time.monotonic() < end
         time.sleep(0.01)
     assert not workers_after_kill_9(process)
 

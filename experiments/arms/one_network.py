@@ -10,17 +10,17 @@ FIVE = tuple(Model(fold, seed=0) for fold in FOLDS)
 HALF, QUARTER = (f"experiments/presets/cpu_small_w{width}.json" for width in ("050", "025"))
 
 
-def arms() -> dict[str, Arm]:
+def arms(plain: str = "nnUNetTrainer", distill: str = "nnUNetTrainerDistill") -> dict[str, Arm]:
     def taught(*against: str, preset: str | None = None) -> Arm:
-        return Arm("nnUNetTrainerDistill", preset=preset, models=FIVE, environment=TAUGHT_BY_MODELS, against=against)
+        return Arm(distill, preset=preset, models=FIVE, environment=TAUGHT_BY_MODELS, against=against)
 
     return {
-        "all cases": Arm(),
-        **{fold: Arm(labelled=fold, seeds=(0,), against=()) for fold in FOLDS},
-        "five folds": Arm(models=FIVE, ensemble=True, seeds=(0,)),
+        "all cases": Arm(plain),
+        **{fold: Arm(plain, labelled=fold, seeds=(0,), against=()) for fold in FOLDS},
+        "five folds": Arm(plain, models=FIVE, ensemble=True, seeds=(0,)),
         "distilled": taught("all cases", "five folds"),
-        "half width": Arm(preset=HALF),
+        "half width": Arm(plain, preset=HALF),
         "half width, distilled": taught("half width", "five folds", preset=HALF),
-        "quarter width": Arm(preset=QUARTER),
+        "quarter width": Arm(plain, preset=QUARTER),
         "quarter width, distilled": taught("quarter width", "five folds", preset=QUARTER),
     }
