@@ -1,8 +1,8 @@
 """The question of one_network_080 after four times the steps: is the gap of small networks one of training time?
 
 The teacher of three more arms is the network that saw all cases, which costs one training instead of five: with the
-trainer's own terms, with PSDL alone, and with channel-wise distillation (CWD) alone. In another arm, each of the five
-folds teaches only the cases that it has not seen.
+trainer's own terms, with PSDL alone, and with channel-wise distillation (CWD) alone. In the arms "out of fold", each of
+the five folds teaches only the cases that it has not seen.
 """
 
 from dataclasses import replace
@@ -19,6 +19,11 @@ def taught_by_all_cases(trainer: str = "nnUNetTrainerDistill", *also_against: st
     return Arm(trainer, preset=QUARTER, models=(Model("all cases"),), environment=TAUGHT_BY_MODELS, against=against)
 
 
+def out_of_fold(preset: str | None, *against: str) -> Arm:
+    trainer = "out_of_fold:nnUNetTrainerDistill_out_of_fold"
+    return Arm(trainer, preset=preset, models=FIVE, environment=TAUGHT_BY_MODELS, against=(*against, "five folds"))
+
+
 STUDY = replace(
     one_network_080.STUDY,
     question="And after four times the steps?",
@@ -28,13 +33,8 @@ STUDY = replace(
         TAUGHT: taught_by_all_cases(),
         "quarter width, PSDL alone": taught_by_all_cases("distill_parts:nnUNetTrainerDistill_psdl", TAUGHT),
         "quarter width, CWD alone": taught_by_all_cases("distill_parts:nnUNetTrainerDistill_cw", TAUGHT),
-        "quarter width, out of fold": Arm(
-            "out_of_fold:nnUNetTrainerDistill_out_of_fold",
-            preset=QUARTER,
-            models=FIVE,
-            environment=TAUGHT_BY_MODELS,
-            against=("quarter width", "quarter width, distilled", "five folds"),
-        ),
+        "distilled, out of fold": out_of_fold(None, "all cases", "distilled"),
+        "quarter width, out of fold": out_of_fold(QUARTER, "quarter width", "quarter width, distilled"),
         "quarter width, twice the steps": Arm(preset=QUARTER, steps=2, against=("quarter width", "all cases")),
     },
 )
