@@ -1,10 +1,10 @@
 """A dataset's plans file in nnUNet_preprocessed."""
 
-import json
 from pathlib import Path
 
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
+from nnunet_skd.plans_file import plans_files
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.nnunet_folders import dataset_name, require_variable
 from nnunet_skd.tools.nnunet_json import read_plans
@@ -21,7 +21,7 @@ def read_dataset_plans(dataset: int | str, plans_name: str) -> tuple[Path, dict]
     path = folder / f"{plans_name}.json"
     for file in (path, folder / "dataset.json"):
         if not file.is_file():
-            others = sorted(other.stem for other in folder.glob("*.json") if _holds_plans(other))
+            others = [name for name, _ in plans_files(folder)]
             way_out = f"Run nnUNetv2_plan_and_preprocess -d {dataset} first"
             if others and file == path:  # planning would remove their data, which several plans may share
                 way_out = f"Name one that is there: -p {' or '.join(others)}"
@@ -31,13 +31,6 @@ def read_dataset_plans(dataset: int | str, plans_name: str) -> tuple[Path, dict]
         name = plans["dataset_name"]
         raise BadInput(f"{path} has the dataset_name {name}, but lies in {path.parent.name}. Correct it")
     return path, plans
-
-
-def _holds_plans(file: Path) -> bool:
-    try:
-        return "plans_name" in json.loads(file.read_bytes())
-    except (OSError, ValueError, TypeError):
-        return False
 
 
 def configuration_of(file: Path, plans: PlansManager, name: str) -> ConfigurationManager:

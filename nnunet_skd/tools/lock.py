@@ -52,6 +52,7 @@ def _held(file: Path) -> IO[str]:
                 f"another run works in {file.parent}. Wait until it has ended, then run the command again"
             ) from error
         except OSError:
+            opened.close()
             break
         if file.exists() and os.path.samestat(os.fstat(opened.fileno()), file.stat()):
             return opened

@@ -76,13 +76,13 @@ def run(args: argparse.Namespace) -> None:
     require_processes(args.np)
     _, plans_name, configuration = name_parts(absolute(args.teacher))
     configuration = args.c or configuration
-    plans_name = args.p or _plans_file(args, plans_name, configuration)
+    folder = model_folder(args.teacher, dataset_name(args.d))
+    plans_name = args.p or _plans_file(folder, dataset_name(args.d), plans_name, configuration)
     dataset = open_dataset(args.d, plans_name)
     student = describe_student(args.d, configuration, args.f, SHORT, plans_name)
     require_preprocessing(dataset.plans, configuration)
     if why_not := second_stage(dataset.plans, configuration):
         raise BadInput(why_not)
-    folder = model_folder(args.teacher, dataset.plans.dataset_name)
     with as_bad_input():
         model = LabellingModel(folder, teaching_folds(folder, student))
     model.check(dataset)
@@ -126,13 +126,12 @@ def run(args: argparse.Namespace) -> None:
     print(f"  {shlex.join(train)}")
 
 
-def _plans_file(args: argparse.Namespace, plans_name: str, configuration: str) -> str:
+def _plans_file(folder: Path, dataset: str, plans_name: str, configuration: str) -> str:
     """The plans that the model was trained with: of several files with one plans_name inside, the one like them."""
-    name = dataset_name(args.d)
-    plans = read_plans(model_folder(args.teacher, name) / "plans.json")
+    plans = read_plans(folder / "plans.json")
     if plans["plans_name"] != plans_name:
         return plans_name
-    return plans_file_name(require_variable("nnUNet_preprocessed") / name, plans, configuration)
+    return plans_file_name(require_variable("nnUNet_preprocessed") / dataset, plans, configuration)
 
 
 def _begin(new: NewDataset, fold: str, trainer: str, weights: Path) -> None:

@@ -17,7 +17,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_dataset
 
 from nnunet_skd.compat import nnunet_folder
 from nnunet_skd.tools.beginning import was_trained
-from nnunet_skd.tools.cases import bring_label, link_images
+from nnunet_skd.tools.cases import bring_label, link_images, segmented_cases
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.files import copy, new_folder, write_file
 from nnunet_skd.tools.images import UnreadableImage, read_segmentation
@@ -99,14 +99,14 @@ class NewDataset:
         """Whether nothing is left to do: what was made may have been removed from nnUNet_preprocessed, or a second
         preprocessing of corrected labels was stopped.
         """
+        if not self.was_complete:
+            return False
         data = [self.source.plans.get_configuration(name).data_identifier for name in self.configurations]
-        needed = [self._plans.name, FINGERPRINT, SPLITS, "dataset.json"]
-        cases = {label.name.removesuffix(self.ending) for label in self.labels.glob(f"*{self.ending}")}
-        return (
-            self.was_complete
-            and all((self.preprocessed / name).exists() for name in needed)
-            and all(cases <= labelled_cases(self.preprocessed / name) for name in data)
-        )
+        needed = [self._plans.name, FINGERPRINT, SPLITS, "dataset.json", *data]
+        if not all((self.preprocessed / name).exists() for name in needed):
+            return False
+        cases = segmented_cases(self.labels, self.ending) if self.labels.is_dir() else set()
+        return all(cases <= labelled_cases(self.preprocessed / name) for name in data)
 
     def begin(self, cases: Cases, processes: int) -> None:
         """Say what will be here and that it is not complete, and drop what a run that was killed left half done."""
