@@ -1,15 +1,11 @@
 """ECE and Brier score: values by hand, an independent loop, and the commands on nnU-Net's .npz files."""
 
 import json
-import re
 
 import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
-import temperature_scaling
-from PIL import Image
-from scipy.special import softmax
 from sklearn.metrics import brier_score_loss
 from volumes import write_segmentation
 
@@ -194,23 +190,3 @@ def test_commands(folders, capsys):
     report = (folders / "c" / "report.md").read_text()
     assert "ECE: lower is better" in report and "Brier of all classes" in report
     assert (folders / "c" / "paired_ECE.png").stat().st_size > 1000
-
-
-# ---------------------------------------------------------------------------------------------- experiments' script
-
-
-def test_temperature_scaling_undoes_logits_that_are_twice_as_large(tmp_path, capsys):
-    rng = np.random.default_rng(0)
-    for case in ("a", "b", "c", "d"):
-        logits = rng.normal(size=(3, 60, 70))
-        truth = (rng.gumbel(size=logits.shape) + logits).argmax(0)  # drawn from softmax(logits)
-        Image.fromarray(truth.astype(np.uint8)).save(tmp_path / f"{case}.png")
-        np.savez(tmp_path / f"{case}.npz", probabilities=softmax(2 * logits, axis=0)[:, None].astype(np.float16))
-    temperature_scaling.main(tmp_path, tmp_path)
-    found = re.findall(r"T = (\S+) from 2 cases; ECE of the 2 others (\S+) -> (\S+)", capsys.readouterr().out)
-    assert len(found) == 2
-    for temperature, before, after in found:
-        assert float(temperature) == pytest.approx(2, abs=0.1)
-        assert float(before) > 0.1 > 0.03 > float(after)
-    cases = temperature_scaling.read_cases(tmp_path, tmp_path)
-    assert np.array_equal(temperature_scaling.scaled(cases[0][0], 2).argmax(0), cases[0][0].argmax(0))

@@ -1,5 +1,6 @@
 """nnunet-skd export: what stock nnU-Net computes from the package is what the source computed."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -26,7 +27,8 @@ from nnunet_skd.tools.checkpoint_file import read_checkpoint, weights_sha256
 from nnunet_skd.tools.cli import main
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.export import to_nnunet as packaging
-from nnunet_skd.tools.export.source import downsampling
+from nnunet_skd.tools.export.source import SelfCheckFailed, TrainedModel, downsampling
+from nnunet_skd.tools.export.temperature import at_temperature
 from nnunet_skd.tools.export.to_nnunet import export_nnunet
 from nnunet_skd.trainers.nnUNetTrainerDSKD import nnUNetTrainerDSKD
 
@@ -132,6 +134,72 @@ def test_exporting_the_export_keeps_the_origin(nnunet_env):
     assert written["nnunet_skd"]["trainer_name"] == second.trainer_name == "nnUNetTrainerDSKD"
     assert written["nnunet_skd"]["epochs"] == 1
     assert second.weights_sha256 == first.weights_sha256
+
+
+@pytest.mark.parametrize(("dim", "residual", "regions"), [(2, False, True), (3, True, False)])
+def test_temperature_divides_what_nnunet_predicts(nnunet_env, dim, residual, regions, capsys):
+    source = trained_model(dim=dim, residual=residual, regions=regions, patch=16)
+    expected = source_logits(source, "0", dim).float()  # windows and flips
+    target = nnunet_env / "calibrated"
+    assert main(["export", "-m", str(source), "-f", "0", "-o", str(target), "--temperature", "1.7"]) == 0
+    assert "logits equal to the source's, divided by 1.7, for fold 0" in capsys.readouterr().out
+    difference = (logits(predictor_for(target, 0), dim).float() - expected / 1.7).abs()
+    # nnU-Net sums in half precision, of which little is left in the corners, where its Gaussian is smallest
+    assert difference.quantile(0.9) < 2e-3 * expected.abs().max()
+    assert expected.std() > 0.1
+    before, after = (
+        torch.load(folder / "fold_0" / "checkpoint_final.pth", weights_only=False) for folder in (source, target)
+    )
+    changed = {
+        name
+        for name, tensor in before["network_weights"].items()
+        if not torch.equal(tensor, after["network_weights"][name])
+    }
+    assert changed == {name for name in before["network_weights"] if name.startswith("decoder.seg_layers.")} != set()
+    assert after["nnunet_skd"]["temperature"] == 1.7
+
+
+def test_temperatures_of_exports_multiply(nnunet_env):
+    export_nnunet(trained_model(), nnunet_env / "first", [0], temperature=2)
+    export_nnunet(nnunet_env / "first", nnunet_env / "second", [0], temperature=1.5)
+    export_nnunet(nnunet_env / "second", nnunet_env / "third", [0])
+    written = torch.load(nnunet_env / "third" / "fold_0" / "checkpoint_final.pth", weights_only=True)
+    assert written["nnunet_skd"]["temperature"] == 3
+
+
+@pytest.mark.parametrize("temperature", ["0", "-1", "nan", "inf"])
+def test_no_temperature(nnunet_env, temperature, capsys):
+    command = ["export", "-m", str(trained_model()), "-f", "0", "-o", str(nnunet_env / "model")]
+    assert main([*command, f"--temperature={temperature}"]) == 2
+    assert "is a number above 0" in capsys.readouterr().err
+    assert not (nnunet_env / "model").exists()
+
+
+def test_temperature_needs_the_last_layers_of_a_unet(nnunet_env):
+    model = TrainedModel(trained_model(), [0])
+    fold = model.open_fold("0")
+    others = {name: tensor for name, tensor in fold.weights.items() if "seg_layers" not in name}
+    with pytest.raises(BadInput, match="has none. Divide the logits where you read them"):
+        at_temperature(dataclasses.replace(fold, weights=others), 2, model)
+
+
+def test_last_layers_that_are_not_the_last_are_noticed(nnunet_env):
+    model = TrainedModel(trained_model(), [0])
+    fold = model.open_fold("0")
+
+    class More(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = fold.network
+
+        def forward(self, x):
+            return self.network(x) + 1
+
+        def load_state_dict(self, weights):
+            return self.network.load_state_dict(weights)
+
+    with pytest.raises(SelfCheckFailed, match="with the last layers divided by 2, the logits are not those of"):
+        at_temperature(dataclasses.replace(fold, network=More()), 2, model)
 
 
 def test_package_serves_as_pretrained_weights(nnunet_env):

@@ -55,6 +55,17 @@ def test_dynamic_model_equals_pytorch_for_any_batch_and_patch(nnunet_env, dim, r
     assert description["onnx"]["input"]["shape"] == ["any", 1] + ["multiple of 4, at least 8"] * dim
 
 
+def test_temperature_divides_the_logits(nnunet_env, capsys):
+    source = trained_model(nnUNetTrainer, patch=16)
+    command = ["export", "-m", str(source), "-f", "0", "--onnx", str(nnunet_env / "model.onnx")]
+    assert main([*command, "--temperature", "1.7"]) == 0
+    assert "its logits are those of the source divided by 1.7" in capsys.readouterr().out
+    image = np.random.default_rng(0).normal(size=(1, 1, 16, 16)).astype(np.float32)
+    expected = stock_logits(source, image) / 1.7
+    assert np.abs(run_onnx(nnunet_env / "model.onnx", image) - expected).max() < 1e-4
+    assert json.loads((nnunet_env / "model.json").read_text())["source"]["temperature"] == 1.7
+
+
 def test_fixed_model_is_one_file_and_takes_its_patch_only(nnunet_env, capsys):
     source = trained_model(patch=16)
     before = files_with_hashes(source)

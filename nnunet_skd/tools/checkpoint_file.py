@@ -101,6 +101,8 @@ def _not_a_checkpoint(content: object) -> str:
         return "its nnunet_skd tells no origin"
     if not isinstance(origin.get("epochs", content.get("current_epoch")), (int, type(None))):
         return "its number of epochs is not a number"
+    if not isinstance(origin.get("temperature", 1), (int, float)):
+        return "its temperature is not a number"
     return ""
 
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "demo": ("demo.command", "plan, train, predict and evaluate, on phantoms or on your data"),
     "evaluate": ("evaluate.command", "compare predictions with the reference: overlap, surface distance and topology"),
     "compare": ("compare.command", "paired statistics and pictures for two or more trainers: did it help?"),
+    "calibrate": ("calibrate.command", "the temperature under which a network's probabilities can be trusted"),
     "speed": ("speed.command", "quality against seconds per case: folds, mirroring, smaller networks"),
     "export": ("export.command", "write a model that nnU-Net alone or ONNX Runtime can predict with"),
     "convert": ("convert.command", "convert a public data set to nnU-Net's raw format"),

@@ -81,9 +81,25 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins
     """
     if not confidence.size:
         return np.nan
+    voxels, right, sure = reliability_bins(confidence, correct, bins)
+    # |B| cancels: the difference of a bin's sums is |B| times the difference of its means
+    return float(np.abs(right - sure).sum() / voxels.sum())
+
+
+def reliability_bins(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> np.ndarray:
+    """What an expected calibration error and a reliability diagram are made of; sums over cases are those of all cases.
+
+    Args:
+        confidence: (n,) probability of what was predicted, 0 to 1.
+        correct: (n,) bool, whether the prediction is right.
+        bins: their number.
+
+    Returns:
+        (3, bins): the voxels whose confidence lies in ``((m - 1) / bins, m / bins]``, how many of them are right, and
+        the sum of their confidence.
+    """
     index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    # |B| cancels: the sum of the differences in a bin is |B| times the difference of its means
-    return float(np.abs(np.bincount(index, weights=correct - confidence)).sum() / confidence.size)
+    return np.stack([np.bincount(index, weights, bins) for weights in (np.ones(len(index)), correct, confidence)])
 
 
 def labels_of(metric: str, labels: Sequence[str]) -> list[str]:

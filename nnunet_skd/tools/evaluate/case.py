@@ -48,6 +48,25 @@ def evaluate_case(case: Case, tolerance: float, metrics: Sequence[str]) -> list[
     Raises:
         BadInput: unreadable files, shapes or spacings that differ, a label that is not in dataset.json.
     """
+    reference, prediction, spacing = read_pair(case)
+    valid = None if case.ignore is None else reference != case.ignore
+    calibration = _calibration(case, reference, valid) if set(metrics) & set(CALIBRATION) else {}
+    rows = []
+    for name, values in case.classes.items():
+        masks = np.isin(reference, values), np.isin(prediction, values)
+        scores = mask_metrics(*masks, spacing, valid=valid, tolerance=tolerance, metrics=metrics)
+        scores |= calibration.pop(name, {})
+        if scores:
+            rows.append({"case": case.name, "label": name, **scores})
+    return rows + [{"case": case.name, "label": name, **scores} for name, scores in calibration.items()]
+
+
+def read_pair(case: Case) -> tuple[np.ndarray, np.ndarray, list[float]]:
+    """Reference and prediction (spatial), which fit each other, and their spacing.
+
+    Raises:
+        BadInput: unreadable files, shapes or spacings that differ, a label that is not in dataset.json.
+    """
     reference, spacing, geometry = _read(case.reference, case.reader)
     prediction, prediction_spacing, prediction_geometry = _read(case.prediction, case.reader)
     if reference.shape != prediction.shape:
@@ -73,22 +92,22 @@ def evaluate_case(case: Case, tolerance: float, metrics: Sequence[str]) -> list[
             "or were the two folders exchanged?"
         )
     _check_labels(case.prediction, prediction, known)
-    valid = None if case.ignore is None else reference != case.ignore
-    calibration = _calibration(case, reference, valid) if set(metrics) & set(CALIBRATION) else {}
-    rows = []
-    for name, values in case.classes.items():
-        masks = np.isin(reference, values), np.isin(prediction, values)
-        scores = mask_metrics(*masks, spacing, valid=valid, tolerance=tolerance, metrics=metrics)
-        scores |= calibration.pop(name, {})
-        if scores:
-            rows.append({"case": case.name, "label": name, **scores})
-    return rows + [{"case": case.name, "label": name, **scores} for name, scores in calibration.items()]
+    return reference, prediction, spacing
+
+
+def probabilities_of(case: Case, shape: tuple[int, ...]) -> np.ndarray:
+    """nnU-Net's probabilities (classes with background, or regions; spatial).
+
+    Raises:
+        BadInput: unreadable, or not the probabilities of this case.
+    """
+    channels = len(case.classes) + (not case.regions)  # a softmax has the background too
+    return read_probabilities(case.probabilities, channels, shape)
 
 
 def _calibration(case: Case, reference: np.ndarray, valid: np.ndarray | None) -> dict[str, dict[str, float]]:
     """ECE and Brier score by region, or of all classes."""
-    channels = len(case.classes) + (not case.regions)  # a softmax has the background too
-    probabilities = read_probabilities(case.probabilities, channels, reference.shape)
+    probabilities = probabilities_of(case, reference.shape)
     if not case.regions:
         return {ALL_CLASSES: softmax_calibration(probabilities, reference, valid)}
     return {

@@ -58,14 +58,45 @@ def evaluate_folders(
     require_processes(num_processes)
     if not tolerance >= 0:
         raise BadInput(f"the tolerance of the NSD (--tolerance) must be 0 or more, not {tolerance}")
-    pairs = _pairs(Path(reference_dir), Path(prediction_dir), dataset_json["file_ending"], chill)
+    cases = paired_cases(
+        Path(reference_dir),
+        Path(prediction_dir),
+        dataset_json,
+        chill,
+        probabilities=bool(set(chosen) & set(CALIBRATION)),
+    )
+    evaluate = partial(evaluate_case, tolerance=tolerance, metrics=chosen)
+    found = dict(for_each_case(evaluate, {case.name: (case,) for case in cases}, num_processes, "evaluate"))
+    rows = [row for case in cases for row in found[case.name]]
+    frame = pd.DataFrame(rows, columns=["case", "label", *chosen])
+    unit = "pixel" if cases[0].reader is NaturalImage2DIO else "mm"
+    frame.attrs = {"distance_unit": unit, "nsd_tolerance": tolerance, "ignore_label": cases[0].ignore}
+    return frame
+
+
+def paired_cases(
+    reference_dir: Path, prediction_dir: Path, dataset_json: dict, chill: bool, *, probabilities: bool
+) -> list[Case]:
+    """The cases of two folders, by their names.
+
+    Args:
+        reference_dir: folder with the reference segmentations.
+        prediction_dir: folder with the predictions, same file names.
+        dataset_json: what ``read_dataset_json`` returns.
+        chill: leave out reference cases without prediction instead of refusing them.
+        probabilities: each prediction needs them.
+
+    Raises:
+        BadInput: unpaired files, no reader for them, no class, probabilities that are needed and missing.
+    """
+    ending = dataset_json["file_ending"]
+    pairs = _pairs(reference_dir, prediction_dir, ending, chill)
     reader = reader_class(dataset_json, pairs[0][0])
     classes, ignore = _classes(dataset_json), dataset_json["labels"].get("ignore")
     regions = any(len(values) > 1 for values in classes.values())
-    ending = dataset_json["file_ending"]
-    if set(chosen) & set(CALIBRATION):
+    if probabilities:
         _check_probabilities([prediction for _, prediction in pairs], ending)
-    cases = [
+    return [
         Case(
             reference.name.removesuffix(ending),
             reference,
@@ -78,13 +109,6 @@ def evaluate_folders(
         )
         for reference, prediction in pairs
     ]
-    evaluate = partial(evaluate_case, tolerance=tolerance, metrics=chosen)
-    found = dict(for_each_case(evaluate, {case.name: (case,) for case in cases}, num_processes, "evaluate"))
-    rows = [row for case in cases for row in found[case.name]]
-    frame = pd.DataFrame(rows, columns=["case", "label", *chosen])
-    unit = "pixel" if reader is NaturalImage2DIO else "mm"
-    frame.attrs = {"distance_unit": unit, "nsd_tolerance": tolerance, "ignore_label": ignore}
-    return frame
 
 
 def known_metrics(names: Sequence[str]) -> list[str]:

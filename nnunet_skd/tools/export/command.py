@@ -17,8 +17,12 @@ as one of nnU-Net's own: nnunetv2 alone installs it and predicts with it, or ONN
     writes model.onnx, and model.json with everything that another program needs: spacing, axes,
     normalization, patch size, sliding window, labels. Needs: pip install "nnunet_skd[onnx]"
 
+Probabilities that can be trusted (--temperature T, found by 'nnunet-skd calibrate'): the last layer's
+weights are divided by T, and so are the logits. The segmentations stay the same.
+
 Both check themselves before anything appears under the given name: nnU-Net's predictor must give bit
-for bit the logits of the source on a random patch, ONNX Runtime the same within 1e-3. A model whose
+for bit the logits of the source on a random patch, ONNX Runtime the same within 1e-3 (with --temperature
+the logits of the divided network, which must be the source's divided by T, to rounding). A model whose
 network is not the one that stock nnU-Net builds from the plans is refused. The source is only read,
 and an existing target is never overwritten.
 
@@ -68,6 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-overwrite_plans_name", metavar="NAME", help="with -o: another plans identifier inside the package"
     )
     target.add_argument(
+        "--temperature", type=float, default=1.0, metavar="T", help="divide the logits by T, see nnunet-skd calibrate"
+    )
+    target.add_argument(
         "--dynamic", action="store_true", help="with --onnx: any batch size, any patch size that the strides divide"
     )
 
@@ -84,9 +91,15 @@ def run(args: argparse.Namespace) -> None:
         print("--allow_pickle: code will be executed if a checkpoint cannot be read without", file=sys.stderr)
     if args.onnx:
         model = export_onnx(
-            folder, args.onnx, args.f[0], args.chk, dynamic=args.dynamic, allow_pickle=args.allow_pickle
+            folder,
+            args.onnx,
+            args.f[0],
+            args.chk,
+            dynamic=args.dynamic,
+            temperature=args.temperature,
+            allow_pickle=args.allow_pickle,
         )
-        _report_onnx(model)
+        _report_onnx(model, args.temperature)
     else:
         package = export_nnunet(
             folder,
@@ -94,9 +107,10 @@ def run(args: argparse.Namespace) -> None:
             args.f or range(5),
             args.chk,
             plans_name=args.overwrite_plans_name,
+            temperature=args.temperature,
             allow_pickle=args.allow_pickle,
         )
-        _report_package(package, args.chk)
+        _report_package(package, args.chk, args.temperature)
 
 
 def _model_folder(args: argparse.Namespace) -> Path:
@@ -110,10 +124,11 @@ def _model_folder(args: argparse.Namespace) -> Path:
     return Path(get_output_folder(dataset_name(args.d), args.tr, args.p, args.c))
 
 
-def _report_package(package: Package, checkpoint_name: str) -> None:
+def _report_package(package: Package, checkpoint_name: str, temperature: float) -> None:
     smaller = _shrinkage(package.bytes_before, package.bytes_after)
     print(f"{package.path}: {package.trainer_name} as {STOCK_TRAINER}, {smaller}")
-    print(f"self-check: logits equal to the source's, bit for bit, for fold {' '.join(package.folds)}")
+    exactly = "bit for bit" if temperature == 1 else f"divided by {temperature:g}"
+    print(f"self-check: logits equal to the source's, {exactly}, for fold {' '.join(package.folds)}")
     _report_trainer(package.trainer_name, package.trainer_found)
     model = f"{package.dataset_name}/{package.model_folder_name}"
     options = f"-f {' '.join(package.folds)} -i INPUT -o OUTPUT"
@@ -141,8 +156,10 @@ def _report_package(package: Package, checkpoint_name: str) -> None:
         print("To install beside one: export with -overwrite_plans_name NAME, or write a model folder.")
 
 
-def _report_onnx(model: OnnxModel) -> None:
+def _report_onnx(model: OnnxModel, temperature: float) -> None:
     print(f"{model.path}: {model.trainer_name}, {_shrinkage(model.bytes_before, model.bytes_after)}")
+    if temperature != 1:
+        print(f"its logits are those of the source divided by {temperature:g}")
     tried = ", ".join("x".join(map(str, shape)) for shape in model.shapes_tried)
     print(
         f"self-check: max abs difference to PyTorch {model.max_abs_difference:.2e} (float32; B x C x spatial: {tried})"

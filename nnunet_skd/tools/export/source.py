@@ -52,6 +52,7 @@ class Fold:
     trainer_found: bool  # False: the trainer's class is not installed here, so its network is taken to be the stock one
     mirroring_axes: list[int] | None
     epochs: int | None
+    temperature: float = 1.0  # by which its logits were divided, see temperature.py
 
 
 class TrainedModel:
@@ -174,6 +175,7 @@ class TrainedModel:
             trainer_found=trainer is not None,
             mirroring_axes=None if mirroring_axes is None else [int(axis) for axis in mirroring_axes],
             epochs=None if epochs is None else int(epochs),
+            temperature=float(origin.get("temperature", 1)),
         )
 
     def _read(self, file: Path) -> dict:

@@ -27,7 +27,7 @@ def new_target(output: str | Path, model_folder: str | Path) -> Path:
     return output
 
 
-def provenance(fold: Fold, sha256: str) -> dict[str, str | int | bool | None]:
+def provenance(fold: Fold, sha256: str) -> dict[str, str | int | float | bool | None]:
     """Where exported weights come from, in plain types."""
     return {
         "trainer_name": fold.trainer_name,
@@ -35,6 +35,7 @@ def provenance(fold: Fold, sha256: str) -> dict[str, str | int | bool | None]:
         "fold": fold.name,
         "checkpoint": fold.file.name,
         "epochs": fold.epochs,
+        "temperature": fold.temperature,
         "weights_sha256": sha256,
         "exported_with": {name: version(name) for name in ("nnunetv2", "torch")} | {"nnunet_skd": __version__},
     }

@@ -20,6 +20,7 @@ from nnunet_skd.tools.checkpoint_file import weights_sha256
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.export.source import Fold, SelfCheckFailed, TrainedModel
 from nnunet_skd.tools.export.target import new_target, provenance
+from nnunet_skd.tools.export.temperature import at_temperature
 from nnunet_skd.tools.files import scratch_folder, written_by_a_library
 from nnunet_skd.tools.nnunet_folders import FINGERPRINT
 
@@ -55,6 +56,7 @@ def export_nnunet(
     checkpoint_name: str = CHECKPOINT,
     *,
     plans_name: str | None = None,
+    temperature: float = 1.0,
     allow_pickle: bool = False,
 ) -> Package:
     """Write a trained model as one of nnU-Net's own trainer ``nnUNetTrainer``, without what only training needs.
@@ -73,6 +75,7 @@ def export_nnunet(
         folds: ``0``, ``"0"`` or ``"all"``, one or several.
         checkpoint_name: the file in each fold folder; it keeps this name.
         plans_name: another plans identifier inside the package, so that it installs beside a model of the same name.
+        temperature: divide the logits by it, see `at_temperature`; the package is compared with the source after that.
         allow_pickle: see `read_checkpoint`.
 
     Raises:
@@ -92,7 +95,7 @@ def export_nnunet(
         written = None
         hashes = {}
         for fold_name in tqdm(model.folds, desc="export and check", unit="fold"):
-            fold = model.open_fold(fold_name)
+            fold = at_temperature(model.open_fold(fold_name), temperature, model)
             folder_name = f"{STOCK_TRAINER}__{plans_name}__{_as_folder_name(fold.configuration_name)}"
             if written is None:
                 written = package / dataset_name / folder_name

@@ -16,6 +16,7 @@ from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.export.description import describe
 from nnunet_skd.tools.export.source import SelfCheckFailed, TrainedModel, downsampling
 from nnunet_skd.tools.export.target import new_target
+from nnunet_skd.tools.export.temperature import at_temperature
 from nnunet_skd.tools.files import file_hash, new_files
 
 MAX_DIFFERENCE = 1e-3  # between float32 logits of ONNX Runtime and PyTorch
@@ -44,6 +45,7 @@ def export_onnx(
     checkpoint_name: str = CHECKPOINT,
     *,
     dynamic: bool = False,
+    temperature: float = 1.0,
     allow_pickle: bool = False,
 ) -> OnnxModel:
     """Write one fold's network as ONNX, without deep supervision, and ``MODEL.json`` beside it.
@@ -58,6 +60,7 @@ def export_onnx(
         fold: ``0`` ... or ``"all"``.
         checkpoint_name: the file in the fold's folder.
         dynamic: see above.
+        temperature: divide the logits by it, see `at_temperature`.
         allow_pickle: see `read_checkpoint`.
 
     Raises:
@@ -74,7 +77,7 @@ def export_onnx(
         new_target(beside, model_folder)
 
     model = TrainedModel(model_folder, [fold], checkpoint_name, allow_pickle)
-    opened = model.open_fold(model.folds[0])
+    opened = at_temperature(model.open_fold(model.folds[0]), temperature, model)
     configuration = model.configuration(opened.configuration_name)
     channels = model.num_input_channels(configuration)
     factors = downsampling(configuration) if dynamic else None

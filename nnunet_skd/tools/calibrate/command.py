@@ -1,0 +1,139 @@
+"""Find the temperature that makes a network's probabilities trustworthy.
+
+  nnunet-skd calibrate labelsTr fold_0/validation fold_1/validation -djfile dataset.json
+  nnunet-skd calibrate CALIBRATION_LABELS calibration -djfile dataset.json -o calibrated
+
+Networks are often too sure of themselves: where they say 95 %, they are right in fewer voxels. Temperature
+scaling (Guo et al., ICML 2017) mends that with one number for all voxels and classes: it divides the logits by
+T, before the softmax (with regions, the sigmoid). T is the one under which the references are most probable.
+The segmentation stays the same; 'nnunet-skd export --temperature T' writes a network that does it by itself.
+
+REFERENCE_DIR holds the reference segmentations, each PREDICTION_DIR predictions of some of these cases and
+their probabilities (CASE.npz). They must be cases that the network was not trained on, and not those that you
+test on:
+
+  * the validation cases of the folds, whose probabilities nnUNetv2_train --npz writes, after a training
+    nnUNetv2_train ... --val --npz (for several folds name all their folders: they get one temperature)
+  * others, predicted with nnUNetv2_predict --save_probabilities
+
+The table says what T does to the expected calibration error and the Brier score ('nnunet-skd evaluate --help'
+has both), in the mean over the cases, each under a T that was fitted on other cases. If the temperatures of
+parts of the cases differ much, there are too few.
+
+Writes into -o, if named:
+  calibration.csv    one row per case: the scores as they are and scaled, and the T of this row
+  calibration.png    how often the network is right, against how sure it is: before and after
+Exit status: 0 done; 2 unusable input.
+"""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+from nnunetv2.configuration import default_num_processes
+
+from nnunet_skd.tools.calibrate.reliability import draw_reliability
+from nnunet_skd.tools.calibrate.temperature import Calibration, calibration_at, fit_temperature, sample_case
+from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.evaluate.calibration import CALIBRATION
+from nnunet_skd.tools.evaluate.case import Case
+from nnunet_skd.tools.evaluate.folders import paired_cases
+from nnunet_skd.tools.files import new_files, require_folder
+from nnunet_skd.tools.nnunet_json import read_dataset_json
+from nnunet_skd.tools.parallel import for_each_case, require_processes
+from nnunet_skd.tools.text_table import aligned
+
+CSV, PICTURE = "calibration.csv", "calibration.png"
+PARTS = 5  # of the cases; each is judged under a temperature of the others
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("reference", metavar="REFERENCE_DIR", help="folder with the reference segmentations")
+    parser.add_argument(
+        "prediction", metavar="PREDICTION_DIR", nargs="+", help="folders with predictions and their probabilities"
+    )
+    parser.add_argument("-djfile", required=True, metavar="FILE", help="dataset.json of the raw dataset or the model")
+    parser.add_argument("-o", metavar="DIR", help="folder for the table of all cases and the picture (default: none)")
+    parser.add_argument(
+        "-np",
+        type=int,
+        default=default_num_processes,
+        metavar="N",
+        help="processes; each holds one case in memory (default: %(default)s, nnU-Net's)",
+    )
+
+
+def run(args: Namespace) -> None:
+    require_processes(args.np)
+    for name in (CSV, PICTURE) if args.o else ():
+        if (Path(args.o) / name).exists():
+            raise BadInput(f"{Path(args.o) / name} exists already. Move it away, or name another folder with -o")
+    dataset_json = read_dataset_json(args.djfile)
+    folders = [require_folder(folder) for folder in dict.fromkeys((args.reference, *args.prediction))]
+    found = [
+        case
+        for folder in folders[1:]
+        for case in paired_cases(folders[0], folder, dataset_json, chill=True, probabilities=True)
+    ]
+    samples = _of_all(sample_case, [(case,) for case in found], args.np, "read")
+    known = [(case, of_case) for case, of_case in zip(found, samples, strict=True) if of_case]
+    parts = {name: number % PARTS for number, name in enumerate(sorted({case.name for case, _ in known}))}
+    if len(parts) < 2:
+        raise BadInput(
+            "at least two cases with voxels that are not ignored are needed, to test the temperature of one on the "
+            f"other; found: {len(parts)}. Predict more cases"
+        )
+    temperature = fit_temperature([sample for _, of_case in known for sample in of_case])
+    of_others = {
+        part: fit_temperature([s for case, of_case in known if parts[case.name] != part for s in of_case])
+        for part in set(parts.values())
+    }
+    cases, tested_at = [case for case, _ in known], [of_others[parts[case.name]] for case, _ in known]
+    jobs = [(case, (1.0, other)) for case, other in zip(cases, tested_at, strict=True)]
+    measured = _of_all(calibration_at, jobs, args.np, "test")
+    table = _table(cases, measured, tested_at)
+    if args.o:
+        with new_files(Path(args.o)) as folder:
+            table.to_csv(folder / CSV, index=False)
+            before, after = (sum(pair[i].bins for pair in measured) for i in range(2))
+            draw_reliability(before, after, folder / PICTURE)
+    print(_text(table, temperature, list(of_others.values())))
+    if args.o:
+        print(f"Written to {args.o}: {CSV}, {PICTURE}")
+
+
+def _of_all(function: Callable, jobs: list[tuple], processes: int, title: str) -> list:
+    """The results in the order of the jobs; cases of several folders may have the same name."""
+    found = dict(for_each_case(function, dict(enumerate(jobs)), processes, title))
+    return [found[number] for number in range(len(jobs))]
+
+
+def _table(cases: list[Case], measured: list[list[Calibration]], temperatures: list[float]) -> pd.DataFrame:
+    """One row per case: ``case``, ``prediction``, ``T``, and ``ECE``, ``ECE_scaled``, ``Brier``, ``Brier_scaled``."""
+    rows = []
+    for case, (before, after), temperature in zip(cases, measured, temperatures, strict=True):
+        row = {"case": case.name, "prediction": str(case.prediction.parent), "T": temperature}
+        for metric in CALIBRATION:
+            row |= {metric: before.scores[metric], f"{metric}_scaled": after.scores[metric]}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _text(table: pd.DataFrame, temperature: float, of_others: list[float]) -> str:
+    rows = [["", "as it is", "scaled", "better in"]]
+    for metric in CALIBRATION:
+        before, after = table[metric], table[f"{metric}_scaled"]
+        better = f"{(after < before).sum()} of {before.notna().sum()}"
+        rows.append([metric, f"{before.mean():.4f}", f"{after.mean():.4f}", better])
+    return "\n".join(
+        [
+            f"T = {temperature:.3f}, fitted on {len(table)} predictions; without one of {len(of_others)} parts of the "
+            f"cases {min(of_others):.3f} to {max(of_others):.3f}",
+            "",
+            *aligned(rows, left=[0]),
+            "",
+            "A network with it:",
+            f"  nnunet-skd export ... --temperature {temperature:.3f}",
+        ]
+    )

@@ -1,0 +1,241 @@
+"""nnunet-skd calibrate: the temperature that is found, what the command says, and what it refuses."""
+
+import json
+import re
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from scipy.special import expit, softmax
+from sklearn.metrics import log_loss
+
+from nnunet_skd.tools.calibrate import temperature as module
+from nnunet_skd.tools.calibrate.temperature import Sample, calibration_at, fit_temperature, sample_case, scaled
+from nnunet_skd.tools.cli import main
+from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.evaluate.calibration import BINS, expected_calibration_error, reliability_bins
+from nnunet_skd.tools.evaluate.folders import evaluate_folders, paired_cases
+
+LABELS = {"labels": {"background": 0, "a": 1, "b": 2}, "file_ending": ".png"}
+IGNORE = {"labels": {"background": 0, "a": 1, "b": 2, "ignore": 3}, "file_ending": ".png"}
+REGIONS = {
+    "labels": {"background": 0, "whole": [1, 2], "core": 2},
+    "regions_class_order": [1, 2],
+    "file_ending": ".png",
+}
+
+
+def write_case(folder: Path, case: str, truth: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray) -> None:
+    for name, labels in (("labels", truth), ("predicted", predicted)):
+        (folder / name).mkdir(exist_ok=True)
+        Image.fromarray(labels.astype(np.uint8)).save(folder / name / f"{case}.png")
+    np.savez(folder / "predicted" / f"{case}.npz", probabilities=probabilities[:, None])
+
+
+def overconfident(folder: Path, *, factor: float = 2, dtype: type = np.float32, cases: str = "abcdef") -> Namespace:
+    """Cases whose labels are drawn from a softmax, and whose probabilities are those of logits ``factor`` as large."""
+    rng = np.random.default_rng(0)
+    for case in cases:
+        logits = 2 * rng.normal(size=(3, 60, 70))
+        truth = (rng.gumbel(size=logits.shape) + logits).argmax(0)  # drawn from softmax(logits)
+        write_case(folder, case, truth, logits.argmax(0), softmax(factor * logits, axis=0).astype(dtype))
+    return described(folder, LABELS)
+
+
+def described(folder: Path, dataset_json: dict) -> Namespace:
+    (folder / "dataset.json").write_text(json.dumps(dataset_json))
+    return Namespace(folder=folder, labels=folder / "labels", predicted=folder / "predicted")
+
+
+def calibrate(made: Namespace, *more: str) -> int:
+    common = ["-djfile", str(made.folder / "dataset.json"), "-np", "1"]
+    return main(["calibrate", str(made.labels), str(made.predicted), *more, *common])
+
+
+def cases_of(made: Namespace, dataset_json: dict) -> list:
+    return paired_cases(made.labels, made.predicted, dataset_json, chill=True, probabilities=True)
+
+
+# ------------------------------------------------------------------------------------------------- the temperature
+def test_scaled_by_hand():
+    # odds 9 : 1 become their square root, 3 : 1
+    assert scaled(np.array([[0.9], [0.1]]), 2).ravel() == pytest.approx([0.75, 0.25])
+    assert scaled(np.array([[0.75], [0.25]]), 0.5).ravel() == pytest.approx([0.9, 0.1])
+
+
+def test_scaled_is_the_softmax_of_divided_logits():
+    logits = 6 * np.random.default_rng(0).normal(size=(4, 5, 6)).astype(np.float32)
+    p = softmax(logits, axis=0)
+    assert scaled(p, 1.7) == pytest.approx(softmax(logits / 1.7, axis=0), abs=1e-5)
+    assert np.array_equal(scaled(p, 1.7).argmax(0), p.argmax(0))
+    certain = scaled(np.eye(3, dtype=np.float16), 3)  # 0 in half precision is at most 6e-8
+    assert np.isfinite(certain).all() and certain.max() > 0.98
+
+
+def test_two_voxels_by_hand():
+    # Says 0.9 and is right in 3 of 4: 9 : 1 has to become 3 : 1, which T = 2 does
+    sample = Sample(np.log(np.tile([[0.9], [0.1]], 4)), np.array([0, 0, 0, 1]), np.full(4, 0.25))
+    assert fit_temperature([sample]) == pytest.approx(2, abs=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("factor", [0.5, 2])
+def test_the_factor_of_the_logits_is_found(tmp_path, factor, dtype):
+    made = overconfident(tmp_path, factor=factor, dtype=dtype)
+    samples = [s for case in cases_of(made, LABELS) for s in sample_case(case)]
+    assert fit_temperature(samples) == pytest.approx(factor, rel=0.03)
+
+
+def test_a_plain_search_agrees(tmp_path):
+    made = overconfident(tmp_path, cases="ab")
+    cases = cases_of(made, LABELS)
+
+    def loss(temperature):
+        of_cases = []
+        for case in cases:
+            powers = np.load(case.probabilities)["probabilities"].reshape(3, -1).T.astype(float) ** (1 / temperature)
+            truth = np.asarray(Image.open(case.reference)).ravel()
+            of_cases.append(log_loss(truth, powers / powers.sum(1, keepdims=True)))
+        return np.mean(of_cases)
+
+    grid = np.arange(1.6, 2.4, 0.02)
+    best = grid[np.argmin([loss(t) for t in grid])]
+    assert fit_temperature([s for case in cases for s in sample_case(case)]) == pytest.approx(best, abs=0.02)
+
+
+def test_drawn_voxels_stand_for_all(tmp_path, monkeypatch):
+    made = overconfident(tmp_path)
+    cases = cases_of(made, LABELS)
+    everything = fit_temperature([s for case in cases for s in sample_case(case)])
+    monkeypatch.setattr(module, "VOXELS", 400)
+    drawn = [s for case in cases for s in sample_case(case)]
+    assert max(len(s.truth) for s in drawn) == 800 < 60 * 70
+    assert [s.weights.sum() for s in drawn] == pytest.approx([1] * 6)
+    assert fit_temperature(drawn) == pytest.approx(everything, rel=0.1)
+
+
+def test_regions_have_a_sigmoid_each(tmp_path):
+    rng = np.random.default_rng(0)
+    for case in "abcd":
+        whole, core = 2 * rng.normal(size=(2, 60, 70))
+        is_whole, is_core = rng.random((2, 60, 70)) < expit(np.stack([whole, core]))
+        truth = np.where(is_whole & is_core, 2, np.where(is_whole, 1, 0))
+        # a voxel of the core is one of the whole: only there the core's sigmoid is asked for
+        probabilities = expit(3 * np.stack([whole, np.where(is_whole, core, -40)])).astype(np.float32)
+        write_case(tmp_path, case, truth, truth, probabilities)
+    made = described(tmp_path, REGIONS)
+    cases = cases_of(made, REGIONS)
+    samples = [sample_case(case) for case in cases]
+    assert [len(of_case) for of_case in samples] == [2] * 4
+    assert sum(s.weights.sum() for s in samples[0]) == pytest.approx(1)
+    assert fit_temperature([s for of_case in samples for s in of_case]) == pytest.approx(3, rel=0.05)
+    before = calibration_at(cases[0], (1.0,))[0]
+    table = evaluate_folders(made.labels, made.predicted, REGIONS, num_processes=1, metrics=["ECE", "Brier"])
+    of_case = table[table["case"] == "a"]
+    assert before.scores == pytest.approx({name: of_case[name].mean() for name in ("ECE", "Brier")}, abs=1e-6)
+
+
+def test_ignored_voxels_do_not_count(tmp_path):
+    made = overconfident(tmp_path, cases="ab")
+    expected = fit_temperature([s for case in cases_of(made, LABELS) for s in sample_case(case)])
+    for case in "ab":  # a second half that is wrong everywhere, and ignored
+        truth = np.asarray(Image.open(made.labels / f"{case}.png"))
+        p = np.load(made.predicted / f"{case}.npz")["probabilities"][:, 0]
+        wrong = np.roll(np.eye(3)[truth].transpose(2, 0, 1), 1, axis=0).astype(np.float32)
+        both = np.concatenate([p, wrong], axis=1)
+        write_case(tmp_path, case, np.concatenate([truth, np.full_like(truth, 3)]), both.argmax(0), both)
+    made = described(tmp_path, IGNORE)
+    cases = cases_of(made, IGNORE)
+    assert fit_temperature([s for case in cases for s in sample_case(case)]) == pytest.approx(expected, rel=1e-3)
+    assert calibration_at(cases[0], (1.0,))[0].bins[0].sum() == 60 * 70
+
+
+def test_unscaled_scores_are_those_of_evaluate(tmp_path):
+    made = overconfident(tmp_path, cases="ab")
+    table = evaluate_folders(made.labels, made.predicted, LABELS, num_processes=1, metrics=["ECE", "Brier"])
+    of_all = table[table["label"] == "all classes"].set_index("case")
+    for case in cases_of(made, LABELS):
+        found = calibration_at(case, (1.0,))[0]
+        assert found.scores == pytest.approx(of_all.loc[case.name, ["ECE", "Brier"]].to_dict(), abs=1e-6)
+        voxels, right, sure = found.bins
+        assert np.abs(right - sure).sum() / voxels.sum() == pytest.approx(found.scores["ECE"], abs=1e-6)
+
+
+def test_bins_add_up():
+    rng = np.random.default_rng(0)
+    confidence, correct = rng.uniform(size=500), rng.random(500) < 0.5
+    whole = reliability_bins(confidence, correct)
+    assert whole.shape == (3, BINS)
+    halves = reliability_bins(confidence[:200], correct[:200]) + reliability_bins(confidence[200:], correct[200:])
+    assert halves == pytest.approx(whole)
+    assert np.abs(whole[1] - whole[2]).sum() / 500 == pytest.approx(expected_calibration_error(confidence, correct))
+
+
+# -------------------------------------------------------------------------------------------------- the command
+def test_command(tmp_path, capsys):
+    made = overconfident(tmp_path)
+    assert calibrate(made, "-o", str(tmp_path / "out")) == 0
+    said = capsys.readouterr().out
+    temperature = float(said.split("T = ")[1].split(",")[0])
+    assert temperature == pytest.approx(2, rel=0.03)
+    assert f"nnunet-skd export ... --temperature {temperature:.3f}" in said
+    table = pd.read_csv(tmp_path / "out" / "calibration.csv")
+    assert table["case"].tolist() == list("abcdef") and table["T"].nunique() == 5  # a and f are one part
+    assert (table["ECE"] > 0.05).all() and (table["ECE_scaled"] < 0.03).all()
+    assert (table["Brier_scaled"] < table["Brier"]).all()
+    assert f"{table['ECE'].mean():.4f}" in said and f"{table['ECE_scaled'].mean():.4f}" in said and "6 of 6" in said
+    assert (tmp_path / "out" / "calibration.png").stat().st_size > 5000
+    assert calibrate(made, "-o", str(tmp_path / "out")) == 2
+    assert "calibration.csv exists already" in capsys.readouterr().err
+
+
+def test_each_case_is_judged_by_others(tmp_path):
+    """One case is calibrated otherwise: it changes the temperature of all others, not its own."""
+    made = overconfident(tmp_path, cases="abcde")
+    overconfident(tmp_path, cases="f", factor=8)
+    assert calibrate(made, "-o", str(tmp_path / "out")) == 0
+    table = pd.read_csv(tmp_path / "out" / "calibration.csv").set_index("case")
+    assert table["T"]["a"] == table["T"]["f"] == pytest.approx(2, rel=0.03)
+    assert (table["T"][list("bcde")] > 2.2).all()
+
+
+def test_folders_of_several_folds(tmp_path):
+    made = overconfident(tmp_path, cases="abcd")
+    second = tmp_path / "second"
+    second.mkdir()
+    for case in "cd":
+        for ending in ("png", "npz"):
+            (made.predicted / f"{case}.{ending}").rename(second / f"{case}.{ending}")
+    assert calibrate(made, str(second), "-o", str(tmp_path / "out")) == 0
+    table = pd.read_csv(tmp_path / "out" / "calibration.csv")
+    assert table["case"].tolist() == list("abcd")
+    assert [Path(folder).name for folder in table["prediction"]] == ["predicted"] * 2 + ["second"] * 2
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda made: [f.unlink() for f in made.predicted.glob("[b-f].*")], "at least two cases .* found: 1"),
+        (lambda made: (made.predicted / "b.npz").unlink(), "no .npz beside b.png .*--save_probabilities"),
+        (lambda made: (made.labels / "b.png").unlink(), "holds b.png without a reference"),
+    ],
+)
+def test_refusals(tmp_path, capsys, spoil, words):
+    made = overconfident(tmp_path)
+    spoil(made)
+    assert calibrate(made, "-o", str(tmp_path / "out")) == 2
+    assert re.search(words, capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_probabilities_that_say_nothing_are_refused(tmp_path):
+    made = overconfident(tmp_path)
+    for file in made.predicted.glob("*.npz"):
+        p = np.load(file)["probabilities"]
+        np.savez(file, probabilities=np.roll(p, 1, axis=0))  # of labels in another order
+    samples = [s for case in cases_of(made, LABELS) for s in sample_case(case)]
+    with pytest.raises(BadInput, match="say nothing about these references.*dataset.json"):
+        fit_temperature(samples)
