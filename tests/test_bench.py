@@ -330,7 +330,7 @@ def test_unusable_input_is_refused_before_anything_is_measured(nnunet_env, monke
     assert "give a dataset and a configuration" in capsys.readouterr().err
     (tmp_path / "bench.png").touch()
     assert cli.main(["bench", "-d", "900", "-c", "2d", "-device", "cpu", "-o", str(tmp_path)]) == 2
-    assert "has bench.png already" in capsys.readouterr().err
+    assert "bench.png exists already" in capsys.readouterr().err
 
 
 def test_teachers_are_named_by_path_or_by_name(nnunet_env, monkeypatch, capsys):

@@ -15,6 +15,7 @@ from commands import BIN, HELD, epochs, fold_folder, kill_in_the_third_epoch, ru
 from skimage.io import imread
 
 from nnunet_skd.compat import READS_EXT_TRAINER
+from nnunet_skd.tools.calibrate.temperature import scaled
 from nnunet_skd.tools.demo.phantoms import write_phantom_dataset
 from nnunet_skd.tools.install.discovery import trainers_folder
 
@@ -131,6 +132,32 @@ def test_residual_encoder_plans(nnunet_env, own_variants):
     assert any("encoder.stages.0.blocks" in name for name in checkpoint["network_weights"])
     assert not any("reconstruction" in name for name in checkpoint["network_weights"])
     assert any("reconstruction" in name for name in checkpoint["distillation"]["terms"])
+
+
+def test_calibrated_folds_predict_scaled_probabilities(nnunet_env, own_variants):
+    """A temperature of two folds' validation cases; nnU-Net's mirrored prediction with both folds, divided by it."""
+    dataset, trainer = prepare(2), "nnUNetTrainerDSKD_ACW_brief"
+    for fold in (0, 1):
+        run("nnUNetv2_train", 900, "2d", fold, "-tr", trainer, "-device", "cpu", "--npz")
+    model = fold_folder(dataset, trainer, "2d").parent
+    validation = [model / f"fold_{fold}" / "validation" for fold in (0, 1)]
+    references = Path(os.environ["nnUNet_preprocessed"]) / dataset.name / "gt_segmentations"
+    printed = run("nnunet-skd", "calibrate", references, *validation, "-djfile", model / "dataset.json", "-np", 2)
+    assert re.search(r"T = [\d.]+, fitted on 2 predictions", printed)
+
+    calibrated = nnunet_env / "calibrated"
+    run("nnunet-skd", "export", "-m", model, "-f", 0, 1, "-o", calibrated, "--temperature", 2)
+    probabilities, labels = [], []
+    for name, folder in (("as_it_is", model), ("scaled", calibrated)):
+        output = nnunet_env / name
+        run("nnUNetv2_predict_from_modelfolder", "-i", dataset / "imagesTs", "-o", output, "-m", folder, "-f", 0, 1,
+            "-device", "cpu", "--save_probabilities")  # fmt: skip
+        files = sorted(output.glob("*.npz"))
+        probabilities.append(np.stack([np.load(file)["probabilities"] for file in files], axis=1))
+        labels.append(np.stack([imread(file.with_suffix(".png")) for file in files]))
+    difference = np.abs(scaled(probabilities[0], 2) - probabilities[1])
+    assert np.quantile(difference, 0.95) < 2e-3 < 0.01 < np.abs(probabilities[1] - probabilities[0]).mean()
+    assert (labels[0] == labels[1]).mean() > 0.999  # nnU-Net rounds logits to half precision
 
 
 def test_a_killed_training_continues(nnunet_env, own_variants):

@@ -59,7 +59,7 @@ def training_cases(raw: Path, dataset_json: dict) -> ImagesAndLabels:
 
 
 def cases_of_folders(images: Path, labels: Path, file_ending: str) -> ImagesAndLabels:
-    """The cases of two folders; a label may be missing. None where there is no folder of images."""
+    """The cases of two folders; a label may be missing. No cases where there is no folder of images."""
     found = find_cases(images, file_ending)[0] if images.is_dir() else {}
     return {case: (files, labels / f"{case}{file_ending}") for case, files in found.items()}
 

@@ -7,7 +7,7 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -201,6 +201,16 @@ def require_folder(folder: str | Path) -> Path:
     if not Path(folder).is_dir():
         raise BadInput(f"{folder} is not a folder. Check the path")
     return Path(folder)
+
+
+def require_absent(folder: str | Path, names: Iterable[str], way_out: str = "") -> None:
+    """Refuse a folder that holds one of these files already, before any work is done.
+
+    Raises:
+        BadInput: it does.
+    """
+    if taken := [name for name in names if (Path(folder) / name).exists()]:
+        raise BadInput(f"{Path(folder) / taken[0]} exists already. Name another folder with -o{way_out}")
 
 
 def require_new(target: str | Path) -> Path:

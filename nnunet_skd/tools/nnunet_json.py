@@ -106,30 +106,14 @@ _DATASET_REMEDY = "It must be a dataset.json of nnU-Net v2 (see nnU-Net's datase
 
 
 def read_dataset_json(file: str | Path, *, channels: bool = False) -> dict:
-    """nnU-Net's dataset.json. ``channels``: it has to name the image's channels, which an evaluation can do without.
+    """nnU-Net's dataset.json, whose labels nnU-Net's own label manager accepts.
+
+    ``channels``: it has to name the image's channels, which an evaluation can do without.
 
     Raises:
-        BadInput: it cannot be read, or is not one of nnU-Net v2.
+        BadInput: it cannot be read, is not one of nnU-Net v2, or nnU-Net refuses its labels.
     """
-    content = read_json(file, {}, _DATASET_REMEDY)
-    check_dataset_json(content, file)
-    if channels and "channel_names" not in content and "modality" not in content:
-        raise BadInput(f"{file} lacks channel_names. {_DATASET_REMEDY}")
-    return content
-
-
-def channel_names(dataset_json: dict) -> dict[str, str]:
-    """The names of an image's channels by their numbers, which older datasets call modality."""
-    return dataset_json.get("channel_names", dataset_json.get("modality"))
-
-
-def check_dataset_json(content: dict, file: str | Path) -> None:
-    """Check the shape of a dataset.json, and ask nnU-Net's own label manager about its labels.
-
-    Raises:
-        BadInput: it is not one of nnU-Net v2, or nnU-Net refuses its labels.
-    """
-    check_shape(content, DATASET_JSON, file, _DATASET_REMEDY)
+    content = read_json(file, DATASET_JSON, _DATASET_REMEDY)
     for key in ("channel_names", "modality"):
         if content.get(key) == {}:
             raise BadInput(f"{file}: {key} names no channel. {_DATASET_REMEDY}")
@@ -139,6 +123,14 @@ def check_dataset_json(content: dict, file: str | Path) -> None:
         LabelManager(content["labels"], content.get("regions_class_order"))
     except Exception as error:  # assertions and whatever else unusual labels end in
         raise BadInput(f"nnU-Net refuses the labels in {file}: {first_line(error)}. Correct them there") from error
+    if channels and "channel_names" not in content and "modality" not in content:
+        raise BadInput(f"{file} lacks channel_names. {_DATASET_REMEDY}")
+    return content
+
+
+def channel_names(dataset_json: dict) -> dict[str, str]:
+    """The names of an image's channels by their numbers, which older datasets call modality."""
+    return dataset_json.get("channel_names", dataset_json.get("modality"))
 
 
 def read_plans(file: str | Path) -> dict:

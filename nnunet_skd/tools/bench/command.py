@@ -37,10 +37,10 @@ from pathlib import Path
 import torch
 
 from nnunet_skd.model_checks import VARIABLE
-from nnunet_skd.tools.bench.report import loss_table, refuse_to_overwrite, save, trainer_table
+from nnunet_skd.tools.bench.report import FILES, loss_table, save, trainer_table
 from nnunet_skd.tools.bench.runs import bench, bench_loss_terms
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.files import require_writable
+from nnunet_skd.tools.files import require_absent, require_writable
 from nnunet_skd.tools.nnunet_folders import dataset_name
 from nnunet_skd.tools.teaching import teacher_folders
 
@@ -83,9 +83,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     if args.o:
-        refuse_to_overwrite(args.o)
+        require_absent(args.o, FILES)
         require_writable(args.o)
     if args.device == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(os.cpu_count())
@@ -105,4 +105,3 @@ def run(args: argparse.Namespace) -> int:
     if args.o:
         save(results, args.o)
         print(f"\nbench.json, bench.txt and bench.png are in {args.o}")
-    return 0

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 
 import torch
-from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
-from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
-from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import Tensor, nn
 
 from nnunet_skd.loss import SelfDistillationLoss
@@ -147,20 +146,18 @@ def _terms(device: torch.device) -> dict[str, Callable]:
     }
 
 
-def _weights() -> list[float]:
-    """nnU-Net's, halved from output to output, without the lowest."""
-    weights = [0.5**i for i in range(OUTPUTS - 1)]
-    return [w / sum(weights) for w in weights] + [0.0]
-
-
 def _nnunet_loss(device: torch.device) -> nn.Module:
-    """As nnUNetTrainer._build_loss builds it for labels in 3D, where only a trainer could be asked for it."""
-    loss = DC_and_CE_loss(
-        {"batch_dice": False, "smooth": 1e-5, "do_bg": False, "ddp": False}, {}, dice_class=MemoryEfficientSoftDiceLoss
+    """nnUNetTrainer's own for labels in 3D, where only a trainer could be asked for it."""
+    return nnUNetTrainer._build_loss(
+        SimpleNamespace(
+            label_manager=SimpleNamespace(has_regions=False, ignore_label=None),
+            configuration_manager=SimpleNamespace(batch_dice=False),
+            is_ddp=False,
+            enable_deep_supervision=True,
+            _do_i_compile=lambda: nnunet_compiles(device),
+            _get_deep_supervision_scales=lambda: [None] * OUTPUTS,
+        )
     )
-    if nnunet_compiles(device):
-        loss.dc = torch.compile(loss.dc)
-    return DeepSupervisionWrapper(loss, _weights())
 
 
 def _distillation(device: torch.device, *terms: Term) -> Callable:
@@ -170,7 +167,7 @@ def _distillation(device: torch.device, *terms: Term) -> Callable:
         trainer="bench",
         configuration="random logits",
         segmentation_loss=base.loss,
-        head_weights=tuple(_weights()),
+        head_weights=tuple(base.weight_factors),
         has_regions=False,
         ignore_label=None,
         cross_entropy_weight=1.0,

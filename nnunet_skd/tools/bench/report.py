@@ -5,9 +5,10 @@ from pathlib import Path
 
 from nnunet_skd.tools.bench.picture import draw_losses, draw_trainers
 from nnunet_skd.tools.bench.trainers import PARTS
-from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.files import new_files
+from nnunet_skd.tools.files import new_files, require_absent
 from nnunet_skd.tools.text_table import aligned
+
+FILES = ("bench.json", "bench.txt", "bench.png")
 
 
 def trainer_table(results: dict) -> str:
@@ -83,19 +84,9 @@ def save(results: dict, folder: Path) -> None:
     Raises:
         BadInput: one of them is there already.
     """
-    refuse_to_overwrite(folder)
+    require_absent(folder, FILES)
     table, draw = (loss_table, draw_losses) if "losses" in results else (trainer_table, draw_trainers)
     with new_files(folder) as aside:
         (aside / "bench.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
         (aside / "bench.txt").write_text(table(results) + "\n", encoding="utf-8")
         draw(results["losses" if "losses" in results else "trainers"], _title(results), aside / "bench.png")
-
-
-def refuse_to_overwrite(folder: Path) -> None:
-    """Refuse a folder that holds results already.
-
-    Raises:
-        BadInput: it does.
-    """
-    if taken := [name for name in ("bench.json", "bench.txt", "bench.png") if (folder / name).exists()]:
-        raise BadInput(f"{folder} has {taken[0]} already. Choose another folder with -o")

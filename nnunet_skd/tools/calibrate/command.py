@@ -39,7 +39,7 @@ from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.calibration import CALIBRATION
 from nnunet_skd.tools.evaluate.case import Case
 from nnunet_skd.tools.evaluate.folders import paired_cases
-from nnunet_skd.tools.files import new_files, require_folder
+from nnunet_skd.tools.files import new_files, require_absent, require_folder
 from nnunet_skd.tools.nnunet_json import read_dataset_json
 from nnunet_skd.tools.parallel import for_each_case, require_processes
 from nnunet_skd.tools.text_table import aligned
@@ -66,9 +66,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     require_processes(args.np)
-    for name in (CSV, PICTURE) if args.o else ():
-        if (Path(args.o) / name).exists():
-            raise BadInput(f"{Path(args.o) / name} exists already. Move it away, or name another folder with -o")
+    if args.o:
+        require_absent(args.o, (CSV, PICTURE))
     dataset_json = read_dataset_json(args.djfile)
     folders = [require_folder(folder) for folder in dict.fromkeys((args.reference, *args.prediction))]
     found = [

@@ -77,10 +77,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="name of the new configuration (default: CONFIGURATION_PRESET)")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     name = add_compact_configuration(args.d, args.c, args.preset or width_preset(args.width), args.p, args.name)
     path, plans = read_dataset_plans(args.d, args.p)
     with naming(path):
         print(_report(plans, read_dataset_json(path.parent / "dataset.json"), (args.c, name)))
     print(f"\n'{name}' is in {path}\nTrain it with: nnUNetv2_train {args.d} {name} FOLD -tr TRAINER -p {args.p}")
-    return 0

@@ -13,10 +13,11 @@ from typing import NamedTuple
 import numpy as np
 from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
-from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES, determine_reader_writer_from_file_ending
+from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES
 from tqdm import tqdm
 
 from nnunet_skd.messages import listed
+from nnunet_skd.tools.cases import reader_class
 from nnunet_skd.tools.demo.data import hold_out, refuse_few
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.files import left_behind, link, new_folder, require_folder
@@ -134,11 +135,7 @@ def _reader(files: Iterable[Path]) -> tuple[type[BaseReaderWriter], str]:
         found = ", ".join(f"{len(fs)} {ending} such as {fs[0].name}" for ending, fs in endings.items())
         raise BadInput(f"the files have several formats ({found}), but nnU-Net needs one. Convert them to one.")
     ending, (example, *_) = endings.popitem()
-    try:
-        reader = determine_reader_writer_from_file_ending(ending, str(example), verbose=False)
-    except RuntimeError as error:
-        raise BadInput(f"nnU-Net cannot read {example}: {error}") from error
-    return reader, ending
+    return reader_class({"file_ending": ending}, example), ending
 
 
 class Checked(NamedTuple):

@@ -63,11 +63,10 @@ import pandas as pd
 from nnunetv2.configuration import default_num_processes
 
 from nnunet_skd import __version__
-from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.folders import ALL_METRICS, TOLERANCE, evaluate_folders
 from nnunet_skd.tools.evaluate.statistics import CONFIDENCE, RESAMPLES
 from nnunet_skd.tools.evaluate.summary import format_summary, summarize
-from nnunet_skd.tools.files import new_files, require_folder
+from nnunet_skd.tools.files import new_files, require_absent, require_folder
 from nnunet_skd.tools.nnunet_json import read_dataset_json
 
 CASES_CSV = "evaluation_cases.csv"
@@ -111,9 +110,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     out = Path(args.o or args.prediction)
-    existing = [str(out / name) for name in (CASES_CSV, SUMMARY_CSV, JSON) if (out / name).exists()]
-    if existing and not args.overwrite:
-        raise BadInput(f"{existing[0]} exists already. Name another folder with -o, or replace it with --overwrite")
+    if not args.overwrite:
+        require_absent(out, (CASES_CSV, SUMMARY_CSV, JSON), ", or replace it with --overwrite")
     require_folder(args.reference)
     require_folder(args.prediction)  # before new_files, which makes -o, by default this folder
     dataset_json = read_dataset_json(args.djfile)

@@ -5,11 +5,10 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 from tqdm import tqdm
 
 from nnunet_skd.tools.evaluate.calibration import labels_of
-from nnunet_skd.tools.evaluate.statistics import CONFIDENCE, RESAMPLES, bootstrap_interval, resamples_at_once
+from nnunet_skd.tools.evaluate.statistics import bootstrap_interval, bootstrapped
 from nnunet_skd.tools.text_table import aligned
 
 FOREGROUND = "foreground mean"
@@ -82,16 +81,8 @@ def _interval(table: pd.DataFrame) -> tuple[float, float]:
 
     with warnings.catch_warnings():  # a class that no case of a resample holds is left out of its mean
         warnings.filterwarnings("ignore", message="Mean of empty slice", category=RuntimeWarning)
-        interval = stats.bootstrap(
-            (np.arange(len(values)),),
-            mean_of_class_means,
-            confidence_level=CONFIDENCE,
-            n_resamples=RESAMPLES,
-            batch=resamples_at_once(values.size),
-            method="percentile",  # BCa is 0 / 0 where a class hardly varies
-            rng=np.random.default_rng(0),
-        ).confidence_interval
-    return float(interval.low), float(interval.high)
+        # BCa is 0 / 0 where a class hardly varies
+        return bootstrapped(np.arange(len(values)), mean_of_class_means, values.size, "percentile")
 
 
 def _number(value: float) -> str:

@@ -84,8 +84,8 @@ def run(args: argparse.Namespace) -> None:
     if why_not := second_stage(dataset.plans, configuration):
         raise BadInput(why_not)
     with as_bad_input():
-        model = LabellingModel(folder, teaching_folds(folder, student))
-    model.check(dataset)
+        folds = teaching_folds(folder, student)
+    model = LabellingModel(folder, folds, dataset)
     differ = model.differences(dataset.plans, configuration)
     trainer, weights = model.second_training(from_scratch=bool(differ))
     trainer = args.tr or trainer

@@ -32,19 +32,16 @@ def name_parts(folder: Path) -> tuple[str, str, str]:
 
 
 class LabellingModel:
-    """A folder that nnUNetv2_train wrote, and those of its folds that label."""
+    """A folder that nnUNetv2_train wrote, those of its folds that label, and the plans that it was trained with."""
 
-    def __init__(self, folder: Path, folds: list[str]):
-        self.folder, self.folds = folder, folds
-        _, _, self.configuration = name_parts(folder)
-
-    def check(self, dataset: Dataset) -> None:
-        """Reads the plans, too: call it first.
-
+    def __init__(self, folder: Path, folds: list[str], dataset: Dataset):
+        """
         Raises:
             BadInput: its dataset.json or plans.json is damaged; it was trained with other labels, channels or file
                 endings; or it is the second stage of a cascade.
         """
+        self.folder, self.folds = folder, folds
+        _, _, self.configuration = name_parts(folder)
         theirs = _says(read_dataset_json(self.folder / "dataset.json", channels=True))
         for what, ours in _says(dataset.description).items():
             if theirs[what] != ours:

@@ -65,7 +65,8 @@ class NewDataset:
         self.waiting, self.predicted = self.folder / "waiting", self.folder / "predicted"
         self.unmirrored = self.folder / "unmirrored"
         self._plans = self.preprocessed / f"{made_of['plans']}.json"
-        self._before = self._read_record() if (self.folder / RECORD).is_file() else {}
+        before = self._read_record() if (self.folder / RECORD).is_file() else {}
+        self.was_complete = bool(before.get("complete"))  # a run has finished it; labels may have been corrected since
 
     def _read_record(self) -> dict:
         remedy = "Choose another number"
@@ -124,11 +125,6 @@ class NewDataset:
 
     def without_second_prediction(self, cases: Cases) -> list[str]:
         return self._missing(cases, self.unmirrored)
-
-    @property
-    def was_complete(self) -> bool:
-        """Whether a run has finished it. Its labels may have been corrected since."""
-        return bool(self._before.get("complete"))
 
     def link_waiting(self, cases: Cases) -> None:
         """The folder that nnU-Net's prediction reads."""
