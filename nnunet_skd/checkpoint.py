@@ -8,7 +8,6 @@ for these) and ``teacher``.
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -64,19 +63,22 @@ def read_extra(filename: str) -> tuple[dict | None, str]:
     except (FileNotFoundError, PermissionError, IsADirectoryError, ImportError, MemoryError):  # the file may be good
         raise
     except Exception as error:
-        best = os.path.join(os.path.dirname(filename), "checkpoint_best.pth")
-        if os.path.isfile(best) and os.path.abspath(best) != os.path.abspath(filename):
-            way_out = f"Move it away, and --c continues from {best}"
-        else:
-            way_out = "Start the training anew"
-        raise ValueError(f"{filename} is not a complete checkpoint ({in_one_line(error)}). {way_out}.") from error
+        reason = in_one_line(error)
+        raise ValueError(f"{filename} is not a complete checkpoint ({reason}). {way_out(filename)}.") from error
+
+
+def way_out(filename: str) -> str:
+    """What to do with a checkpoint that is not complete."""
+    best = os.path.join(os.path.dirname(filename), "checkpoint_best.pth")
+    if os.path.isfile(best) and os.path.abspath(best) != os.path.abspath(filename):
+        return f"Move it away, and --c continues from {best}"
+    return "Start the training anew"
 
 
 def _load(filename: str) -> dict:
     """Mapped where that works, not read: nnU-Net reads it a moment later."""
-    if zipfile.is_zipfile(filename):  # torch's older format cannot be mapped, and some file systems map nothing
-        with suppress(Exception):
-            return torch.load(filename, map_location="cpu", weights_only=False, mmap=True)
+    with suppress(Exception):  # torch's older format cannot be mapped, and some file systems map nothing
+        return torch.load(filename, map_location="cpu", weights_only=False, mmap=True)
     return torch.load(filename, map_location="cpu", weights_only=False)
 
 
@@ -99,7 +101,7 @@ def check_extra(trainer: SelfDistillationTrainer, extra: dict | None, filename: 
     """
     if extra is None:
         return
-    if not set(extra) <= PARTS:
+    if is_of_an_earlier_version(extra):
         raise ValueError(
             f"{filename} was written by {writer} of an earlier version of nnunet_skd, which kept its parameters in "
             f"another form. Continue it with that version, or start anew from its network with -pretrained_weights."
@@ -110,6 +112,11 @@ def check_extra(trainer: SelfDistillationTrainer, extra: dict | None, filename: 
             f"{filename} was written by {writer} and holds parameters of terms that {type(trainer).__name__} does not "
             f"have in this form. Continue it with {writer}, or start anew from its network with -pretrained_weights."
         )
+
+
+def is_of_an_earlier_version(extra: dict) -> bool:
+    """Whether :func:`extra_state` was another one when it was written."""
+    return not set(extra) <= PARTS
 
 
 def restore_extra(trainer: SelfDistillationTrainer, extra: dict | None, filename: str, writer: str) -> None:

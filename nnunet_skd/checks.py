@@ -87,7 +87,7 @@ def task_of(trainer: nnUNetTrainer) -> Task:
     base = trainer.loss.loss
     return Task(
         trainer=type(trainer).__name__,
-        configuration=f"configuration {trainer.configuration_name}",
+        configuration=trainer.configuration_name,
         segmentation_loss=base,
         head_weights=tuple(trainer.loss.weight_factors),
         has_regions=trainer.label_manager.has_regions,

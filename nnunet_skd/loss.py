@@ -39,7 +39,7 @@ class SelfDistillationLoss(nn.Module):
         self.tap = FeatureTap(task.segmentation_layer) if any(term.needs_features for term in terms) else None
         self.means = EpochMeans()
         self.epoch, self.num_epochs = 0, 1
-        self.teacher_outputs: list[Tensor] | None = None  # of the coming step's patches
+        self.teacher_outputs: list[Tensor | None] | None = None  # of the coming step's patches
 
     @property
     def names(self) -> list[str]:

@@ -26,7 +26,7 @@ class Task:
         has_regions, ignore_label: as in :func:`nnunet_skd.losses.probabilities.split_target`.
         cross_entropy_weight: within nnU-Net's loss of one output; None where that loss is not nnU-Net's Dice and
             cross-entropy, without class weights or label smoothing.
-        lowest_value: of nnU-Net's loss: -1 where it holds a Dice, as nnU-Net's Dice loss is minus the Dice.
+        lowest_value: of nnU-Net's loss: minus the weight of its Dice, as nnU-Net's Dice loss is minus the Dice.
         segmentation_layer: the network's last layer, from its penultimate features to the full-resolution logits.
     """
 
@@ -68,7 +68,7 @@ class Step:
     task: Task
     outputs: list[Tensor]
     target: list[Tensor] | None
-    teacher_outputs: list[Tensor] | None = None
+    teacher_outputs: list[Tensor | None] | None = None
     epoch: int = 0
     num_epochs: int = 1
     tap: FeatureTap | None = None

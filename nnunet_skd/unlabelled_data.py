@@ -131,7 +131,7 @@ def checked_cases(plans: PlansManager, configuration: str) -> list[str]:
         ValueError: there are none; they were made with other plans, files vanished, or a case is labelled by now; or
             the configuration is the second stage of a cascade. The message names the command that fixes it.
     """
-    if why_not := second_stage(plans, configuration):
+    if why_not := why_not_unlabelled(plans, configuration):
         raise ValueError(why_not)
     folder = unlabelled_folder(plans, configuration)
     record = read_record(folder)
@@ -160,7 +160,7 @@ def checked_cases(plans: PlansManager, configuration: str) -> list[str]:
     return made
 
 
-def second_stage(plans: PlansManager, configuration: str) -> str:
+def why_not_unlabelled(plans: PlansManager, configuration: str) -> str:
     """Why this configuration cannot have images without labels, empty if it can."""
     previous = plans.get_configuration(configuration).previous_stage_name
     if previous is None:

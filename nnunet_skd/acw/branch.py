@@ -12,7 +12,6 @@ from nnunet_skd.acw.class_wise_features import (
     masks_that_hit,
     prediction_masks,
     present_classes,
-    region_overlaps,
 )
 from nnunet_skd.acw.feature_reconstruction import ClassWiseReconstruction, PenultimateReconstruction
 from nnunet_skd.losses.precision import without_autocast
@@ -27,7 +26,6 @@ class ClassWise:
     tokens: Tensor  # u = h'(c): B, K', K
     teacher_tokens: Tensor  # uT = hT(cT): B, K', K
     taught: Tensor  # B, K', 1 or 0
-    overlaps: Tensor | None  # of regions: B, K', K
     context: Tensor | None  # for FRM_p: B, D, coarse
 
 
@@ -61,7 +59,6 @@ class ReconstructionBranch(nn.Module):
         pixel_wise: whether there is a teacher of the final output (FRM_p and zT).
         class_wise: whether there is a class-wise part (masks, c, FRM_c, context).
         reconstruction: False leaves FRM_p out: zT = hT(F), a second head alone.
-        overlaps: whether the overlaps of regions are wanted.
         temperature: the module of tau, or None.
 
     Raises:
@@ -76,7 +73,6 @@ class ReconstructionBranch(nn.Module):
         pixel_wise: bool,
         class_wise: bool,
         reconstruction: bool,
-        overlaps: bool,
         temperature: AdversarialTemperature | None,
     ):
         super().__init__()
@@ -84,7 +80,6 @@ class ReconstructionBranch(nn.Module):
             raise ValueError(f"the segmentation layer must be a 1x1 Conv2d or Conv3d, got {segmentation_layer}")
         self.has_regions = has_regions
         self.pixel_wise, self.class_wise = pixel_wise, class_wise
-        self.overlaps = overlaps and has_regions
         conv, channels = type(segmentation_layer), segmentation_layer.in_channels
         self.num_outputs = segmentation_layer.out_channels
         self.penultimate_reconstruction = self.class_wise_reconstruction = None
@@ -154,7 +149,6 @@ class ReconstructionBranch(nn.Module):
             tokens=self._tokens(features, frozen=True),
             teacher_tokens=self._tokens(teacher_features, frozen=False),
             taught=present * masks_that_hit(masks, valid_per_cell, labels, valid, has_regions=self.has_regions),
-            overlaps=region_overlaps(labels, valid) if self.overlaps else None,
             context=context,
         )
 

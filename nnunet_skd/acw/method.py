@@ -141,8 +141,8 @@ class AdversarialClassWise(Term):
         if len(task.supervised) < 2:
             raise ValueError(
                 f"{task.trainer} takes its coarse masks from the second deep-supervision output, and nnU-Net does not "
-                f"train the lowest of the {len(task.head_weights)} outputs of {task.configuration}. Use plans with "
-                f"four or more stages."
+                f"train the lowest of the {len(task.head_weights)} outputs of configuration "
+                f"{task.configuration}. Use plans with four or more stages."
             )
         self.lowest_segmentation_loss = task.lowest_value
         self.branch = ReconstructionBranch(
@@ -151,7 +151,6 @@ class AdversarialClassWise(Term):
             pixel_wise=self._uses("teacher"),
             class_wise=any(ROWS[name].class_wise for name in self.weights),
             reconstruction=self.feature_reconstruction,
-            overlaps=self._uses("token"),
             temperature=self.temperature,
         )
 

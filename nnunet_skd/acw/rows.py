@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from nnunet_skd.acw.branch import Reconstruction
+from nnunet_skd.acw.class_wise_features import region_overlaps
 from nnunet_skd.acw.losses import class_wise_feature_loss, feature_reconstruction_loss, token_loss
 from nnunet_skd.losses.lean_temperature_divergence import lean_temperature_divergence
+from nnunet_skd.losses.precision import without_autocast
 from nnunet_skd.losses.temperature_divergence import temperature_divergence
 
 if TYPE_CHECKING:
@@ -32,8 +34,11 @@ def _teacher(step: Step, teacher: Reconstruction) -> Tensor:
 
 
 def _token(step: Step, teacher: Reconstruction) -> Tensor:
-    part = teacher.class_wise
-    return token_loss(part.teacher_tokens, part.taught, part.overlaps)
+    part, overlaps = teacher.class_wise, None
+    if step.task.has_regions:
+        with without_autocast(step.outputs[0]):  # products of thousands of voxels overflow in half precision
+            overlaps = region_overlaps(step.labels(0), step.valid(0))
+    return token_loss(part.teacher_tokens, part.taught, overlaps)
 
 
 def _adversarial(step: Step, teacher: Reconstruction) -> Tensor:

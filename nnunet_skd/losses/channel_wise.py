@@ -69,10 +69,8 @@ class ChannelWise(Term):
     def names(self) -> tuple[str, ...]:
         return self.name, "cwd_unlabelled"
 
-    def weighted(self, step: Step) -> dict[str, Tensor]:
-        weight = self.weight_at(step.epoch, step.num_epochs)
-        name = "cwd_unlabelled" if step.from_stream else self.name
-        return {name: weight * self(step)} if weight else {}
+    def name_of(self, step: Step) -> str:
+        return "cwd_unlabelled" if step.from_stream else self.name
 
     def forward(self, step: Step) -> Tensor:
         where = step.without_label(0) if step.from_stream else step.valid(0)

@@ -85,11 +85,12 @@ class Pixelwise(Term):
     def alpha_at(self, epoch: int, num_epochs: int) -> float:
         return self.alpha * epoch / num_epochs if self.rising else self.alpha
 
+    def weight_at(self, epoch: int, num_epochs: int) -> float:
+        return self.weight * self.cross_entropy_weight * self.alpha_at(epoch, num_epochs)
+
     def weighted(self, step: Step) -> dict[str, Tensor]:
-        alpha = self.alpha_at(step.epoch, step.num_epochs)
-        step.log["alpha"] = alpha
-        weight = self.weight * self.cross_entropy_weight * alpha
-        return {self.name: weight * self(step)} if weight else {}
+        step.log["alpha"] = self.alpha_at(step.epoch, step.num_epochs)
+        return super().weighted(step)
 
     def forward(self, step: Step) -> Tensor:
         return soft_minus_hard_cross_entropy(

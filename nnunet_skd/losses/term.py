@@ -82,10 +82,14 @@ class Term(nn.Module):
         """The weight in this epoch."""
         return self.weight
 
+    def name_of(self, step: Step) -> str:
+        """The name of what this step adds, one of :attr:`names`."""
+        return self.name
+
     def weighted(self, step: Step) -> dict[str, Tensor]:
         """The summands by name, weights included; empty where the weight is 0."""
         weight = self.weight_at(step.epoch, step.num_epochs)
-        return {self.name: weight * self(step)} if weight else {}
+        return {self.name_of(step): weight * self(step)} if weight else {}
 
     def warnings(self, rows: list[dict[str, float]]) -> list[str]:
         """What a user should look at after an epoch. ``rows``: of the log, the newest last."""

@@ -130,10 +130,12 @@ class Unlabelled(Term):
             return 0.0
         return self.weight * (min(1.0, (progress - self.start) / self.rise) if self.rise else 1.0)
 
+    def name_of(self, step: Step) -> str:
+        return self.name if step.from_stream else "ignored"
+
     def weighted(self, step: Step) -> dict[str, Tensor]:
-        weight = self.weight_at(step.epoch, step.num_epochs)
-        step.log["unlabelled_weight"] = weight
-        return {self.name if step.from_stream else "ignored": weight * self(step)} if weight else {}
+        step.log["unlabelled_weight"] = self.weight_at(step.epoch, step.num_epochs)
+        return super().weighted(step)
 
     def forward(self, step: Step) -> Tensor:
         known = self._known(step.teacher_probabilities(0), step)
@@ -158,8 +160,8 @@ class Unlabelled(Term):
         without_label = step.without_label(head)
         if self.threshold == 0:
             return without_label
-        sure = torch.maximum(q, 1 - q).amin(1, keepdim=True) if step.task.has_regions else q.amax(1, keepdim=True)
-        sure = sure > self.threshold
+        confidence = torch.maximum(q, 1 - q).amin(1, keepdim=True) if step.task.has_regions else q.amax(1, keepdim=True)
+        sure = confidence > self.threshold
         return sure if without_label is None else sure & without_label
 
     @torch.no_grad()
@@ -178,12 +180,11 @@ class Unlabelled(Term):
 
     def warnings(self, rows: list[dict[str, float]]) -> list[str]:
         """A class that the labels have, and the teacher no longer predicts, over the last five epochs."""
+        seen_for_long = rows[-1] if len(rows) >= 5 else ()
         vanished = [
             name.removeprefix("teacher_share_")
-            for name in rows[-1]
-            if name.startswith("teacher_share_")
-            and len(rows) >= 5
-            and all(row.get(name, math.nan) < 1e-6 for row in rows[-5:])
+            for name in seen_for_long
+            if name.startswith("teacher_share_") and all(row.get(name, math.nan) < 1e-6 for row in rows[-5:])
         ]
         text = (
             f"the teacher has predicted class or region {', '.join(vanished)} nowhere on voxels without a label for 5 "

@@ -36,7 +36,7 @@ from nnunet_skd.tools.nnunet_json import read_dataset_json, read_plans
 from nnunet_skd.tools.pseudo_labels.source import source_of
 from nnunet_skd.tools.teaching import describe_student, teacher_folders
 from nnunet_skd.tools.trainers import look_up
-from nnunet_skd.unlabelled_data import checked_cases, read_record, second_stage, unlabelled_folder
+from nnunet_skd.unlabelled_data import checked_cases, read_record, unlabelled_folder, why_not_unlabelled
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -136,6 +136,9 @@ def _unlabelled(student: SimpleNamespace) -> str:
     """
     plans, configuration = student.plans_manager, student.configuration_name
     images = "no images without labels"
-    if not second_stage(plans, configuration) and read_record(unlabelled_folder(plans, configuration)) is not None:
+    if (
+        not why_not_unlabelled(plans, configuration)
+        and read_record(unlabelled_folder(plans, configuration)) is not None
+    ):
         images = f"{len(checked_cases(plans, configuration))} images without labels"
     return images + ", and the ignored voxels of its training cases" * ("ignore" in student.dataset_json["labels"])

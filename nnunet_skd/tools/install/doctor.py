@@ -188,8 +188,8 @@ def _unfinished(can_start: bool) -> list[Finding]:
     if results is None or not results.is_dir():
         return []
     trainings = unfinished_trainings(results)
-    findings = [Finding("hint", f"{t.fold} cannot go on: {t.obstacle}") for t in trainings if t.obstacle]
-    going = [t.fold.relative_to(results) for t in trainings if not t.obstacle]
+    findings = [Finding("hint", f"{fold} cannot go on: {obstacle}") for fold, obstacle in trainings.items() if obstacle]
+    going = [fold.relative_to(results) for fold, obstacle in trainings.items() if not obstacle]
     if going and can_start:
         text = f"with nnunetv2 {nnunet_version()} these can go on (nnUNetv2_train ... --c): {listed(going)}"
         findings.append(Finding("ok", text))

@@ -54,7 +54,7 @@ from nnunet_skd.tools.teaching import describe_student, model_folder
 from nnunet_skd.tools.trainers import look_up
 from nnunet_skd.tools.unlabelled.checks import Cases, cases_of_folder, check_contents
 from nnunet_skd.tools.unlabelled.dataset import open_dataset, require_preprocessing
-from nnunet_skd.unlabelled_data import preprocessing, second_stage
+from nnunet_skd.unlabelled_data import preprocessing, why_not_unlabelled
 
 GOES_ON = "The same command goes on from here."
 
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
     dataset = open_dataset(args.d, plans_name)
     student = describe_student(args.d, configuration, args.f, SHORT, plans_name)
     require_preprocessing(dataset.plans, configuration)
-    if why_not := second_stage(dataset.plans, configuration):
+    if why_not := why_not_unlabelled(dataset.plans, configuration):
         raise BadInput(why_not)
     with as_bad_input():
         folds = teaching_folds(folder, student)

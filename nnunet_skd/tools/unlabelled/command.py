@@ -40,8 +40,8 @@ from nnunet_skd.unlabelled_data import (
     preprocessing,
     read_record,
     record_file,
-    second_stage,
     unlabelled_folder,
+    why_not_unlabelled,
 )
 
 # as nnUNetv2_preprocess: the processes of one configuration share the memory
@@ -199,7 +199,7 @@ def _folders(plans: PlansManager, configurations: list[str] | None) -> list[tupl
     """Each folder that this command made with these plans, a configuration that it belongs to, and its record."""
     names: dict[Path, str] = {}
     for name in with_data(plans, configurations):
-        if not second_stage(plans, name):
+        if not why_not_unlabelled(plans, name):
             names.setdefault(unlabelled_folder(plans, name), name)
     found = [(folder, name, _read_record(plans, name)) for folder, name in names.items()]
     return [(folder, name, record) for folder, name, record in found if record is not None]

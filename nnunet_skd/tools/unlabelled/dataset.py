@@ -16,7 +16,7 @@ from nnunet_skd.tools.cases import ImagesAndLabels, find_cases, segmented_cases,
 from nnunet_skd.tools.dataset_plans import read_dataset_plans
 from nnunet_skd.tools.errors import BadInput, as_bad_input, naming
 from nnunet_skd.tools.nnunet_json import channel_names, label_manager, read_dataset_json
-from nnunet_skd.unlabelled_data import labelled_cases, labelled_folder, second_stage
+from nnunet_skd.unlabelled_data import labelled_cases, labelled_folder, why_not_unlabelled
 
 
 class Dataset(NamedTuple):
@@ -74,7 +74,7 @@ def choose_configurations(plans: PlansManager, wanted: list[str] | None) -> list
     for name in wanted or having:
         require_preprocessing(plans, name)
         folder = labelled_folder(plans, name)
-        if why_not := second_stage(plans, name):
+        if why_not := why_not_unlabelled(plans, name):
             refused.append(why_not)
             continue
         with as_bad_input():
