@@ -6,11 +6,6 @@ import numpy as np
 
 from nnunet_skd.tools.nnunet_json import channel_names
 
-# Okabe and Ito's palette: told apart by every kind of colour vision and, mostly, in grey.
-ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE, GREY = (
-    "#E69F00 #56B4E9 #009E73 #F0E442 #0072B2 #D55E00 #CC79A7 #999999".split()
-)
-PAPER_WIDTH = 7.0  # inches: two columns of a journal page
 COARSE = 2  # an axis whose spacing is so many times the first axis's was the scanner's slice axis
 
 

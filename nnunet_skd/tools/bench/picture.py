@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nnunet_skd.tools.slices import BLUE, GREEN, GREY, ORANGE
+from nnunet_skd.tools.figures import BLUE, GREEN, GREY, ORANGE
 
 COLOURS = {"rest": BLUE, "losses": ORANGE, "teacher": GREEN}
 LABELS = {"rest": "network and optimizer", "losses": "losses, forward and backward", "teacher": "teacher's forward"}

@@ -6,7 +6,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from nnunet_skd.tools.slices import BLUE, VERMILION
+from nnunet_skd.tools.figures import BLUE, STYLE, VERMILION
 
 FEWEST = 100  # voxels; the share of fewer is mostly chance
 
@@ -19,7 +19,7 @@ def draw_reliability(before: np.ndarray, after: np.ndarray, path: Path) -> None:
         after: the same of the scaled probabilities.
         path: the picture file to write.
     """
-    with matplotlib.rc_context({"font.size": 8}):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(3.4, 3.4), layout="constrained")
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color="0.7", linewidth=1, label="as often right as it is sure")

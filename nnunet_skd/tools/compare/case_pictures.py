@@ -16,19 +16,9 @@ from skimage.measure import find_contours
 from tqdm import tqdm
 
 from nnunet_skd.tools.cases import reader_class
+from nnunet_skd.tools.figures import PAPER_WIDTH, SKY, STYLE, VERMILION, YELLOW
 from nnunet_skd.tools.images import read_images, read_segmentation
-from nnunet_skd.tools.slices import (
-    PAPER_WIDTH,
-    SKY,
-    VERMILION,
-    YELLOW,
-    fullest_slice,
-    grey,
-    in_colour,
-    slice_axis,
-    take_image,
-    take_slice,
-)
+from nnunet_skd.tools.slices import fullest_slice, grey, in_colour, slice_axis, take_image, take_slice
 
 TRUTH, FIRST, SECOND = YELLOW, SKY, VERMILION
 ZOOM = 0.36  # edges of the enlarged part, as a share of the slice's
@@ -116,7 +106,7 @@ def draw_differences(
         except Exception as error:  # every reader has its own, and one unreadable image must not cost the report
             problems.append(f"{files.title}: not drawn, {error}")
     if slices:
-        with matplotlib.rc_context({"font.size": 8, "text.parse_math": False}):
+        with matplotlib.rc_context(STYLE):
             _draw(slices, path, first_name, second_name, truth=any(files.truth for files in cases))
     return problems
 

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from nnunet_skd.tools.slices import BLUE, GREEN, GREY, ORANGE, PAPER_WIDTH, PURPLE, SKY, VERMILION
+from nnunet_skd.tools.figures import BLUE, GREEN, GREY, ORANGE, PAPER_WIDTH, PURPLE, SKY, STYLE, VERMILION
 
 COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
 DASHES = ("-", "--", ":")
@@ -26,7 +26,7 @@ def draw_curves(curves: Sequence[pd.DataFrame], names: Sequence[str], path: Path
     steps = all(curve["steps"].notna().all() for curve in curves)
     axes_of = (("steps", "training steps") if steps else ("epoch", "epoch"), ("minutes", "minutes of training"))
     styles = [(colour, dash) for dash, colour in itertools.product(DASHES, COLOURS)]
-    with matplotlib.rc_context({"font.size": 8, "text.parse_math": False}):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(PAPER_WIDTH, 3.1 + 0.16 * -(-len(curves) // 2)), layout="constrained")
         for axes, (x, label) in zip(figure.subplots(1, 2, sharey=True), axes_of, strict=True):
             axes.axhline(curves[0]["mean"].iloc[-1], color=GREY, linestyle=":", linewidth=1)

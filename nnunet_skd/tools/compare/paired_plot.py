@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from nnunet_skd.tools.slices import BLUE, GREY, PAPER_WIDTH, VERMILION
+from nnunet_skd.tools.figures import BLUE, GREY, PAPER_WIDTH, STYLE, VERMILION
 
 BETTER, WORSE, SAME = BLUE, VERMILION, GREY
 
@@ -41,7 +41,7 @@ def draw_paired_boxes(panels: list[Panel], path: Path, *, columns: int) -> None:
     rows = -(-len(panels) // columns)
     # One or two panels over the whole paper width would be mostly white.
     width = PAPER_WIDTH if columns > 2 else 3.2 * columns
-    with matplotlib.rc_context({"font.size": 8, "text.parse_math": False, "axes.titlesize": 8}):
+    with matplotlib.rc_context(STYLE | {"axes.titlesize": 8}):
         figure = Figure(figsize=(width, 2.7 * rows + 0.6), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes in grid[len(panels) :]:

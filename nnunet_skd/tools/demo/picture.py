@@ -11,24 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from nnunet_skd.tools.cases import channel_files, reader_class
+from nnunet_skd.tools.figures import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, YELLOW
 from nnunet_skd.tools.files import write_file
 from nnunet_skd.tools.images import read_images, read_segmentation
 from nnunet_skd.tools.nnunet_json import channel_names, read_dataset_json
-from nnunet_skd.tools.slices import (
-    BLUE,
-    GREEN,
-    ORANGE,
-    PURPLE,
-    SKY,
-    VERMILION,
-    YELLOW,
-    fullest_slice,
-    grey,
-    in_colour,
-    slice_axis,
-    take_image,
-    take_slice,
-)
+from nnunet_skd.tools.slices import fullest_slice, grey, in_colour, slice_axis, take_image, take_slice
 
 PICTURE_ROWS = 4
 COLOURS = (VERMILION, SKY, YELLOW, GREEN, PURPLE, BLUE, ORANGE)

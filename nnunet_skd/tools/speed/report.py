@@ -13,7 +13,7 @@ from matplotlib.ticker import NullFormatter
 from nnunet_skd.tools.evaluate.folders import evaluate_folders
 from nnunet_skd.tools.evaluate.statistics import quartiles
 from nnunet_skd.tools.evaluate.summary import FOREGROUND, summarize
-from nnunet_skd.tools.slices import BLUE, PAPER_WIDTH
+from nnunet_skd.tools.figures import BLUE, PAPER_WIDTH, STYLE
 from nnunet_skd.tools.speed.measure import LoadedArm
 from nnunet_skd.tools.text_table import aligned
 
@@ -92,7 +92,7 @@ def write_picture(table: pd.DataFrame, metrics: Sequence[str], title: str, path:
 
     The whiskers are quartiles of the seconds and 95 % intervals of the metric. Filled points are mirrored.
     """
-    with matplotlib.rc_context({"font.size": 8, "text.parse_math": False}):
+    with matplotlib.rc_context(STYLE):
         height = max(3.2, 1 + 0.3 * len(table))
         figure = Figure(figsize=(PAPER_WIDTH, height * len(metrics)), layout="constrained")
         for axes, metric in zip(figure.subplots(len(metrics), 1, squeeze=False)[:, 0], metrics, strict=True):
