@@ -167,11 +167,11 @@ def test_temperatures_of_exports_multiply(nnunet_env):
     assert written["nnunet_skd"]["temperature"] == 3
 
 
-@pytest.mark.parametrize("temperature", ["0", "-1", "nan", "inf"])
+@pytest.mark.parametrize("temperature", ["0", "-1", "nan", "inf", "1e30"])
 def test_no_temperature(nnunet_env, temperature, capsys):
-    command = ["export", "-m", str(trained_model()), "-f", "0", "-o", str(nnunet_env / "model")]
+    command = ["export", "-m", "not looked for", "-f", "0", "-o", str(nnunet_env / "model")]
     assert main([*command, f"--temperature={temperature}"]) == 2
-    assert "is a number above 0" in capsys.readouterr().err
+    assert "is a number from 0.1 to 10" in capsys.readouterr().err
     assert not (nnunet_env / "model").exists()
 
 

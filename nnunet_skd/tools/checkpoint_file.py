@@ -1,6 +1,7 @@
 """Read nnU-Net's checkpoints without running what they contain, and tell equal weights by their hash."""
 
 import hashlib
+import math
 import pickle
 import re
 from contextlib import suppress
@@ -101,8 +102,9 @@ def _not_a_checkpoint(content: object) -> str:
         return "its nnunet_skd tells no origin"
     if not isinstance(origin.get("epochs", content.get("current_epoch")), (int, type(None))):
         return "its number of epochs is not a number"
-    if not isinstance(origin.get("temperature", 1), (int, float)):
-        return "its temperature is not a number"
+    temperature = origin.get("temperature", 1.0)
+    if not (isinstance(temperature, float) and 0 < temperature < math.inf):
+        return "its temperature is not a number above 0"
     return ""
 
 

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 
@@ -21,6 +21,16 @@ def require_processes(number: int | None) -> None:
     """
     if number is not None and number < 1:
         raise BadInput(f"-np is {number}, but has to be at least 1")
+
+
+def in_order(function: Callable, jobs: Sequence[tuple], processes: int, title: str) -> list:
+    """``function(*job)`` of each job, in their order.
+
+    Raises:
+        BadInput: as :func:`for_each_case`.
+    """
+    found = dict(for_each_case(function, dict(enumerate(jobs)), processes, title))
+    return [found[number] for number in range(len(jobs))]
 
 
 def for_each_case(function: Callable, jobs: dict[str, tuple], processes: int, title: str) -> Iterator[tuple]:

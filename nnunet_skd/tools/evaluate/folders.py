@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.calibration import CALIBRATION, probabilities_file
 from nnunet_skd.tools.evaluate.case import Case, evaluate_case
 from nnunet_skd.tools.evaluate.metrics import METRICS, VOXEL_HD95
-from nnunet_skd.tools.parallel import for_each_case, require_processes
+from nnunet_skd.tools.parallel import in_order, require_processes
 
 TOLERANCE = 1.0
 ALL_METRICS = (*METRICS, VOXEL_HD95, *CALIBRATION)
@@ -58,16 +59,10 @@ def evaluate_folders(
     require_processes(num_processes)
     if not tolerance >= 0:
         raise BadInput(f"the tolerance of the NSD (--tolerance) must be 0 or more, not {tolerance}")
-    cases = paired_cases(
-        Path(reference_dir),
-        Path(prediction_dir),
-        dataset_json,
-        chill,
-        probabilities=bool(set(chosen) & set(CALIBRATION)),
-    )
+    probabilities = bool(set(chosen) & set(CALIBRATION))
+    cases = paired_cases(reference_dir, prediction_dir, dataset_json, chill, probabilities=probabilities)
     evaluate = partial(evaluate_case, tolerance=tolerance, metrics=chosen)
-    found = dict(for_each_case(evaluate, {case.name: (case,) for case in cases}, num_processes, "evaluate"))
-    rows = [row for case in cases for row in found[case.name]]
+    rows = chain.from_iterable(in_order(evaluate, [(case,) for case in cases], num_processes, "evaluate"))
     frame = pd.DataFrame(rows, columns=["case", "label", *chosen])
     unit = "pixel" if cases[0].reader is NaturalImage2DIO else "mm"
     frame.attrs = {"distance_unit": unit, "nsd_tolerance": tolerance, "ignore_label": cases[0].ignore}
@@ -75,7 +70,7 @@ def evaluate_folders(
 
 
 def paired_cases(
-    reference_dir: Path, prediction_dir: Path, dataset_json: dict, chill: bool, *, probabilities: bool
+    reference_dir: str | Path, prediction_dir: str | Path, dataset_json: dict, chill: bool, *, probabilities: bool
 ) -> list[Case]:
     """The cases of two folders, by their names.
 
@@ -90,7 +85,7 @@ def paired_cases(
         BadInput: unpaired files, no reader for them, no class, probabilities that are needed and missing.
     """
     ending = dataset_json["file_ending"]
-    pairs = _pairs(reference_dir, prediction_dir, ending, chill)
+    pairs = _pairs(Path(reference_dir), Path(prediction_dir), ending, chill)
     reader = reader_class(dataset_json, pairs[0][0])
     classes, ignore = _classes(dataset_json), dataset_json["labels"].get("ignore")
     regions = any(len(values) > 1 for values in classes.values())
@@ -127,7 +122,7 @@ def _check_probabilities(predictions: list[Path], file_ending: str) -> None:
     missing = [p.name for p in predictions if not probabilities_file(p, file_ending).is_file()]
     if missing:
         raise BadInput(
-            f"ECE and Brier need the probabilities, and there is no .npz beside {listed(missing)} in "
+            f"the probabilities are needed, and there is no .npz beside {listed(missing)} in "
             f"{predictions[0].parent}. Predict with nnUNetv2_predict --save_probabilities, or validate with "
             "nnUNetv2_train ... --val --npz"
         )

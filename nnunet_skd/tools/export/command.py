@@ -18,7 +18,8 @@ as one of nnU-Net's own: nnunetv2 alone installs it and predicts with it, or ONN
     normalization, patch size, sliding window, labels. Needs: pip install "nnunet_skd[onnx]"
 
 Probabilities that can be trusted (--temperature T, found by 'nnunet-skd calibrate'): the last layer's
-weights are divided by T, and so are the logits. The segmentations stay the same.
+weights are divided by T, and so are the logits. The segmentations stay the same, but for nnUNetv2_ensemble,
+which averages probabilities.
 
 Both check themselves before anything appears under the given name: nnU-Net's predictor must give bit
 for bit the logits of the source on a random patch, ONNX Runtime the same within 1e-3 (with --temperature
@@ -43,6 +44,7 @@ from nnunetv2.utilities.file_path_utilities import get_output_folder
 from nnunet_skd.compat import nnunet_folder
 from nnunet_skd.model_checks import CHECKPOINT
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.export.temperature import check_temperature
 from nnunet_skd.tools.export.to_nnunet import STOCK_TRAINER, Package, export_nnunet
 from nnunet_skd.tools.export.to_onnx import OnnxModel, export_onnx
 from nnunet_skd.tools.nnunet_folders import dataset_name, require_variable
@@ -84,6 +86,7 @@ def run(args: argparse.Namespace) -> None:
         raise BadInput("--dynamic belongs to --onnx: nnU-Net's own network takes every size anyway")
     if args.overwrite_plans_name and args.onnx:
         raise BadInput("-overwrite_plans_name belongs to -o: an ONNX file is not installed among nnU-Net's models")
+    check_temperature(args.temperature)
     if args.onnx and len(args.f or []) != 1:
         raise BadInput("an ONNX file holds one fold: name it, such as -f 0 (and average the logits of several files)")
     folder = _model_folder(args)

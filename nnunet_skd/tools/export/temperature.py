@@ -1,29 +1,42 @@
 """A network that divides its own logits by a temperature, so that nnU-Net's prediction and ONNX Runtime need not."""
 
 import copy
-import math
 from dataclasses import replace
 
 import torch
 
+from nnunet_skd.tools.calibrate.temperature import HIGHEST, LOWEST
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.export.source import Fold, SelfCheckFailed, TrainedModel
 
 LAST_LAYERS = "decoder.seg_layers."
 
 
+def check_temperature(temperature: float) -> None:
+    """Before a model is read.
+
+    Raises:
+        BadInput: it is not one that ``nnunet-skd calibrate`` could have found.
+    """
+    if not LOWEST <= temperature <= HIGHEST:
+        raise BadInput(
+            f"--temperature is a number from {LOWEST:g} to {HIGHEST:g}, as nnunet-skd calibrate finds it, not "
+            f"{temperature:g}"
+        )
+
+
 def at_temperature(fold: Fold, temperature: float, model: TrainedModel) -> Fold:
     """The same network with weights and biases of its last layers, and so its logits, divided by a temperature.
 
     nnU-Net averages logits, over flips, windows and folds, and resamples them; then comes the softmax, or the sigmoid
-    of regions. So its probabilities are those of the divided logits, and its segmentations the same.
+    of regions. So its probabilities are those of the divided logits, and its segmentations the same. (nnUNetv2_ensemble
+    averages probabilities of several models: there it changes segmentations.)
 
     Raises:
-        BadInput: not a number above 0, or a network whose logits do not come from ``LAST_LAYERS``.
+        BadInput: :func:`check_temperature`; or a network whose logits do not come from ``LAST_LAYERS``.
         SelfCheckFailed: the logits of a random patch are not the source's divided by the temperature.
     """
-    if not (temperature > 0 and math.isfinite(temperature)):
-        raise BadInput(f"--temperature is a number above 0, not {temperature}: see nnunet-skd calibrate")
+    check_temperature(temperature)
     if temperature == 1:
         return fold
     layers = [name for name in fold.weights if name.startswith(LAST_LAYERS)]
