@@ -457,8 +457,9 @@ def test_slice_with_most_foreground_in_physical_proportions(tmp_path):
         (tmp_path / folder).mkdir()
         nib.save(nib.Nifti1Image(content, np.diag([2, 1, 5, 1])), tmp_path / folder / f"{name}.nii.gz")
     dataset_json = json.loads((tmp_path / "dataset.json").read_text())
-    shown = read_slice(tmp_path, tmp_path / "predictions", dataset_json, "c")
+    shown = read_slice(tmp_path, [tmp_path / "predictions"], dataset_json, "c")
     np.testing.assert_array_equal(shown.truth, label[:, :, 7].T)
+    np.testing.assert_array_equal(shown.predictions, [shown.truth])
     assert shown.aspect == 0.5 and shown.where == ", slice 7"
     assert shown.image[5, 3] == 1 and shown.image.sum() == 1
 

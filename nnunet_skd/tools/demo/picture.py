@@ -39,21 +39,20 @@ def draw_predictions(raw: str | Path, predictions: dict[str, Path], table: pd.Da
     dice = by_trainer[list(predictions)[-1]].sort_values(ascending=False, kind="stable")
     places = np.linspace(0, len(dice) - 1, min(PICTURE_ROWS, len(dice))).round().astype(int)
     cases = dice.index[places]
-    slices = [[read_slice(raw, folder, dataset_json, case) for folder in predictions.values()] for case in cases]
+    slices = [read_slice(raw, list(predictions.values()), dataset_json, case) for case in cases]
     with matplotlib.rc_context({"font.size": 9, "text.parse_math": False}):
         columns = 2 + len(predictions)
         width = 3.0 * columns
-        heights = [3.0 * np.clip(s.aspect * s.truth.shape[0] / s.truth.shape[1], 0.4, 2) for s, *_ in slices]
+        heights = [3.0 * np.clip(s.aspect * s.truth.shape[0] / s.truth.shape[1], 0.4, 2) for s in slices]
         figure = Figure(figsize=(width, sum(heights) + 0.25 * len(slices) + 0.4), layout="constrained")
         grid = figure.subplots(len(slices), columns, squeeze=False, gridspec_kw={"height_ratios": heights})
-        for row, case, contents in zip(grid, cases, slices, strict=True):
-            first = contents[0]
-            for axes, labels in zip(row, (None, first.truth, *(c.prediction for c in contents)), strict=True):
-                axes.imshow(first.image, cmap="gray", vmin=0, vmax=1, aspect=first.aspect)
+        for row, case, shown in zip(grid, cases, slices, strict=True):
+            for axes, labels in zip(row, (None, shown.truth, *shown.predictions), strict=True):
+                axes.imshow(shown.image, cmap="gray", vmin=0, vmax=1, aspect=shown.aspect)
                 if labels is not None:
-                    axes.imshow(_tint(labels, dataset_json), aspect=first.aspect, interpolation="nearest")
+                    axes.imshow(_tint(labels, dataset_json), aspect=shown.aspect, interpolation="nearest")
                 axes.set_axis_off()
-            row[0].set_title(case + first.where)
+            row[0].set_title(case + shown.where)
             row[1].set_title("truth")
             for axes, trainer in zip(row[2:], predictions, strict=True):
                 name = "prediction" if len(predictions) == 1 else trainer
@@ -68,20 +67,19 @@ class CaseSlice:
 
     image: np.ndarray
     truth: np.ndarray
-    prediction: np.ndarray
+    predictions: list[np.ndarray]
     aspect: float
     where: str
 
 
-def read_slice(raw: Path, predictions: Path, dataset_json: dict, case: str) -> CaseSlice:
-    """Read a test case with nnU-Net's reader and take the slice with most foreground."""
+def read_slice(raw: Path, predictions: list[Path], dataset_json: dict, case: str) -> CaseSlice:
+    """Read a test case and its predictions with nnU-Net's reader and take the slice with most foreground."""
     ending = dataset_json["file_ending"]
     label = raw / "labelsTs" / f"{case}{ending}"
     reader = reader_class(dataset_json, label)
     files = channel_files(raw / "imagesTs", case, ending)
     image, properties = read_images(reader, files)
     truth = read_segmentation(reader, label)[0][0]
-    prediction = read_segmentation(reader, predictions / f"{case}{ending}")[0][0]
     axis = slice_axis(properties["spacing"])
     index = fullest_slice((truth > 0) & (truth != dataset_json["labels"].get("ignore")), axis)
     take = partial(take_slice, axis=axis, index=index)
@@ -93,7 +91,9 @@ def read_slice(raw: Path, predictions: Path, dataset_json: dict, case: str) -> C
     return CaseSlice(
         image=grey(shown, low, high),
         truth=take(truth).astype(int),
-        prediction=take(prediction).astype(int),
+        predictions=[
+            take(read_segmentation(reader, folder / f"{case}{ending}")[0][0]).astype(int) for folder in predictions
+        ],
         aspect=height / width,
         where=f", slice {index}" if truth.shape[axis] > 1 else "",
     )
