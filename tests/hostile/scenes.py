@@ -11,6 +11,7 @@ import published
 import pytest
 import toy_dataset
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from scipy.special import softmax
 from toy import DATASET, toy_dataset_json, toy_plans
 from toy_models import trained_model
 from volumes import write_volume
@@ -45,9 +46,12 @@ def _json(file: Path, content: object) -> Path:
     return file
 
 
+def _labels(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 3, (4, 12, 14)).astype(np.uint8)
+
+
 def _segmentation(file: Path, seed: int = 0) -> Path:
-    labels = np.random.default_rng(seed).integers(0, 3, (4, 12, 14)).astype(np.uint8)
-    return write_volume(file, labels)
+    return write_volume(file, _labels(seed))
 
 
 def evaluate(env: Path, _) -> Scene:
@@ -55,6 +59,19 @@ def evaluate(env: Path, _) -> Scene:
     djfile = _json(env / "dataset.json", LABELS)
     arguments = ["evaluate", env / "ref", env / "pred", "-djfile", djfile, "-np", 1, "--metrics", "Dice", "HD95"]
     return Scene(arguments, [djfile, *files[1:3]], files[1:3], "-o")
+
+
+def calibrate(env: Path, _) -> Scene:
+    djfile, files = _json(env / "dataset.json", LABELS), []
+    for seed, case in enumerate("ab"):
+        files += [_segmentation(env / who / f"{case}.nii.gz", seed) for who in ("ref", "pred")]
+        files.append(env / "pred" / f"{case}.npz")
+        logits = np.random.default_rng(9).normal(size=(3, 4, 12, 14)) + 2 * (
+            _labels(seed) == np.arange(3).reshape(3, 1, 1, 1)
+        )
+        np.savez_compressed(files[-1], probabilities=softmax(logits, axis=0).astype(np.float32))
+    arguments = ["calibrate", env / "ref", env / "pred", "-djfile", djfile, "-np", 1, "-o", env / "out"]
+    return Scene(arguments, [djfile, *files[:3]], files[:3], "-o", ("no .npz beside a",))
 
 
 def compare_predictions(env: Path, _) -> Scene:
@@ -345,7 +362,7 @@ def _without_training(patch) -> None:
 SCENES: dict[str, Callable[[Path, object], Scene]] = {
     scene.__name__: scene
     for scene in (
-        *(evaluate, compare_predictions, compare_trained, compact, bench, export, distill, unlabelled),
+        *(evaluate, calibrate, compare_predictions, compare_trained, compact, bench, export, distill, unlabelled),
         *(fingerprint, pseudo_labels, unlabelled_list, convert_arcade, demo_data, demo_folders, demo_continued, doctor),
         *(export_onnx, speed, register, unregister, convert_arcade_segments, convert_dca1, convert_zip, convert_tar),
         *(convert_xcad, convert_synapse, convert_btcv, convert_flare22, convert_m2caiseg),
