@@ -169,6 +169,8 @@ def test_not_among_the_default_metrics(folders):
         (lambda f: np.savez(f, probabilities=np.zeros((3, 6, 5, 3))), r"\(3, 6, 5, 3\).*ask for \(3, 3, 5, 6\)"),
         (lambda f: np.savez(f, probabilities=np.full((3, 3, 5, 6), 4.2)), "not probabilities"),
         (lambda f: np.savez(f, probabilities=np.full((3, 3, 5, 6), np.nan)), "not probabilities"),
+        (lambda f: np.savez(f, probabilities=np.ones((3, 3, 5, 6), bool)), "not probabilities"),
+        (lambda f: np.savez(f, probabilities=np.ones((3, 3, 5, 6), complex)), "not probabilities"),
     ],
 )
 def test_refusals(folders, damage, words):

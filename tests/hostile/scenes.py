@@ -71,7 +71,7 @@ def calibrate(env: Path, _) -> Scene:
         )
         np.savez_compressed(files[-1], probabilities=softmax(logits, axis=0).astype(np.float32))
     arguments = ["calibrate", env / "ref", env / "pred", "-djfile", djfile, "-np", 1, "-o", env / "out"]
-    return Scene(arguments, [djfile, *files[:3]], files[:3], "-o", ("no .npz beside a",))
+    return Scene(arguments, [djfile, *files[:3]], files[:3], "-o", ("no .npz beside a", "found: 1"))
 
 
 def compare_predictions(env: Path, _) -> Scene:

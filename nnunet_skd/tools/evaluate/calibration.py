@@ -145,6 +145,9 @@ def read_probabilities(path: Path, channels: int, shape: tuple[int, ...]) -> np.
             f"{path} holds probabilities of the shape {found}, but dataset.json and the segmentation beside it ask for "
             f"{(channels, *shape)}. {again}"
         )
-    if not (probabilities.min() >= 0 and probabilities.max() <= 1 + 1e-3):  # half precision rounds; nan fails too
-        raise BadInput(f"{path} holds numbers that are not probabilities (below 0, above 1 or nan). {again}")
+    fractions = np.issubdtype(probabilities.dtype, np.floating)
+    if not (fractions and probabilities.min() >= 0 and probabilities.max() <= 1 + 1e-3):  # half precision rounds
+        raise BadInput(
+            f"{path} holds numbers that are not probabilities (no fractions, below 0, above 1 or nan). {again}"
+        )
     return probabilities
