@@ -16,6 +16,7 @@ from skimage.io import imread
 
 from nnunet_skd.compat import READS_EXT_TRAINER
 from nnunet_skd.tools.calibrate.temperature import scaled
+from nnunet_skd.tools.cli import main
 from nnunet_skd.tools.demo.phantoms import write_phantom_dataset
 from nnunet_skd.tools.install.discovery import trainers_folder
 
@@ -134,30 +135,29 @@ def test_residual_encoder_plans(nnunet_env, own_variants):
     assert any("reconstruction" in name for name in checkpoint["distillation"]["terms"])
 
 
-def test_calibrated_folds_predict_scaled_probabilities(nnunet_env, own_variants):
-    """A temperature of two folds' validation cases; nnU-Net's mirrored prediction with both folds, divided by it."""
+def test_a_calibrated_model_predicts_scaled_probabilities(nnunet_env, own_variants, capsys):
+    """A temperature from nnU-Net's probabilities; nnU-Net's mirrored prediction with the exported model has it."""
     dataset, trainer = prepare(2), "nnUNetTrainerDSKD_ACW_brief"
-    for fold in (0, 1):
-        run("nnUNetv2_train", 900, "2d", fold, "-tr", trainer, "-device", "cpu", "--npz")
-    model = fold_folder(dataset, trainer, "2d").parent
-    validation = [model / f"fold_{fold}" / "validation" for fold in (0, 1)]
-    references = Path(os.environ["nnUNet_preprocessed"]) / dataset.name / "gt_segmentations"
-    printed = run("nnunet-skd", "calibrate", references, *validation, "-djfile", model / "dataset.json", "-np", 2)
-    assert re.search(r"T = [\d.]+, fitted on 2 predictions", printed)
+    run("nnUNetv2_train", 900, "2d", 0, "-tr", trainer, "-device", "cpu")
+    model, calibrated = fold_folder(dataset, trainer, "2d").parent, nnunet_env / "calibrated"
 
-    calibrated = nnunet_env / "calibrated"
-    run("nnunet-skd", "export", "-m", model, "-f", 0, 1, "-o", calibrated, "--temperature", 2)
-    probabilities, labels = [], []
-    for name, folder in (("as_it_is", model), ("scaled", calibrated)):
-        output = nnunet_env / name
-        run("nnUNetv2_predict_from_modelfolder", "-i", dataset / "imagesTs", "-o", output, "-m", folder, "-f", 0, 1,
-            "-device", "cpu", "--save_probabilities")  # fmt: skip
-        files = sorted(output.glob("*.npz"))
-        probabilities.append(np.stack([np.load(file)["probabilities"] for file in files], axis=1))
-        labels.append(np.stack([imread(file.with_suffix(".png")) for file in files]))
-    difference = np.abs(scaled(probabilities[0], 2) - probabilities[1])
-    assert np.quantile(difference, 0.95) < 2e-3 < 0.01 < np.abs(probabilities[1] - probabilities[0]).mean()
-    assert (labels[0] == labels[1]).mean() > 0.999  # nnU-Net rounds logits to half precision
+    def predict(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities (classes, cases, 1, rows, columns) and labels (cases, rows, columns)."""
+        run("nnUNetv2_predict_from_modelfolder", "-i", dataset / "imagesTs", "-o", nnunet_env / name, "-m", folder,
+            "-f", 0, "-device", "cpu", "--save_probabilities")  # fmt: skip
+        files = sorted((nnunet_env / name).glob("*.npz"))
+        labels = [imread(file.with_suffix(".png")) for file in files]
+        return np.stack([np.load(file)["probabilities"] for file in files], axis=1), np.stack(labels)
+
+    probabilities, labels = predict(model, "as_it_is")
+    fit = ["calibrate", dataset / "labelsTs", nnunet_env / "as_it_is", "-djfile", model / "dataset.json", "-np", 1]
+    assert main(list(map(str, fit))) == 0
+    assert re.search(r"T = [\d.]+, fitted on 2 predictions", capsys.readouterr().out)
+    assert main(["export", "-m", str(model), "-f", "0", "-o", str(calibrated), "--temperature", "2"]) == 0
+    at_2, labels_at_2 = predict(calibrated, "scaled")
+    assert np.quantile(np.abs(scaled(probabilities, 2) - at_2), 0.95) < 2e-3
+    assert np.abs(probabilities - at_2).mean() > 0.01
+    assert (labels == labels_at_2).mean() > 0.999  # nnU-Net rounds logits to half precision
 
 
 def test_a_killed_training_continues(nnunet_env, own_variants):
