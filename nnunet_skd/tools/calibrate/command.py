@@ -32,7 +32,6 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 import pandas as pd
-from nnunetv2.configuration import default_num_processes
 
 from nnunet_skd.tools.calibrate.reliability import draw_reliability
 from nnunet_skd.tools.calibrate.temperature import Calibration, calibration_at, fit_temperature, sample_case
@@ -40,6 +39,7 @@ from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.calibration import CALIBRATION
 from nnunet_skd.tools.evaluate.case import Case
 from nnunet_skd.tools.evaluate.folders import paired_cases
+from nnunet_skd.tools.evaluate.options import add_options
 from nnunet_skd.tools.files import new_files, require_absent, require_folder, require_writable
 from nnunet_skd.tools.nnunet_json import read_dataset_json
 from nnunet_skd.tools.parallel import in_order, require_processes
@@ -54,15 +54,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "prediction", metavar="PREDICTION_DIR", nargs="+", help="folders with predictions and their probabilities"
     )
-    parser.add_argument("-djfile", required=True, metavar="FILE", help="dataset.json of the raw dataset or the model")
+    add_options(parser)
     parser.add_argument("-o", metavar="DIR", help="folder for the table of all cases and the picture (default: none)")
-    parser.add_argument(
-        "-np",
-        type=int,
-        default=default_num_processes,
-        metavar="N",
-        help="processes; each holds one case in memory (default: %(default)s, nnU-Net's)",
-    )
 
 
 def run(args: Namespace) -> None:

@@ -14,7 +14,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp, softmax
 
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.evaluate.calibration import BINS, reliability_bins
+from nnunet_skd.tools.evaluate.calibration import BINS, error_of_bins, reliability_bins
 from nnunet_skd.tools.evaluate.case import Case, probabilities_of, read_pair
 
 LOWEST, HIGHEST = 0.1, 10.0  # of T; 0.8 to 3 are usual
@@ -113,10 +113,9 @@ def _calibration(case: Case, probabilities: np.ndarray, known: np.ndarray, tempe
             p = p if temperature == 1 else scaled(p, temperature)
             bins[head] += reliability_bins(p.max(0), p.argmax(0) == truth)
             squared[head] += ((p - (np.arange(len(p))[:, None] == truth)) ** 2).sum(dtype=float)
-    _, right, sure = bins.swapaxes(0, 1)
-    ece = np.abs(right - sure).sum(1) / known.size
     brier = squared / known.size / (2 if case.regions else 1)  # a region's is that of its yes alone
-    return Calibration({"ECE": float(ece.mean()), "Brier": float(brier.mean())}, bins.sum(0))
+    ece = np.mean([error_of_bins(of_head) for of_head in bins])
+    return Calibration({"ECE": float(ece), "Brier": float(brier.mean())}, bins.sum(0))
 
 
 def _known_voxels(case: Case) -> tuple[np.ndarray, np.ndarray]:

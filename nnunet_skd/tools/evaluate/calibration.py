@@ -81,7 +81,12 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins
     """
     if not confidence.size:
         return np.nan
-    voxels, right, sure = reliability_bins(confidence, correct, bins)
+    return error_of_bins(reliability_bins(confidence, correct, bins))
+
+
+def error_of_bins(bins: np.ndarray) -> float:
+    """The expected calibration error of :func:`reliability_bins`, (3, bins), of one case or of several blocks of it."""
+    voxels, right, sure = bins
     # |B| cancels: the difference of a bin's sums is |B| times the difference of its means
     return float(np.abs(right - sure).sum() / voxels.sum())
 

@@ -60,10 +60,10 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 import pandas as pd
-from nnunetv2.configuration import default_num_processes
 
 from nnunet_skd import __version__
 from nnunet_skd.tools.evaluate.folders import ALL_METRICS, TOLERANCE, evaluate_folders
+from nnunet_skd.tools.evaluate.options import add_options
 from nnunet_skd.tools.evaluate.statistics import CONFIDENCE, RESAMPLES
 from nnunet_skd.tools.evaluate.summary import format_summary, summarize
 from nnunet_skd.tools.files import new_files, require_absent, require_folder
@@ -77,15 +77,8 @@ JSON = "evaluation.json"
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("reference", metavar="REFERENCE_DIR", help="folder with the reference segmentations")
     parser.add_argument("prediction", metavar="PREDICTION_DIR", help="folder with the predicted segmentations")
-    parser.add_argument("-djfile", required=True, metavar="FILE", help="dataset.json of the raw dataset or the model")
+    add_options(parser)
     parser.add_argument("-o", metavar="DIR", help="folder for the three files (default: PREDICTION_DIR)")
-    parser.add_argument(
-        "-np",
-        type=int,
-        default=default_num_processes,
-        metavar="N",
-        help="processes; each holds one case in memory (default: %(default)s, nnU-Net's)",
-    )
     parser.add_argument(
         "--metrics",
         nargs="+",
