@@ -136,7 +136,8 @@ def test_regions_have_a_sigmoid_each(tmp_path):
         probabilities = expit(2 * logits).astype(np.float32)
         probabilities[..., 175:] = 0
         truth[:, 175:] = 0
-        write_case(tmp_path, case, truth, truth, probabilities)
+        predicted = np.where(probabilities[1] > 0.5, 2, probabilities[0] > 0.5)
+        write_case(tmp_path, case, truth, predicted, probabilities)
     made = described(tmp_path, REGIONS)
     cases = cases_of(made, REGIONS)
     samples = [sample_case(case) for case in cases]
@@ -299,8 +300,9 @@ def test_refusals(tmp_path, capsys, spoil, words):
 def test_probabilities_that_say_nothing_are_refused(tmp_path):
     made = overconfident(tmp_path)
     for file in made.predicted.glob("*.npz"):
-        p = np.load(file)["probabilities"]
-        np.savez(file, probabilities=np.roll(p, 1, axis=0))  # of labels in another order
+        p = np.roll(np.load(file)["probabilities"], 1, axis=0)  # of labels in another order
+        np.savez(file, probabilities=p)
+        Image.fromarray(p[:, 0].argmax(0).astype(np.uint8)).save(file.with_suffix(".png"))
     samples = [s for case in cases_of(made, LABELS) for s in sample_case(case)]
     with pytest.raises(BadInput, match="say nothing about these references.*dataset.json"):
         fit_temperature(samples)

@@ -1,11 +1,14 @@
 """ECE and Brier score: values by hand, an independent loop, and the commands on nnU-Net's .npz files."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
+from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from sklearn.metrics import brier_score_loss
 from volumes import write_segmentation
 
@@ -17,6 +20,7 @@ from nnunet_skd.tools.evaluate.calibration import (
     region_calibration,
     softmax_calibration,
 )
+from nnunet_skd.tools.evaluate.case import Case, probabilities_of
 from nnunet_skd.tools.evaluate.folders import evaluate_folders
 from nnunet_skd.tools.evaluate.summary import FOREGROUND, summarize
 
@@ -131,7 +135,9 @@ def test_one_value_for_all_classes(folders):
 def test_one_value_per_region(folders):
     for case in "xy":  # two channels, as nnU-Net writes them for two regions
         p = np.load(folders / "soft" / f"{case}.npz")["probabilities"]
-        np.savez_compressed(folders / "soft" / f"{case}.npz", probabilities=np.stack([p[1] + p[2], p[2]]))
+        whole, core = p[1] + p[2], p[2]
+        np.savez_compressed(folders / "soft" / f"{case}.npz", probabilities=np.stack([whole, core]))
+        write_segmentation(folders / "soft" / f"{case}.nii.gz", np.where(core > 0.5, 2, whole > 0.5))
     frame = evaluate_folders(folders / "reference", folders / "soft", REGIONS, num_processes=1, metrics=["ECE"])
     assert list(frame["label"]) == ["whole", "core"] * 2
     reference = reference_of(folders, "x")
@@ -158,6 +164,26 @@ def test_not_among_the_default_metrics(folders):
     assert "ECE" not in evaluate_folders(folders / "reference", folders / "soft", LABELS, num_processes=1)
 
 
+@pytest.mark.parametrize("regions", [False, True], ids=["labels", "regions"])
+def test_probabilities_of_another_prediction_are_refused(tmp_path, regions):
+    """A percent of the foreground may differ, as by half precision."""
+    p = np.random.default_rng(0).dirichlet(np.ones(3), (100, 100)).transpose(2, 0, 1)
+    prediction = p.argmax(0)
+    classes = {"a": (1,), "b": (2,)}
+    if regions:
+        p, classes = np.stack([p[1] + p[2], p[2]]), {"whole": (1, 2), "core": (2,)}
+        prediction = np.where(p[1] > 0.5, 2, p[0] > 0.5)
+    np.savez(tmp_path / "x.npz", probabilities=p)
+    case = Case("x", Path(), Path("x.png"), NaturalImage2DIO, classes, None, regions, tmp_path / "x.npz")
+    percent = (prediction > 0).sum() // 100
+    found = np.flatnonzero(prediction)
+    prediction.flat[found[:percent]] = 0
+    assert np.array_equal(probabilities_of(case, prediction), p)
+    prediction.flat[found[: percent + 1]] = 0
+    with pytest.raises(BadInput, match=rf"another prediction than x.png .* disagree in {percent + 1} voxels, where"):
+        probabilities_of(case, prediction)
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -171,6 +197,7 @@ def test_not_among_the_default_metrics(folders):
         (lambda f: np.savez(f, probabilities=np.full((3, 3, 5, 6), np.nan)), "not probabilities"),
         (lambda f: np.savez(f, probabilities=np.ones((3, 3, 5, 6), bool)), "not probabilities"),
         (lambda f: np.savez(f, probabilities=np.ones((3, 3, 5, 6), complex)), "not probabilities"),
+        (lambda f: shutil.copy(f.with_name("x.npz"), f), "y.npz holds the probabilities of another prediction"),
     ],
 )
 def test_refusals(folders, damage, words):

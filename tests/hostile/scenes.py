@@ -64,11 +64,12 @@ def evaluate(env: Path, _) -> Scene:
 def calibrate(env: Path, _) -> Scene:
     djfile, files = _json(env / "dataset.json", LABELS), []
     for seed, case in enumerate("ab"):
-        files += [_segmentation(env / who / f"{case}.nii.gz", seed) for who in ("ref", "pred")]
-        files.append(env / "pred" / f"{case}.npz")
         logits = np.random.default_rng(9).normal(size=(3, 4, 12, 14)) + 2 * (
             _labels(seed) == np.arange(3).reshape(3, 1, 1, 1)
         )
+        files.append(_segmentation(env / "ref" / f"{case}.nii.gz", seed))
+        files.append(write_volume(env / "pred" / f"{case}.nii.gz", logits.argmax(0).astype(np.uint8)))
+        files.append(env / "pred" / f"{case}.npz")
         np.savez_compressed(files[-1], probabilities=softmax(logits, axis=0).astype(np.float32))
     arguments = ["calibrate", env / "ref", env / "pred", "-djfile", djfile, "-np", 1, "-o", env / "out"]
     return Scene(arguments, [djfile, *files[:3]], files[:3], "-o", ("no .npz beside a", "found: 1"))

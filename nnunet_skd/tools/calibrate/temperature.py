@@ -120,8 +120,8 @@ def _calibration(case: Case, probabilities: np.ndarray, known: np.ndarray, tempe
 
 def _known_voxels(case: Case) -> tuple[np.ndarray, np.ndarray]:
     """nnU-Net's probabilities (classes with background, or regions; n) and labels (n,) where the truth is known."""
-    reference, _, _ = read_pair(case)
-    probabilities = probabilities_of(case, reference.shape)
+    reference, prediction, _ = read_pair(case)
+    probabilities = probabilities_of(case, prediction)
     if probabilities.dtype == np.float16:
         raise BadInput(
             f"{case.probabilities} holds half precision, in which small probabilities are lost and a temperature would "

@@ -22,6 +22,8 @@ from nnunet_skd.tools.images import read_segmentation
 
 # Headers round the spacing to float32 and sometimes to three digits.
 _SPACING_RTOL = 1e-3
+# nnU-Net makes both files of the same numbers; whoever stores probabilities in half precision changes single voxels.
+_DISAGREEMENT = 0.01
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def evaluate_case(case: Case, tolerance: float, metrics: Sequence[str]) -> list[
     """
     reference, prediction, spacing = read_pair(case)
     valid = None if case.ignore is None else reference != case.ignore
-    calibration = _calibration(case, reference, valid) if set(metrics) & set(CALIBRATION) else {}
+    calibration = _calibration(case, reference, prediction, valid) if set(metrics) & set(CALIBRATION) else {}
     rows = []
     for name, values in case.classes.items():
         masks = np.isin(reference, values), np.isin(prediction, values)
@@ -95,19 +97,38 @@ def read_pair(case: Case) -> tuple[np.ndarray, np.ndarray, list[float]]:
     return reference, prediction, spacing
 
 
-def probabilities_of(case: Case, shape: tuple[int, ...]) -> np.ndarray:
+def probabilities_of(case: Case, prediction: np.ndarray) -> np.ndarray:
     """nnU-Net's probabilities (classes with background, or regions; spatial).
 
+    Args:
+        case: the case.
+        prediction: (spatial), see :func:`read_pair`.
+
     Raises:
-        BadInput: unreadable, or not the probabilities of this case.
+        BadInput: unreadable, not the probabilities of this case, or those of another prediction of it.
     """
     channels = len(case.classes) + (not case.regions)  # a softmax has the background too
-    return read_probabilities(case.probabilities, channels, shape)
+    probabilities = read_probabilities(case.probabilities, channels, prediction.shape)
+    if case.regions:  # in which order nnU-Net paints them is not asked for
+        found, segmented = (probabilities > 0.5).any(0), prediction > 0
+    else:
+        found, segmented = probabilities.argmax(0), prediction
+    differing, foreground = np.sum(found != segmented), np.sum((found > 0) | (segmented > 0))
+    if differing > _DISAGREEMENT * foreground:
+        raise BadInput(
+            f"{case.probabilities} holds the probabilities of another prediction than {case.prediction.name} beside "
+            f"it: they disagree in {differing} voxels, where {foreground} are foreground in either. A prediction or "
+            "validation that is repeated without --save_probabilities or --npz leaves the old file, and postprocessing "
+            "changes segmentations alone. Predict again into an empty folder"
+        )
+    return probabilities
 
 
-def _calibration(case: Case, reference: np.ndarray, valid: np.ndarray | None) -> dict[str, dict[str, float]]:
+def _calibration(
+    case: Case, reference: np.ndarray, prediction: np.ndarray, valid: np.ndarray | None
+) -> dict[str, dict[str, float]]:
     """ECE and Brier score by region, or of all classes."""
-    probabilities = probabilities_of(case, reference.shape)
+    probabilities = probabilities_of(case, prediction)
     if not case.regions:
         return {ALL_CLASSES: softmax_calibration(probabilities, reference, valid)}
     return {
