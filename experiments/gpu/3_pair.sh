@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# 100 epochs of nnUNetTrainer and of one of ours, fold 0: DSKD on dataset 80, ACW-SKD in 3D on dataset 81.
-# Run again until it says done.
+# LENGTH (default 100epochs) of nnUNetTrainer and of one of ours, fold 0: DSKD on dataset 80, ACW-SKD in 3D on dataset
+# 81. Run again until it says done.
 source "$(dirname "$0")/common.sh"
-LENGTH=100epochs
+LENGTH=${LENGTH:-100epochs}
 [ -n "$REHEARSE" ] && LENGTH=1epoch
 pair() { # DATASET CONFIGURATION TRAINER
     local trainer folder out="$OUT/pair_$1" trainers=(nnUNetTrainer_$LENGTH "$3"_$LENGTH)
