@@ -2,7 +2,7 @@
 
 Under one key lie tensors and plain numbers and text only, so that the file can be read where this package is absent:
 ``settings`` (a line of text for each term and for the teacher), ``terms`` (their parameters), ``optimizer`` (its state,
-for these) and ``teacher``.
+for these), ``teacher`` and ``unlabelled`` (the names of the cases without labels).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nnunet_skd.trainer import SelfDistillationTrainer
 
 KEY = "distillation"
-PARTS = {"settings", "terms", "optimizer", "teacher"}
+PARTS = {"settings", "terms", "optimizer", "teacher", "unlabelled"}
 
 
 @contextmanager
@@ -58,7 +58,7 @@ def read_extra(filename: str) -> tuple[dict | None, str]:
     if not isinstance(filename, str):
         raise ValueError(f"a checkpoint is continued from its path, not from a {type(filename).__name__}")
     try:
-        checkpoint = _load(filename)
+        checkpoint = load_mapped(filename)
         return checkpoint.get(KEY), checkpoint["trainer_name"]
     except (FileNotFoundError, PermissionError, IsADirectoryError, ImportError, MemoryError):  # the file may be good
         raise
@@ -75,8 +75,8 @@ def way_out(filename: str) -> str:
     return "Start the training anew"
 
 
-def _load(filename: str) -> dict:
-    """Mapped where that works, not read: nnU-Net reads it a moment later."""
+def load_mapped(filename: str) -> dict:
+    """A checkpoint; mapped where that works, not read: nnU-Net reads it a moment later."""
     with suppress(Exception):  # torch's older format cannot be mapped, and some file systems map nothing
         return torch.load(filename, map_location="cpu", weights_only=False, mmap=True)
     return torch.load(filename, map_location="cpu", weights_only=False)
@@ -90,6 +90,7 @@ def extra_state(trainer: SelfDistillationTrainer) -> dict:
         "terms": _term_state(trainer),
         "optimizer": {} if own is None else own.optimizer.state_dict(),
         "teacher": {} if teacher is None else teacher.state_dict(),
+        "unlabelled": trainer.unlabelled or [],
     }
 
 
@@ -139,6 +140,7 @@ def restore_extra(trainer: SelfDistillationTrainer, extra: dict | None, filename
         )
     if trainer.teacher is not None:
         trainer.teacher.load_state_dict(extra.get("teacher", {}))
+    trainer.unlabelled = extra.get("unlabelled", [])
     before, now = extra.get("settings", []), _settings(trainer)
     if before and before != now:
         trainer.print_to_log_file(

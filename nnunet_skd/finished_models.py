@@ -14,14 +14,8 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from torch import Tensor, nn
 
 from nnunet_skd.messages import in_one_line
-from nnunet_skd.model_checks import (
-    CHECKPOINT,
-    VARIABLE,
-    absolute,
-    check_model,
-    teaching_folds,
-    trained_with_deep_supervision,
-)
+from nnunet_skd.model_checks import VARIABLE, absolute, check_model
+from nnunet_skd.model_folds import CHECKPOINT, teaching_folds, trained_with_deep_supervision
 from nnunet_skd.teachers import Teacher
 
 if TYPE_CHECKING:

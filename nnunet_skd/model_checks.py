@@ -1,4 +1,4 @@
-"""Whether a finished model may teach a student: alike in what it sees and says, and blind to the validation cases."""
+"""Whether a finished model may teach a student: alike in what it sees and says."""
 
 from __future__ import annotations
 
@@ -19,72 +19,8 @@ if TYPE_CHECKING:
     from nnunet_skd.trainer import SelfDistillationTrainer
 
 VARIABLE = "nnUNet_skd_teacher"
-CHECKPOINT = "checkpoint_final.pth"
 FEWEST_DEEPEST = 4  # voxels: over one or two, instance normalisation gives the same whatever the image
 _WAY_OUT = f"{VARIABLE} must name a folder that nnUNetv2_train wrote, as nnUNetv2_predict_from_modelfolder -m takes it."
-
-
-def folds_with(folder: Path, file: str = "") -> list[str]:
-    """The folds of a model that hold a file. A copy such as fold_0_old is none of nnU-Net's folds."""
-    names = (path.name.removeprefix("fold_") for path in folder.glob("fold_*") if (path / file).exists())
-    return sorted(name for name in names if name == "all" or name.isdigit())
-
-
-def teaching_folds(folder: Path, trainer: SelfDistillationTrainer) -> list[str]:
-    """The folds of a model that may teach the trainer's fold.
-
-    Raises:
-        ValueError: there is none that is finished and has not seen the trainer's validation cases.
-    """
-    finished = folds_with(folder, CHECKPOINT)
-    if trainer.fold == "all":
-        if not finished:
-            raise ValueError(f"{folder} holds no finished fold ({CHECKPOINT}). Finish its training first.")
-        return finished
-    wanted = str(trainer.fold)
-    if wanted in finished:
-        _compare_validation_cases(folder / f"fold_{wanted}", trainer)
-        return [wanted]
-    seen = f"its finished folds are {', '.join(finished)}" if finished else "it holds no finished fold"
-    raise ValueError(
-        f"A student of fold {wanted} may only be taught by fold {wanted} of {folder}: every other has seen its "
-        f"validation cases, and {seen}. Train fold {wanted} of the teacher to its end, or train the student with "
-        f"fold all."
-    )
-
-
-def _compare_validation_cases(fold_folder: Path, trainer: SelfDistillationTrainer) -> None:
-    """The split may have changed since the teacher was trained: what it was validated on is in its folder.
-
-    More cases than ours prove nothing: ``nnUNetv2_train --val`` after a change adds today's to those of then. Without
-    a split file there is nothing to compare yet: nnU-Net makes the same one for everybody, and the training asks again.
-    """
-    ending = trainer.dataset_json["file_ending"]
-    files = [file.name for file in (fold_folder / "validation").glob(f"*{ending}")]
-    validated = {name.removesuffix(ending) for name in files if not name.startswith(".")}  # macOS leaves ._CASE
-    ours = set(trainer.do_split()[1])
-    if not ours or validated == ours:
-        return
-    if validated < ours:
-        raise ValueError(
-            f"{fold_folder}/validation holds {len(validated)} of the {len(ours)} validation cases of fold "
-            f"{trainer.fold}, so nothing says that the model has not seen the others. If splits_final.json is still "
-            f"the one that it was trained with, run nnUNetv2_train with --val for it; otherwise train it again, or "
-            f"train the student with fold all."
-        )
-    raise ValueError(
-        f"{fold_folder} was validated on other cases than fold {trainer.fold} has today (splits_final.json changed): "
-        f"it may have seen today's validation cases. Remove its folder validation and train the teacher again, or "
-        f"train the student with fold all."
-    )
-
-
-def trained_with_deep_supervision(fold_folder: Path) -> bool:
-    """Whether a model's side outputs were trained, as nnU-Net's debug.json says. Networks have them in any case."""
-    try:
-        return json.loads((fold_folder / "debug.json").read_text())["enable_deep_supervision"] == "True"
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def _read_json(file: Path) -> dict:

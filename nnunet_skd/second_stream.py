@@ -31,14 +31,14 @@ def stream_cases(trainer: SelfDistillationTrainer) -> list[str] | None:
     The list may be empty where the dataset has an ignore label: the training cases hold voxels without a label then.
 
     Raises:
-        ValueError: the trainer needs such images and there are none, or they do not fit the plans. The message names
-            the command that fixes it.
+        ValueError: the trainer needs such images, or was begun with them, and there are none, or they do not fit the
+            plans. The message names the command that fixes it.
     """
     if not trainer.unlabelled_per_labelled or not any(term.on_unlabelled for term in trainer.terms):
         return None
     plans, configuration = trainer.plans_manager, trainer.configuration_name
     partly = trainer.label_manager.has_ignore_label
-    needed = trainer.needs_unlabelled and not partly
+    needed = bool(trainer.unlabelled) or (trainer.needs_unlabelled and not partly)
     if trainer.is_cascaded and not needed:
         return None
     if needed or read_record(unlabelled_folder(plans, configuration)) is not None:

@@ -36,6 +36,7 @@ class SelfDistillationTrainer(nnUNetTrainer):
     unlabelled_per_labelled = 0.0
     needs_unlabelled = False
     stream: UnlabelledStream | None = None
+    unlabelled: list[str] | None = None  # the stream's cases; before it is opened, those that the checkpoint names
 
     def initialize(self) -> None:
         """nnU-Net's initialisation, then the loss.
@@ -65,13 +66,13 @@ class SelfDistillationTrainer(nnUNetTrainer):
         goes_on = self.current_epoch < self.num_epochs  # else the final validation alone is missing
         if self.teacher is not None and goes_on:
             self.teacher.check(self)
-        cases = stream_cases(self) if goes_on else None
-        with processes_shared(cases is not None) as processes:
+        self.unlabelled = stream_cases(self) if goes_on else None
+        with processes_shared(self.unlabelled is not None) as processes:
             super().on_train_start()
         if self.teacher is not None and goes_on:
             self.teacher.attach(self)
-        if cases is not None:
-            self.stream = open_stream(self, cases, processes)
+        if self.unlabelled is not None:
+            self.stream = open_stream(self, self.unlabelled, processes)
             self.stream.rehearse()
         if self.local_rank == 0:
             self.distillation_log = DistillationLog(

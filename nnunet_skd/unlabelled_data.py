@@ -137,8 +137,8 @@ def checked_cases(plans: PlansManager, configuration: str) -> list[str]:
     record = read_record(folder)
     if record is None:
         raise ValueError(
-            f"there are no images without labels for {configuration}: {folder} was never made."
-            f" Run: {command(plans, configuration)}"
+            f"there are no images without labels for {configuration}: {folder} is not there, and the training needs it"
+            f" or was begun with it. Run: {command(plans, configuration)}"
         )
     again = command(plans, configuration, record)
     if differ := differences(record["preprocessing"], preprocessing(plans, configuration)):

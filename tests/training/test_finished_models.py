@@ -221,6 +221,14 @@ def refusal(match, *folders, monkeypatch, **kind):
         trainer.on_train_start()
 
 
+def change_plans_of(fold_folder, edit) -> None:
+    """The plans with which a fold was trained."""
+    file = fold_folder / "checkpoint_final.pth"
+    checkpoint = torch.load(file, weights_only=False)
+    edit(checkpoint["init_args"]["plans"])
+    torch.save(checkpoint, file)
+
+
 def test_refuses_to_begin_without_a_teacher(monkeypatch):
     refusal(r"nnUNet_skd_teacher=\$nnUNet_results/Dataset900_Toy/nnUNetTrainer__nnUNetPlans__2d",
             monkeypatch=monkeypatch)  # fmt: skip
@@ -268,6 +276,7 @@ def test_refuses_a_model_that_differs(file, changes, match, monkeypatch):
 def test_refuses_a_model_of_other_ct_intensities(monkeypatch):
     folder, ct = finish(), configuration(normalization_schemes=["CTNormalization"])
     change(folder, "plans.json", ct)
+    change_plans_of(folder / "fold_0", ct)
     trainer = student(folder, monkeypatch=monkeypatch)
     ct(trainer.plans_manager.plans)
     trainer.configuration_manager.configuration["normalization_schemes"] = ["CTNormalization"]
@@ -289,6 +298,15 @@ def test_refuses_regions_in_another_order(key, monkeypatch):
 def test_refuses_a_3d_model_for_a_2d_student(monkeypatch):
     folder = finish(dim=3, patch=16)
     refusal("dimensions: 3 there, 2 here", folder, monkeypatch=monkeypatch)
+
+
+def test_refuses_a_fold_that_was_trained_with_other_plans(monkeypatch):
+    """nnU-Net writes plans.json anew with each fold: fold 1 is of before the dataset was planned again."""
+    folder = finish(folds=(0, 1))
+    change_plans_of(folder / "fold_1", configuration(spacing=[3, 3]))
+    with pytest.raises(ValueError, match=r"fold_1 was trained with .* in spacing: \[3.0, 3.0\] then, \[1.0, 1.0\]"):
+        taught(folder, fold="all", monkeypatch=monkeypatch)
+    taught(folder, monkeypatch=monkeypatch)
 
 
 def test_refuses_what_is_no_model(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import copy
 import os
 import random
+import shutil
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -354,6 +355,25 @@ def test_images_of_older_plans_or_vanished_ones_are_refused(change):
         next(Path(trainer.preprocessed_dataset_folder_base, "unlabelled").rglob("*.pkl")).unlink()
     with pytest.raises(ValueError, match="nnunet-skd unlabelled -d 900 -c 2d -i /images"):
         trainer.on_train_start()
+
+
+@pytest.mark.parametrize("removed", [True, False])
+def test_a_training_that_was_begun_with_images_does_not_go_on_without_them(removed, tmp_path):
+    """Where the dataset has an ignore label, it could; and images may be added."""
+    begun = with_data(make_trainer(nnUNetTrainerDSKD_unlabelled, ignore=True, patch=16), size=20)
+    begun.on_train_start()
+    begun.save_checkpoint(str(tmp_path / "checkpoint.pth"))
+    folder = Path(begun.preprocessed_dataset_folder_base, "unlabelled")
+    if removed:
+        shutil.rmtree(folder)
+    trainer = make_trainer(nnUNetTrainerDSKD_unlabelled, ignore=True, patch=16)
+    trainer.load_checkpoint(str(tmp_path / "checkpoint.pth"))
+    if removed:
+        with pytest.raises(ValueError, match=f"{folder}/.* is not there, .* or was begun with it. Run: nnunet-skd unl"):
+            trainer.on_train_start()
+    else:
+        trainer.on_train_start()
+        assert trainer.unlabelled == begun.unlabelled != []
 
 
 @pytest.mark.parametrize(

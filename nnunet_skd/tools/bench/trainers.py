@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from nnunet_skd.compat import set_variables
 from nnunet_skd.messages import first_line
-from nnunet_skd.model_checks import CHECKPOINT
+from nnunet_skd.model_folds import CHECKPOINT
 from nnunet_skd.second_stream import UnlabelledStream, batch_size_of
 from nnunet_skd.tools.bench.borrowed_plans import borrowed_plans
 from nnunet_skd.tools.bench.measure import Stopwatch, alternate, paired_ratio, tensor_memory

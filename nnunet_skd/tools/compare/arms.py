@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nnunetv2.utilities.file_path_utilities import convert_trainer_plans_config_to_identifier
 
-from nnunet_skd.model_checks import CHECKPOINT
+from nnunet_skd.model_folds import CHECKPOINT
 from nnunet_skd.tools.compare.training_logs import epoch_seconds
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.files import require_folder

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from nnunet_skd.model_checks import folds_with
+from nnunet_skd.model_folds import folds_with
 from nnunet_skd.tools.compare.arms import model_folders, short_names
 from nnunet_skd.tools.compare.curves_plot import draw_curves
 from nnunet_skd.tools.compare.training_logs import Training, read_training

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from nnunet_skd.model_checks import CHECKPOINT
+from nnunet_skd.model_folds import CHECKPOINT
 from nnunet_skd.tools.checkpoint_file import NeedsCode, NotOfNnunet, read_checkpoint
 from nnunet_skd.tools.errors import BadInput
 

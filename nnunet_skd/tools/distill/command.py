@@ -27,7 +27,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from nnunet_skd.finished_models import FinishedModels
-from nnunet_skd.model_checks import VARIABLE, check_model, teaching_folds
+from nnunet_skd.model_checks import VARIABLE, check_model
+from nnunet_skd.model_folds import teaching_folds
 from nnunet_skd.tools.beginning import OtherWeights, begin, was_trained
 from nnunet_skd.tools.commands import show_and_run
 from nnunet_skd.tools.devices import find_device

@@ -42,7 +42,7 @@ from pathlib import Path
 from nnunetv2.utilities.file_path_utilities import get_output_folder
 
 from nnunet_skd.compat import nnunet_folder
-from nnunet_skd.model_checks import CHECKPOINT
+from nnunet_skd.model_folds import CHECKPOINT
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.export.temperature import check_temperature
 from nnunet_skd.tools.export.to_nnunet import STOCK_TRAINER, Package, export_nnunet

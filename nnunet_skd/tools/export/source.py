@@ -15,7 +15,7 @@ from torch import nn
 from nnunet_skd.catalogue import trainer_classes
 from nnunet_skd.compat import build_network
 from nnunet_skd.messages import first_line
-from nnunet_skd.model_checks import CHECKPOINT, folds_with
+from nnunet_skd.model_folds import CHECKPOINT, folds_with
 from nnunet_skd.tools.checkpoint_file import NeedsCode, NotOfNnunet, read_checkpoint
 from nnunet_skd.tools.errors import BadInput, Failed, naming
 from nnunet_skd.tools.networks import require_stock_network

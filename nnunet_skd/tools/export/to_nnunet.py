@@ -15,7 +15,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.file_path_utilities import folds_tuple_to_string
 from tqdm import tqdm
 
-from nnunet_skd.model_checks import CHECKPOINT
+from nnunet_skd.model_folds import CHECKPOINT
 from nnunet_skd.tools.checkpoint_file import weights_sha256
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.export.source import Fold, SelfCheckFailed, TrainedModel

@@ -11,7 +11,7 @@ import torch
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
-from nnunet_skd.model_checks import CHECKPOINT
+from nnunet_skd.model_folds import CHECKPOINT
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.export.description import describe
 from nnunet_skd.tools.export.source import SelfCheckFailed, TrainedModel, downsampling

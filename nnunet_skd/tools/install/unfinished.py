@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nnunet_skd.checkpoint import KEY, is_of_an_earlier_version, way_out
-from nnunet_skd.model_checks import CHECKPOINT
+from nnunet_skd.model_folds import CHECKPOINT
 from nnunet_skd.tools.checkpoint_file import NeedsCode, read_checkpoint
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.trainers import look_up

@@ -35,7 +35,8 @@ import shlex
 from pathlib import Path
 
 from nnunet_skd.messages import listed
-from nnunet_skd.model_checks import absolute, teaching_folds
+from nnunet_skd.model_checks import absolute
+from nnunet_skd.model_folds import teaching_folds
 from nnunet_skd.plans_file import plans_file_name
 from nnunet_skd.tools.beginning import begin, was_trained
 from nnunet_skd.tools.commands import CommandFailed, show_and_run

@@ -6,7 +6,8 @@ from pathlib import Path
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_skd.catalogue import trainer_classes
-from nnunet_skd.model_checks import CHECKPOINT, meaning, sees
+from nnunet_skd.model_checks import meaning, sees
+from nnunet_skd.model_folds import CHECKPOINT
 from nnunet_skd.tools.checkpoint_file import read_checkpoint, weights_sha256
 from nnunet_skd.tools.errors import BadInput, naming
 from nnunet_skd.tools.files import file_hash

@@ -30,7 +30,7 @@ import argparse
 
 from nnunetv2.configuration import default_num_processes
 
-from nnunet_skd.model_checks import CHECKPOINT
+from nnunet_skd.model_folds import CHECKPOINT
 from nnunet_skd.tools.devices import device_name, find_device
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.calibration import CALIBRATION

@@ -15,7 +15,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from tqdm import tqdm
 
 from nnunet_skd.messages import in_one_line, listed
-from nnunet_skd.model_checks import folds_with
+from nnunet_skd.model_folds import folds_with
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.files import as_file_name
 from nnunet_skd.tools.images import read_images, written_whole
