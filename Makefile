@@ -19,12 +19,12 @@ demo: install
 	$(BIN)/nnunet-skd demo
 
 # The quick tests first; nnU-Net's real commands after them. nnU-Net takes all cores on the CPU whatever OMP_NUM_THREADS
-# says: threads of two such commands must not spin while they wait for each other.
+# says: threads of two such commands must not spin while they wait for each other. Tests of one file share what they train.
 test: export OMP_NUM_THREADS = 1
 test: export OMP_WAIT_POLICY = passive
 test: install lint
 	$(BIN)/pytest -n 2 -m "not slow"
-	$(BIN)/pytest -n 2 -m slow
+	$(BIN)/pytest -n 2 --dist loadfile -m slow
 
 # All that can be wrong with a file, for every command, and 100 kills of trainings: an hour or two. HOSTILE_KILLS=6: fewer.
 hostile: export OMP_NUM_THREADS = 1

@@ -31,6 +31,7 @@ class Held:
             time.sleep(1)
         return super().train_step(batch)
 """
+IN_ONE_PROCESS = ("-npp", 0, "-nps", 0)  # for nnUNetv2_predict, which starts six more, and each imports PyTorch
 HAS_PROC = Path("/proc/self/stat").exists()
 
 
@@ -73,6 +74,12 @@ def run(*command, **env: str) -> str:
     )
     assert done.returncode == 0, f"{' '.join(map(str, command))} -> {done.returncode}\n{done.stdout[-6000:]}"
     return done.stdout
+
+
+def plan_and_preprocess(configuration: str, *planner) -> None:
+    """nnU-Net's planning and preprocessing of dataset 900."""
+    command = ("nnUNetv2_plan_and_preprocess", "-d", 900, "-c", configuration, "-np", 1, "-npfp", 1, *planner)
+    run(*command, nnUNet_n_proc_DA="1")  # the planner takes it for a number of threads, which 0 is not
 
 
 def kill_in_the_third_epoch(command: tuple[str, ...], fold: Path, **env: str) -> None:

@@ -1,6 +1,7 @@
 """What every test file may use."""
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +10,10 @@ import nnunetv2
 import nnunetv2.training.nnUNetTrainer
 import pytest
 import torch
-from commands import clone_nnunet, make_known_to_commands
+from commands import clone_nnunet, make_known_to_commands, plan_and_preprocess, shrink_plans
 
 from nnunet_skd.compat import READS_EXT_TRAINER, set_variables
+from nnunet_skd.tools.demo.phantoms import write_phantom_dataset
 
 
 @pytest.fixture
@@ -30,6 +32,29 @@ def nnunet_env(tmp_path, monkeypatch):
     monkeypatch.setenv("nnUNet_def_n_proc", "1")
     monkeypatch.delenv("nnUNet_extTrainer", raising=False)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def planned_phantoms(tmp_path_factory) -> Path:
+    """nnU-Net's folders with one dataset: images in 2D, five with labels and three to predict, and a small network."""
+    root = tmp_path_factory.mktemp("phantoms")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+            patch.setenv(name, str(root / name))
+            (root / name).mkdir()
+        dataset = write_phantom_dataset(root / "nnUNet_raw", 900, dim=2, num_train=5, num_test=3, size=(64, 64))
+        plan_and_preprocess("2d")
+        shrink_plans(dataset)
+    return root
+
+
+@pytest.fixture
+def phantoms(nnunet_env, planned_phantoms) -> Path:
+    """A copy of this dataset in the test's own folders; returns the raw one."""
+    for name in ("nnUNet_raw", "nnUNet_preprocessed"):
+        shutil.copytree(planned_phantoms / name, nnunet_env / name, dirs_exist_ok=True)
+    (dataset,) = (nnunet_env / "nnUNet_raw").iterdir()
+    return dataset
 
 
 @pytest.fixture

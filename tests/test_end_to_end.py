@@ -11,7 +11,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from commands import BIN, HELD, epochs, fold_folder, kill_in_the_third_epoch, run, shrink_plans
+from commands import (
+    BIN,
+    HELD,
+    IN_ONE_PROCESS,
+    epochs,
+    fold_folder,
+    kill_in_the_third_epoch,
+    plan_and_preprocess,
+    run,
+    shrink_plans,
+)
 from skimage.io import imread
 
 from nnunet_skd.compat import READS_EXT_TRAINER
@@ -21,18 +31,6 @@ from nnunet_skd.tools.demo.phantoms import write_phantom_dataset
 from nnunet_skd.tools.install.discovery import trainers_folder
 
 pytestmark = pytest.mark.slow
-
-
-def prepare(dim, planner=(), plans_name="nnUNetPlans", **phantoms) -> Path:
-    dataset = write_phantom_dataset(
-        os.environ["nnUNet_raw"], 900, dim=dim, num_train=5, num_test=2, size=(64,) * 2 if dim == 2 else (32,) * 3,
-        **phantoms,
-    )  # fmt: skip
-    configuration = "2d" if dim == 2 else "3d_fullres"
-    command = ("nnUNetv2_plan_and_preprocess", "-d", 900, "-c", configuration, "-np", 1, "-npfp", 1, *planner)
-    run(*command, nnUNet_n_proc_DA="1")  # the planner takes it for a number of threads, which 0 is not
-    shrink_plans(dataset, plans_name, patch=32 if dim == 2 else 16)
-    return dataset
 
 
 def predicted_labels(folder: Path) -> set:
@@ -45,14 +43,13 @@ def predicted_labels(folder: Path) -> set:
     return values
 
 
-def test_2d_registered_then_by_variable(nnunet_env, clone_of_nnunet):
+def test_2d_registered_then_by_variable(nnunet_env, phantoms, clone_of_nnunet):
     """Register, doctor, train and predict; then the same prediction by the variable instead, where nnU-Net reads it."""
-    dataset = prepare(2)
     assert "Registered in" in run("nnunet-skd", "register")
     assert str(clone_of_nnunet) in run("nnunet-skd", "doctor", PATH=f"{BIN}{os.pathsep}{os.environ['PATH']}")
 
     printed = run("nnUNetv2_train", 900, "2d", 0, "-tr", "nnUNetTrainerDSKD_1epoch", "-device", "cpu")
-    fold = fold_folder(dataset, "nnUNetTrainerDSKD_1epoch", "2d")
+    fold = fold_folder(phantoms, "nnUNetTrainerDSKD_1epoch", "2d")
     command = next(line for line in printed.splitlines() if line.startswith("nnUNetv2_predict"))
     assert (fold / "distillation.csv").is_file() and (fold / "distillation.png").is_file()
 
@@ -61,10 +58,12 @@ def test_2d_registered_then_by_variable(nnunet_env, clone_of_nnunet):
         if way:
             assert "Removed" in run("nnunet-skd", "register", "--remove")
         output = nnunet_env / f"predicted{len(predictions)}"
-        words = command.replace("INPUT_FOLDER", str(dataset / "imagesTs")).replace("OUTPUT_FOLDER", str(output)).split()
-        run(*words, "--disable_tta", **way)
+        words = (
+            command.replace("INPUT_FOLDER", str(phantoms / "imagesTs")).replace("OUTPUT_FOLDER", str(output)).split()
+        )
+        run(*words, "--disable_tta", "-npp", 1, "-nps", 1, **way)
         predictions.append({file.name: imread(file) for file in output.glob("*.png")})
-    assert len(predictions[0]) == 2
+    assert len(predictions[0]) == 3
     assert all(np.array_equal(predictions[0][name], predictions[1][name]) for name in predictions[0])
 
     run("nnunet-skd", "register", "--remove")
@@ -112,47 +111,53 @@ def assert_everything_was_distilled(fold: Path) -> None:
 
 
 def test_3d_regions_and_ignore_label(nnunet_env, own_variants):
-    dataset, trainer = prepare(3, regions=True, ignore_label=True), "nnUNetTrainerDSKD_ACW_brief"
+    dataset = write_phantom_dataset(
+        os.environ["nnUNet_raw"], 900, dim=3, num_train=5, num_test=2, size=(32,) * 3, regions=True, ignore_label=True
+    )
+    plan_and_preprocess("3d_fullres")
+    shrink_plans(dataset, patch=16)
+    trainer = "nnUNetTrainerDSKD_ACW_brief"
     run("nnUNetv2_train", 900, "3d_fullres", 0, "-tr", trainer, "-device", "cpu")
     assert_everything_was_distilled(fold_folder(dataset, trainer, "3d_fullres"))
     output = nnunet_env / "predicted"
     run("nnUNetv2_predict", "-i", dataset / "imagesTs", "-o", output, "-d", 900, "-c", "3d_fullres", "-tr", trainer,
-        "-f", 0, "-device", "cpu", "--disable_tta")  # fmt: skip
+        "-f", 0, "-device", "cpu", "--disable_tta", *IN_ONE_PROCESS)  # fmt: skip
     assert len(list(output.glob("*.nii.gz"))) == 2 and predicted_labels(output) <= {0, 1, 2, 3}
 
 
-def test_residual_encoder_plans(nnunet_env, own_variants):
+def test_residual_encoder_plans(phantoms, own_variants):
     plans = "nnUNetResEncUNetMPlans"
-    dataset = prepare(2, planner=("-pl", "nnUNetPlannerResEncM"), plans_name=plans)
+    run("nnUNetv2_plan_experiment", "-d", 900, "-pl", "nnUNetPlannerResEncM", nnUNet_n_proc_DA="1")
+    shrink_plans(phantoms, plans)
     trainer = "nnUNetTrainerDSKD_ACW_brief"
     run("nnUNetv2_train", 900, "2d", 0, "-tr", trainer, "-p", plans, "-device", "cpu")
-    assert_everything_was_distilled(fold_folder(dataset, trainer, "2d", plans))
+    assert_everything_was_distilled(fold_folder(phantoms, trainer, "2d", plans))
     checkpoint = torch.load(
-        fold_folder(dataset, trainer, "2d", plans) / "checkpoint_final.pth", map_location="cpu", weights_only=False
+        fold_folder(phantoms, trainer, "2d", plans) / "checkpoint_final.pth", map_location="cpu", weights_only=False
     )
     assert any("encoder.stages.0.blocks" in name for name in checkpoint["network_weights"])
     assert not any("reconstruction" in name for name in checkpoint["network_weights"])
     assert any("reconstruction" in name for name in checkpoint["distillation"]["terms"])
 
 
-def test_a_calibrated_model_predicts_scaled_probabilities(nnunet_env, own_variants, capsys):
+def test_a_calibrated_model_predicts_scaled_probabilities(nnunet_env, phantoms, own_variants, capsys):
     """A temperature from nnU-Net's probabilities; nnU-Net's mirrored prediction with the exported model has it."""
-    dataset, trainer = prepare(2), "nnUNetTrainerDSKD_ACW_brief"
+    trainer = "nnUNetTrainerDSKD_ACW_brief"
     run("nnUNetv2_train", 900, "2d", 0, "-tr", trainer, "-device", "cpu")
-    model, calibrated = fold_folder(dataset, trainer, "2d").parent, nnunet_env / "calibrated"
+    model, calibrated = fold_folder(phantoms, trainer, "2d").parent, nnunet_env / "calibrated"
 
     def predict(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities (classes, cases, 1, rows, columns) and labels (cases, rows, columns)."""
-        run("nnUNetv2_predict_from_modelfolder", "-i", dataset / "imagesTs", "-o", nnunet_env / name, "-m", folder,
-            "-f", 0, "-device", "cpu", "--save_probabilities")  # fmt: skip
+        run("nnUNetv2_predict_from_modelfolder", "-i", phantoms / "imagesTs", "-o", nnunet_env / name, "-m", folder,
+            "-f", 0, "-device", "cpu", "--save_probabilities", "-npp", 1, "-nps", 1)  # fmt: skip
         files = sorted((nnunet_env / name).glob("*.npz"))
         labels = [imread(file.with_suffix(".png")) for file in files]
         return np.stack([np.load(file)["probabilities"] for file in files], axis=1), np.stack(labels)
 
     probabilities, labels = predict(model, "as_it_is")
-    fit = ["calibrate", dataset / "labelsTs", nnunet_env / "as_it_is", "-djfile", model / "dataset.json", "-np", 1]
+    fit = ["calibrate", phantoms / "labelsTs", nnunet_env / "as_it_is", "-djfile", model / "dataset.json", "-np", 1]
     assert main(list(map(str, fit))) == 0
-    assert re.search(r"T = [\d.]+, fitted on 2 predictions", capsys.readouterr().out)
+    assert re.search(r"T = [\d.]+, fitted on 3 predictions", capsys.readouterr().out)
     assert main(["export", "-m", str(model), "-f", "0", "-o", str(calibrated), "--temperature", "2"]) == 0
     at_2, labels_at_2 = predict(calibrated, "scaled")
     assert np.quantile(np.abs(scaled(probabilities, 2) - at_2), 0.95) < 2e-3
@@ -160,12 +165,11 @@ def test_a_calibrated_model_predicts_scaled_probabilities(nnunet_env, own_varian
     assert (labels == labels_at_2).mean() > 0.999  # nnU-Net rounds logits to half precision
 
 
-def test_a_killed_training_continues(nnunet_env, own_variants):
+def test_a_killed_training_continues(phantoms, own_variants):
     """kill -9 in the middle of an epoch, then --c: the epochs that were saved are not repeated, and the run ends."""
-    dataset = prepare(2)
     trainer = "nnUNetTrainerDSKD_5epochs_brief"
     command = ("nnUNetv2_train", "900", "2d", "0", "-tr", trainer, "-device", "cpu")
-    fold = fold_folder(dataset, trainer, "2d")
+    fold = fold_folder(phantoms, trainer, "2d")
     kill_in_the_third_epoch(command, fold)
     saved = torch.load(fold / "checkpoint_best.pth", map_location="cpu", weights_only=False)["current_epoch"]
     before = epochs(fold)

@@ -14,6 +14,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from commands import IN_ONE_PROCESS
 from folders import files_with_hashes
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.model_sharing.model_import import install_model_from_zip_file
@@ -511,7 +512,7 @@ def test_nnunets_own_commands_in_an_environment_without_this_package(nnunet_env)
 
     command("nnUNetv2_install_pretrained_model_from_zip", str(nnunet_env / "model.zip"))
     options = ["-d", DATASET, "-c", "2d", "-tr", "nnUNetTrainer", "-f", "0", "1", "-device", "cpu"]
-    options += ["-npp", "0", "-nps", "0"]  # in one process
+    options += map(str, IN_ONE_PROCESS)
     command("nnUNetv2_predict", "-i", str(images), "-o", str(nnunet_env / "predicted"), *options)
     predicted, wanted = (
         np.asarray(nibabel.load(nnunet_env / folder / "case.nii.gz").dataobj) for folder in ("predicted", "expected")

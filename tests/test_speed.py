@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 import torch
-from commands import run, shrink_plans
+from commands import IN_ONE_PROCESS, run
 from matplotlib import image
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -20,7 +20,6 @@ from toy import DATASET, make_trainer, toy_dataset_json, toy_plans
 from volumes import write_volume
 
 from nnunet_skd.tools.cli import main
-from nnunet_skd.tools.demo.phantoms import write_phantom_dataset
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.calibration import ALL_CLASSES
 from nnunet_skd.tools.evaluate.folders import evaluate_folders
@@ -239,20 +238,16 @@ class nnUNetTrainerBrief(nnUNetTrainer):
 
 
 @pytest.mark.slow
-def test_real_commands(nnunet_env, make_known):
+def test_real_commands(nnunet_env, phantoms, make_known):
     """Two epochs of one network: predictions and probabilities are those of nnUNetv2_predict, its curve is read."""
-    dataset = write_phantom_dataset(os.environ["nnUNet_raw"], 900, dim=2, num_train=5, num_test=2, size=(64, 64))
-    plan = ("nnUNetv2_plan_and_preprocess", "-d", 900, "-c", "2d", "-np", 1, "-npfp", 1)
-    run(*plan, nnUNet_n_proc_DA="1")
-    shrink_plans(dataset, patch=32)
     (nnunet_env / "trainers").mkdir()
     (nnunet_env / "trainers" / "nnUNetTrainerBrief.py").write_text(BRIEF)
     make_known(nnunet_env / "trainers")
     trainer = "nnUNetTrainerBrief"
     run("nnUNetv2_train", 900, "2d", 0, "-tr", trainer, "-device", "cpu")
-    model = Path(os.environ["nnUNet_results"], dataset.name, f"{trainer}__nnUNetPlans__2d")
+    model = Path(os.environ["nnUNet_results"], phantoms.name, f"{trainer}__nnUNetPlans__2d")
 
-    images, labels, output = dataset / "imagesTs", dataset / "labelsTs", nnunet_env / "speed"
+    images, labels, output = phantoms / "imagesTs", phantoms / "labelsTs", nnunet_env / "speed"
     metrics = ("--metrics", "Dice", "ECE", "Brier")
     arms = ("--arms", f"mirrored={model}", f"not mirrored={model}@0@nomirror")
     run("nnunet-skd", "speed", *arms, "--images", images, "--ref", labels, "-o", output, "-device", "cpu", "-np", 1,
@@ -262,7 +257,7 @@ def test_real_commands(nnunet_env, make_known):
 
     predicted = nnunet_env / "predicted"
     run("nnUNetv2_predict", "-i", images, "-o", predicted, "-d", 900, "-c", "2d", "-f", 0, "-tr", trainer,
-        "-device", "cpu", "--save_probabilities", "-npp", 1, "-nps", 1)  # fmt: skip
+        "-device", "cpu", "--save_probabilities", *IN_ONE_PROCESS)  # fmt: skip
     for file in predicted.glob("*.png"):
         np.testing.assert_array_equal(imread(output / "predicted" / "mirrored" / file.name), imread(file))
         ours, theirs = (
@@ -270,7 +265,7 @@ def test_real_commands(nnunet_env, make_known):
             for folder in (output / "predicted" / "mirrored", predicted)
         )
         np.testing.assert_allclose(ours, theirs, atol=1e-3)
-    run("nnunet-skd", "evaluate", labels, predicted, "-djfile", dataset / "dataset.json", "-np", 1, *metrics)
+    run("nnunet-skd", "evaluate", labels, predicted, "-djfile", phantoms / "dataset.json", "-np", 1, *metrics)
     summary = pd.read_csv(predicted / "evaluation_summary.csv").set_index(["label", "metric"])["mean"]
     assert summary[ALL_CLASSES, "ECE"] == pytest.approx(table["ECE"][0], abs=1e-3)
 

@@ -13,9 +13,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from commands import BIN, fold_folder, run, shrink_plans
+from commands import BIN, fold_folder, run
 
-from nnunet_skd.tools.demo.phantoms import write_phantom_dataset
 from nnunet_skd.tools.install.discovery import trainers_folder
 
 FAMILIES = ("DSKD", "ACWSKD", "DSKD_ACW", "DSKD_unlabelled", "Distill")
@@ -41,16 +40,14 @@ pytestmark = [
 
 
 @pytest.fixture
-def dataset(nnunet_env, make_known) -> Path:
+def dataset(nnunet_env, phantoms, make_known) -> Path:
+    """With a short variant of every family."""
     mine = nnunet_env / "mine"
     mine.mkdir()
     for family in FAMILIES:
         (mine / f"brief_{family}.py").write_text(BRIEF.format(family, EPOCHS))
     make_known(mine, trainers_folder())
-    dataset = write_phantom_dataset(nnunet_env / "nnUNet_raw", 900, dim=2, num_train=5, num_test=2, size=(64, 64))
-    run("nnUNetv2_plan_and_preprocess", "-d", 900, "-c", "2d", "-np", 1, "-npfp", 1, nnUNet_n_proc_DA="1")
-    shrink_plans(dataset)
-    return dataset
+    return phantoms
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from commands import fold_folder, make_known_to_commands, run, shrink_plans
+from commands import IN_ONE_PROCESS, fold_folder, make_known_to_commands, plan_and_preprocess, run, shrink_plans
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_skd.compat import with_variables
@@ -45,8 +45,7 @@ def dataset(tmp_path_factory):
         patch.setenv("nnUNet_def_n_proc", "1")
         make_known_to_commands(root, patch, root / "trainers", trainers_folder())
         dataset = write_phantom_dataset(root / "nnUNet_raw", 900, dim=3, num_train=5, num_test=1, size=(32,) * 3)
-        preprocess = ("-d", 900, "-np", 1)
-        run("nnUNetv2_plan_and_preprocess", *preprocess, "-npfp", 1, "-c", "3d_fullres", nnUNet_n_proc_DA="1")
+        plan_and_preprocess("3d_fullres")
         shrink_plans(dataset, patch=16)
         file = root / "nnUNet_preprocessed" / dataset.name / "nnUNetPlans.json"
         plans = json.loads(file.read_text())
@@ -60,7 +59,7 @@ def dataset(tmp_path_factory):
         }
         plans["configurations"]["3d_cascade_fullres"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
         file.write_text(json.dumps(plans))
-        run("nnUNetv2_preprocess", *preprocess, "-c", "3d_lowres", nnUNet_n_proc_DA="1")
+        run("nnUNetv2_preprocess", "-d", 900, "-np", 1, "-c", "3d_lowres", nnUNet_n_proc_DA="1")
         yield dataset
 
 
@@ -150,7 +149,7 @@ def test_both_stages_of_a_cascade(dataset):
     assert table["ddl"][1] > 0 and np.isfinite(table.drop(columns="alpha")).all(axis=None)
     assert "-prev_stage_predictions PREVIOUS_STAGE_FOLDER" in printed
     first, second = (Path(os.environ["nnUNet_results"]) / name for name in ("first_stage", "second_stage"))
-    arguments = ("-d", 900, "-tr", TRAINER, "-f", "all", "-device", "cpu", "--disable_tta")
+    arguments = ("-d", 900, "-tr", TRAINER, "-f", "all", "-device", "cpu", "--disable_tta", *IN_ONE_PROCESS)
     run("nnUNetv2_predict", "-i", dataset / "imagesTs", "-o", first, "-c", "3d_lowres", *arguments)
     run(
         "nnUNetv2_predict", "-i", dataset / "imagesTs", "-o", second, "-c", "3d_cascade_fullres", *arguments,

@@ -10,10 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from commands import BIN, HELD, epochs, fold_folder, kill_in_the_third_epoch, run, shrink_plans
+from commands import BIN, HELD, IN_ONE_PROCESS, epochs, fold_folder, kill_in_the_third_epoch, run
 
 from nnunet_skd.compat import READS_EXT_TRAINER
-from nnunet_skd.tools.demo.phantoms import write_phantom_dataset
 from nnunet_skd.tools.install.discovery import trainers_folder
 
 pytestmark = [
@@ -59,28 +58,24 @@ def ways(tmp_path) -> dict[str, str]:
     return {"nnUNet_extTrainer": f"{folder}{os.pathsep}{trainers_folder()}"}
 
 
-def prepared(nnunet_env, *, preprocess: bool = True) -> tuple[Path, Path]:
-    """A preprocessed dataset of five phantoms, and a folder with three images whose labels nobody knows."""
-    dataset = write_phantom_dataset(os.environ["nnUNet_raw"], 900, dim=2, num_train=5, num_test=3, size=(64, 64))
-    run("nnUNetv2_plan_and_preprocess", "-d", 900, "-c", "2d", "-np", 1, "-npfp", 1, nnUNet_n_proc_DA="1")
-    shrink_plans(dataset)
-    collected = nnunet_env / "collected"
-    collected.mkdir()
-    for i, file in enumerate(sorted((dataset / "imagesTs").iterdir())):
-        shutil.copy(file, collected / f"unknown_{i}_0000{file.suffix}")
-    if preprocess:
-        run("nnunet-skd", "unlabelled", "-d", 900, "-i", collected, "-np", 1)
-    return dataset, collected
+@pytest.fixture
+def collected(nnunet_env, phantoms) -> Path:
+    """A folder with three images whose labels nobody knows."""
+    folder = nnunet_env / "collected"
+    folder.mkdir()
+    for i, file in enumerate(sorted((phantoms / "imagesTs").iterdir())):
+        shutil.copy(file, folder / f"unknown_{i}_0000{file.suffix}")
+    return folder
 
 
 def train(trainer: str, *options: str) -> tuple[str, ...]:
     return ("nnUNetv2_train", "900", "2d", "0", "-tr", trainer, "-device", "cpu", *options)
 
 
-def test_trains_on_unlabelled_images_continues_after_a_kill_and_predicts(nnunet_env, ways):
-    dataset, _ = prepared(nnunet_env)
+def test_trains_on_unlabelled_images_continues_after_a_kill_and_predicts(nnunet_env, phantoms, collected, ways):
+    run("nnunet-skd", "unlabelled", "-d", 900, "-i", collected, "-np", 1)
     trainer = "nnUNetTrainerDSKD_unlabelled_brief"
-    command, folder = train(trainer), fold_folder(dataset, trainer)
+    command, folder = train(trainer), fold_folder(phantoms, trainer)
     kill_in_the_third_epoch(command, folder, nnUNet_n_proc_DA="2", **ways)
     saved = torch.load(folder / "checkpoint_best.pth", map_location="cpu", weights_only=False)
     assert saved["distillation"]["teacher"]["steps"] == 8 * saved["current_epoch"]
@@ -99,13 +94,12 @@ def test_trains_on_unlabelled_images_continues_after_a_kill_and_predicts(nnunet_
     run(*train(trainer, "--val"), **ways)
 
     output = nnunet_env / "predicted"
-    run("nnUNetv2_predict", "-i", dataset / "imagesTs", "-o", output, "-d", 900, "-c", "2d", "-tr", trainer, "-f", 0,
-        "-device", "cpu", "--disable_tta", **ways)  # fmt: skip
+    run("nnUNetv2_predict", "-i", phantoms / "imagesTs", "-o", output, "-d", 900, "-c", "2d", "-tr", trainer, "-f", 0,
+        "-device", "cpu", "--disable_tta", *IN_ONE_PROCESS, **ways)  # fmt: skip
     assert len(list(output.glob("*.png"))) == 3
 
 
-def test_the_refusal_without_unlabelled_images_names_the_command_that_helps(nnunet_env, ways):
-    dataset, collected = prepared(nnunet_env, preprocess=False)
+def test_the_refusal_without_unlabelled_images_names_the_command_that_helps(phantoms, collected, ways):
     command = train("nnUNetTrainerDSKD_unlabelled_1epoch")
     done = subprocess.run(
         [BIN / command[0], *command[1:]], env=os.environ | ways | {"OMP_NUM_THREADS": "1"},
@@ -113,16 +107,15 @@ def test_the_refusal_without_unlabelled_images_names_the_command_that_helps(nnun
     )  # fmt: skip
     assert done.returncode != 0
     (helps,) = re.findall(r"Run: (nnunet-skd unlabelled .*) -i FOLDER", done.stderr)
-    assert not (fold_folder(dataset, "nnUNetTrainerDSKD_unlabelled_1epoch") / "checkpoint_final.pth").exists()
+    assert not (fold_folder(phantoms, "nnUNetTrainerDSKD_unlabelled_1epoch") / "checkpoint_final.pth").exists()
     run(*helps.split(), "-i", collected, "-np", 1)
 
 
-def test_finished_models_teach_with_and_without_unlabelled_images_and_label_them(nnunet_env, ways):
-    dataset, collected = prepared(nnunet_env, preprocess=False)
+def test_finished_models_teach_with_and_without_unlabelled_images_and_label_them(phantoms, collected, ways):
     run(*train("nnUNetTrainer_brief"), **ways)
-    teacher = fold_folder(dataset, "nnUNetTrainer_brief").parent
+    teacher = fold_folder(phantoms, "nnUNetTrainer_brief").parent
     trainer = "nnUNetTrainerDistill_brief"
-    folder = fold_folder(dataset, trainer)
+    folder = fold_folder(phantoms, trainer)
     run(*train(trainer), nnUNet_skd_teacher=str(teacher), **ways)
     table = epochs(folder)
     assert (table["unlabelled"] == 0).all() and (table["ddl"] > 0).all()
@@ -148,7 +141,7 @@ def test_finished_models_teach_with_and_without_unlabelled_images_and_label_them
     (line,) = re.findall(r"^  (nnUNetv2_train .*)$", printed, re.MULTILINE)
     printed = run(*line.split(), **ways)
     assert re.findall(r": Epoch (\d+)$", printed, re.MULTILINE)[0] == "0"
-    new = Path(os.environ["nnUNet_results"], f"Dataset181_{dataset.name[11:]}_pseudo", teacher.name, "fold_0")
+    new = Path(os.environ["nnUNet_results"], f"Dataset181_{phantoms.name[11:]}_pseudo", teacher.name, "fold_0")
     assert (new / "checkpoint_final.pth").is_file()
     validated = [{file.name for file in (f / "validation").glob("*.png")} for f in (new, teacher / "fold_0")]
     assert validated[0] == validated[1] != set()
