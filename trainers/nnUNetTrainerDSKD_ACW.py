@@ -9,7 +9,7 @@ class nnUNetTrainerDSKD_ACW(nnUNetTrainerDSKD):
     """The terms of both methods, with both sets of weights (ours: neither paper combines them).
 
     It behaves as ACW-SKD does: ahead of nnUNetTrainer in early training in 3D (two starts, one training each), worse
-    than it on CT slices, from a network that nnUNetTrainer no longer improves (docs/results.md).
+    than it on CT slices, from a network that was trained before (docs/results.md).
     """
 
     terms = nnUNetTrainerDSKD.terms + nnUNetTrainerACWSKD.terms

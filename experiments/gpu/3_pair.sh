@@ -5,7 +5,7 @@ source "$(dirname "$0")/common.sh"
 LENGTH=${LENGTH:-100epochs}
 [ -n "$REHEARSE" ] && LENGTH=1epoch
 pair() { # DATASET CONFIGURATION TRAINER
-    local trainer folder out="$OUT/pair_$1" trainers=(nnUNetTrainer_$LENGTH "$3"_$LENGTH)
+    local trainer folder out="$OUT/pair_$1_$LENGTH" trainers=(nnUNetTrainer_$LENGTH "$3"_$LENGTH)
     for trainer in "${trainers[@]}"; do
         train "$1" "$2$SMALL" 0 "$trainer"
         folder=$(model_of "$1" "$2$SMALL" "$trainer")/fold_0

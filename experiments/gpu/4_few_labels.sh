@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Few labels at the default plans: dataset FEW (default 580) holds few labelled cases; the folder IMAGES those without
 # labels, which `nnunet-skd unlabelled` preprocessed too; dataset PSEUDO (default 680) will hold both. A model of the
-# labelled cases, then three short trainings from all of its weights, side by side. Run again until it says done.
+# labelled cases, then three short trainings from all of its weights, side by side; DISTILL=no leaves the one with
+# nnUNetTrainerDistill out, which takes most of the time. Run again until it says done.
 source "$(dirname "$0")/common.sh"
 FEW=${FEW:-580} PSEUDO=${PSEUDO:-680} FIRST=${FIRST:-50epochs} SECOND=${SECOND:-20epochs}
 : "${IMAGES:?set it to the folder of images without labels}"
@@ -31,11 +32,14 @@ weights=$model/fold_all/checkpoint_final.pth
 predict labelled_only "$FEW" nnUNetTrainer_$FIRST & jobs=($!)
 second same_images_again "$FEW" nnUNetTrainer_$SECOND & jobs+=($!)
 pseudo_labels & jobs+=($!)
-nnUNet_skd_teacher=$model second distill "$FEW" nnUNetTrainerDistill_$SECOND & jobs+=($!)
+arms=(labelled_only same_images_again pseudo_labels)
+if [ "${DISTILL:-}" != no ]; then
+    arms+=(distill)
+    nnUNet_skd_teacher=$model second distill "$FEW" nnUNetTrainerDistill_$SECOND & jobs+=($!)
+fi
 status=0
 for job in "${jobs[@]}"; do wait "$job" || status=$?; done
 [ $status = 0 ] || exit $status
 [ -d "$OUT/few_labels" ] ||
-    in_time nnunet-skd compare --pred "$OUT"/{labelled_only,same_images_again,pseudo_labels,distill} \
-        --ref "$raw/labelsTs" -djfile "$raw/dataset.json" -o "$OUT/few_labels"
+    in_time nnunet-skd compare --pred "${arms[@]/#/$OUT/}" --ref "$raw/labelsTs" -djfile "$raw/dataset.json" -o "$OUT/few_labels"
 echo done
