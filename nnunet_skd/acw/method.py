@@ -48,8 +48,8 @@ class AdversarialClassWise(Term):
 
     The three class-wise terms are about the classes that are in the patch and whose mask hits them, see
     :func:`nnunet_skd.acw.class_wise_features.masks_that_hit` (ours). Two of them weigh a tenth of the others: means
-    over a few classes, not over voxels, they pull a small organ as hard as its Dice does (experiments/notebook.md). They
-    are not 0, as the whole was better with them on angiograms; on CT no gain from them was seen (docs/results.md).
+    over a few classes, not over voxels, they pull a small organ as hard as its Dice does (experiments/notebook.md).
+    They are not 0, as the whole was better with them on angiograms; on CT they were not seen to help (docs/results.md).
 
     r is :func:`distillation_ramp`. A weight of 0 removes its term, and with the last term that needs it each part of
     the branch. The ablations (the paper has some; we do not know what they remove, so these are ours):
