@@ -81,6 +81,8 @@ def _arms(
         unknown = "unknown, as one seed has no spread" if known else "unknown, as it was not measured there"
         floors.append(f"{metric} {_number(noise, metric) or unknown}")
         table = compare(rows, study, metric, mirroring, noise)
+        if not primary:  # two arms that have no value of it in common have no row for their difference
+            table = table.reindex(list(lines))
         header += [metric, "difference [95 %]", *(["p (Holm)", "verdict"] if primary else [])]
         for row in table.itertuples():
             line = lines.setdefault(row.Index, [row.Index, f"{row.trainings}"])

@@ -1,12 +1,20 @@
 """The same on head-and-neck CT, slice by slice, without mirroring, as left and right are different classes.
 
-8000 steps, as after 2000 no network of this dataset had found an organ (../notebook.md).
+8000 steps, as after 2000 no network of this dataset had found an organ (../notebook.md). The arms of one term were
+added when the one with both, PSDL and DDL, had found none after 8000.
 """
 
 from dataclasses import replace
 
-from arms.one_network import arms
+from arms.one_network import FIVE, arms
+from driver.definition import TAUGHT_BY_MODELS, Arm
 from studies import one_network_080
+
+
+def one_term(term: str, *against: str) -> Arm:
+    trainer = f"distill_parts_no_mirroring:nnUNetTrainerDistill_{term}_NoMirroring"
+    return Arm(trainer, models=FIVE, environment=TAUGHT_BY_MODELS, against=against)
+
 
 STUDY = replace(
     one_network_080.STUDY,
@@ -16,5 +24,9 @@ STUDY = replace(
     metrics=("Dice", "HD95", "ECE"),
     mirroring=(False,),
     noise=None,
-    arms=arms("nnUNetTrainerNoMirroring", "no_mirroring:nnUNetTrainerDistill_NoMirroring"),
+    arms=arms("nnUNetTrainerNoMirroring", "no_mirroring:nnUNetTrainerDistill_NoMirroring")
+    | {
+        "distilled, PSDL alone": one_term("psdl", "all cases", "five folds", "distilled"),
+        "distilled, DDL alone": one_term("ddl", "all cases", "distilled"),
+    },
 )
