@@ -753,6 +753,20 @@ def test_several_classes_and_millimetres(metric, tmp_path):
     assert f"| {metric} without mirroring | vessel | organ |" in tables and "| stock | 10.0 | 12.0 |" in tables
 
 
+def test_an_arm_that_found_nothing_has_no_distance_to_compare(tmp_path):
+    arms = {"stock": Arm(), "lost": Arm("nnUNetTrainerDSKD"), "ours": Arm("nnUNetTrainerBN", against=("stock", "lost"))}
+    study = small_study(metrics=("Dice", "HD95"), seeds=(0,), arms=arms)
+    found = {"stock": np.full((1, 1, 3), 0.5), "lost": np.zeros((1, 1, 3)), "ours": np.full((1, 1, 3), 0.75)}
+    rows = of_study(rows_of_arms(found), study)
+    rows["HD95"] = np.where(rows["arm"] == "lost", np.nan, 4.0)
+    rows.to_csv(tmp_path / "toy.csv", index=False)
+    tables = study_tables("toy", study, tmp_path)
+    lost = "| lost | 1 | 0.000 | -0.500 [-0.500, -0.500] | 0.750 | one training |  |  |"
+    against = "| ours minus lost | 1 |  | +0.750 [+0.750, +0.750] | 0.750 | one training |  |  |"
+    assert lost in tables and against in tables
+    assert "HD95 has no value where an arm misses a class" in tables
+
+
 def test_calibration_has_a_row_of_its_own(tmp_path):
     study = small_study(metrics=("Dice", "ECE"))
     rows = of_study(rows_of_arms({"stock": np.full((1, 2, 3), 0.5), "ours": np.full((1, 2, 3), 0.7)}), study)
