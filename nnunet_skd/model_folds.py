@@ -89,7 +89,7 @@ def _compare_plans(fold_folder: Path) -> None:
         if then[what] != value:
             raise ValueError(
                 f"{fold_folder} was trained with other plans than those in {file}, which a later training wrote. They "
-                f"differ in {what}: {then[what]} then, {value} now. Train this fold again."
+                f"differ in {what}: {then[what]} then, {value} now. Train this fold again, or move it away."
             )
 
 
