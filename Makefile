@@ -19,7 +19,8 @@ demo: install
 	$(BIN)/nnunet-skd demo
 
 # The quick tests first; nnU-Net's real commands after them. nnU-Net takes all cores on the CPU whatever OMP_NUM_THREADS
-# says: threads of two such commands must not spin while they wait for each other. Tests of one file share what they train.
+# says: threads of two such commands must not spin while they wait for each other. The slow tests of one file share what
+# they train.
 test: export OMP_NUM_THREADS = 1
 test: export OMP_WAIT_POLICY = passive
 test: install lint

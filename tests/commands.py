@@ -76,9 +76,9 @@ def run(*command, **env: str) -> str:
     return done.stdout
 
 
-def plan_and_preprocess(configuration: str, *planner) -> None:
+def plan_and_preprocess(configuration: str) -> None:
     """nnU-Net's planning and preprocessing of dataset 900."""
-    command = ("nnUNetv2_plan_and_preprocess", "-d", 900, "-c", configuration, "-np", 1, "-npfp", 1, *planner)
+    command = ("nnUNetv2_plan_and_preprocess", "-d", 900, "-c", configuration, "-np", 1, "-npfp", 1)
     run(*command, nnUNet_n_proc_DA="1")  # the planner takes it for a number of threads, which 0 is not
 
 

@@ -10,17 +10,18 @@ FIVE = tuple(Model(fold, seed=0) for fold in FOLDS)
 HALF, QUARTER = (f"experiments/presets/cpu_small_w{width}.json" for width in ("050", "025"))
 
 
-def arms(plain: str = "nnUNetTrainer", distill: str = "nnUNetTrainerDistill") -> dict[str, Arm]:
-    def taught(*against: str, preset: str | None = None) -> Arm:
-        return Arm(distill, preset=preset, models=FIVE, environment=TAUGHT_BY_MODELS, against=against)
+def taught_by_five(trainer: str, *against: str, preset: str | None = None) -> Arm:
+    return Arm(trainer, preset=preset, models=FIVE, environment=TAUGHT_BY_MODELS, against=against)
 
+
+def arms(plain: str = "nnUNetTrainer", distill: str = "nnUNetTrainerDistill") -> dict[str, Arm]:
     return {
         "all cases": Arm(plain),
         **{fold: Arm(plain, labelled=fold, seeds=(0,), against=()) for fold in FOLDS},
         "five folds": Arm(plain, models=FIVE, ensemble=True, seeds=(0,)),
-        "distilled": taught("all cases", "five folds"),
+        "distilled": taught_by_five(distill, "all cases", "five folds"),
         "half width": Arm(plain, preset=HALF),
-        "half width, distilled": taught("half width", "five folds", preset=HALF),
+        "half width, distilled": taught_by_five(distill, "half width", "five folds", preset=HALF),
         "quarter width": Arm(plain, preset=QUARTER),
-        "quarter width, distilled": taught("quarter width", "five folds", preset=QUARTER),
+        "quarter width, distilled": taught_by_five(distill, "quarter width", "five folds", preset=QUARTER),
     }

@@ -41,5 +41,6 @@ status=0
 for job in "${jobs[@]}"; do wait "$job" || status=$?; done
 [ $status = 0 ] || exit $status
 [ -d "$OUT/few_labels" ] ||
-    in_time nnunet-skd compare --pred "${arms[@]/#/$OUT/}" --ref "$raw/labelsTs" -djfile "$raw/dataset.json" -o "$OUT/few_labels"
+    in_time nnunet-skd compare --pred "${arms[@]/#/$OUT/}" --ref "$raw/labelsTs" -djfile "$raw/dataset.json" \
+        -o "$OUT/few_labels"
 echo done

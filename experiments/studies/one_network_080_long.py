@@ -7,7 +7,7 @@ the five folds teaches only the cases that it has not seen.
 
 from dataclasses import replace
 
-from arms.one_network import FIVE, QUARTER
+from arms.one_network import QUARTER, taught_by_five
 from driver.definition import TAUGHT_BY_MODELS, Arm, Model
 from studies import one_network_080
 
@@ -20,8 +20,7 @@ def taught_by_all_cases(trainer: str = "nnUNetTrainerDistill", *also_against: st
 
 
 def out_of_fold(preset: str | None, *against: str) -> Arm:
-    trainer = "out_of_fold:nnUNetTrainerDistill_out_of_fold"
-    return Arm(trainer, preset=preset, models=FIVE, environment=TAUGHT_BY_MODELS, against=(*against, "five folds"))
+    return taught_by_five("out_of_fold:nnUNetTrainerDistill_out_of_fold", *against, "five folds", preset=preset)
 
 
 STUDY = replace(

@@ -6,14 +6,13 @@ added when the one with both, PSDL and DDL, had found none after 8000.
 
 from dataclasses import replace
 
-from arms.one_network import FIVE, arms
-from driver.definition import TAUGHT_BY_MODELS, Arm
+from arms.one_network import arms, taught_by_five
+from driver.definition import Arm
 from studies import one_network_080
 
 
 def one_term(term: str, *against: str) -> Arm:
-    trainer = f"distill_parts_no_mirroring:nnUNetTrainerDistill_{term}_NoMirroring"
-    return Arm(trainer, models=FIVE, environment=TAUGHT_BY_MODELS, against=against)
+    return taught_by_five(f"distill_parts_no_mirroring:nnUNetTrainerDistill_{term}_NoMirroring", *against)
 
 
 STUDY = replace(
