@@ -37,6 +37,7 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# The committed rows of experiments/results as the tables of docs/results.md.
+# What experiments/results holds as the tables of docs/results.md and docs/cost.md.
 results: install
 	$(BIN)/python experiments/study.py page docs/results.md
+	$(BIN)/python experiments/study.py page docs/cost.md

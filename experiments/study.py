@@ -3,10 +3,11 @@
   python experiments/study.py run noise_floor --raw DIR      the trainings that are missing; again after any kill
   python experiments/study.py status noise_floor             what is done, and what is missing
   python experiments/study.py table noise_floor              the tables of the rows so far
-  python experiments/study.py page docs/results.md           the same between the page's markers
+  python experiments/study.py curves noise_floor             how its trainings went, from the logs in --work
+  python experiments/study.py page docs/results.md           all tables between a page's markers
 
 DIR is the folder of nnU-Net's raw datasets. Models and predictions go to --work, one CSV per study to
-experiments/results. experiments/README.md says how a study is written.
+experiments/results, its curves to experiments/results/curves. experiments/README.md says how a study is written.
 
 Exit status: 0 done; 1 a training failed, the others went on; 2 unusable input.
 """
@@ -32,12 +33,12 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    for name, function in (("run", _run), ("status", _status), ("table", _table)):
+    for name, function in (("run", _run), ("status", _status), ("table", _table), ("curves", _curves)):
         command = commands.add_parser(name)
         command.set_defaults(command=function)
         command.add_argument("study", help="a file of experiments/studies without .py, or a path to your own")
         command.add_argument("--results", type=Path, default=EXPERIMENTS / "results", help="folder of the CSVs")
-        if name in ("run", "status"):
+        if name != "table":
             command.add_argument(
                 "--work", type=Path, default=EXPERIMENTS / "work", help="folder of models (%(default)s)"
             )
@@ -48,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--restart", nargs="+", default=[], metavar="ARM", help="train these arms anew")
     page = commands.add_parser("page")
     page.set_defaults(command=_page)
-    page.add_argument("page", type=Path, help="a text with markers <!-- table: NAME --> and <!-- end -->")
+    page.add_argument("page", type=Path, help="a text with markers such as <!-- table: NAME --> and <!-- end -->")
     page.add_argument("--results", type=Path, default=EXPERIMENTS / "results", help="folder of the CSVs")
     return parser
 
@@ -78,6 +79,15 @@ def _table(args: argparse.Namespace) -> int:
     from driver.tables import study_tables
 
     print(study_tables(*load_study(args.study), args.results.resolve()))
+    return 0
+
+
+def _curves(args: argparse.Namespace) -> int:
+    from driver.curves import curves_table, save_curves
+
+    (name, study), results = load_study(args.study), args.results.resolve()
+    file = save_curves(name, study, args.work.resolve(), results)
+    print(f"{curves_table(name, study, results)}\n\n{file}")
     return 0
 
 

@@ -70,7 +70,10 @@ def refuse_mixtures(rows: pd.DataFrame, plan: dict[Cell, Training], codes: dict[
     """
     for cell, training in plan.items():
         mine = rows_of(rows, cell)
-        fix = f"""Train the arm anew with --restart "{cell.arm}", or check out the code that made these rows"""
+        fix = (
+            f'Train the arm anew with --restart "{cell.arm}", or check out the code that made these rows '
+            "(results/commits.json)"
+        )
         for code in mine["fingerprint"].unique():
             if codes is not None and codes[training.key] not in (None, code):
                 raise BadInput(f"rows of {cell} were made by other code: {code}; now {codes[training.key]}. {fix}")

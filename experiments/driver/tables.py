@@ -1,5 +1,6 @@
 """A study's tables in Markdown, for the terminal and for docs/results.md."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 
 from driver.comparison import compare, each_training, noise_floor, values
 from driver.definition import Study, load_study
+from driver.markdown import markdown
 from driver.rows import read_rows, refuse_mixtures
 from driver.trainings import plan
 from nnunet_skd.tools.compare.comparison import DISTANCES
@@ -31,7 +33,7 @@ def study_tables(name: str, study: Study, results: Path) -> str:
     done, asked = rows["recipe"].nunique(), len({training.key for training in cells.values()})
     parts = [
         f"**{study.question}** {study.dataset}, `{study.configuration}` with the network of {study.preset}, "
-        f"{study.steps} steps, {_tested(study)}. {done} of {asked} trainings done. `{command}`"
+        f"{study.steps} steps, {_tested(study)}. {done} of {asked} trainings done. `{command}`{_commit(name, results)}"
     ]
     noise = _noise(name, study, rows, results)
     for mirroring in study.mirroring:
@@ -40,6 +42,13 @@ def study_tables(name: str, study: Study, results: Path) -> str:
     if (of_classes := rows.dropna(subset=study.metrics[0]))["label"].nunique() > 1:
         parts.append(_classes(of_classes, study))
     return "\n\n".join(parts)
+
+
+def _commit(name: str, results: Path) -> str:
+    """Whose driver runs the study again, where it is not this one."""
+    file = results / "commits.json"
+    commits = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return f" with commit {commits[name]}" if name in commits else ""
 
 
 def _tested(study: Study) -> str:
@@ -95,7 +104,7 @@ def _arms(
         for metric in study.metrics
         if rows[rows["label"].isin(labels_of(metric, rows["label"].unique()))][metric].isna().any()
     ]
-    return f"{_markdown(header, list(lines.values()))}\n\n{' '.join(notes)}"
+    return f"{markdown(header, list(lines.values()))}\n\n{' '.join(notes)}"
 
 
 def _trainings(rows: pd.DataFrame, study: Study) -> str:
@@ -125,7 +134,7 @@ def _trainings(rows: pd.DataFrame, study: Study) -> str:
         lines.append(line)
     note = "Seeds side by side" + (", draws between slashes" if len(draws) > 1 else "")
     note += ". Seconds are medians on one core and depend on what else ran that day: docs/cost.md compares steps"
-    return f"{_markdown(header, lines)}\n\n{note}."
+    return f"{markdown(header, lines)}\n\n{note}."
 
 
 def _classes(rows: pd.DataFrame, study: Study) -> str:
@@ -138,15 +147,7 @@ def _classes(rows: pd.DataFrame, study: Study) -> str:
         if not numbers.empty:
             means = numbers.groupby(["draw", "seed", "label"]).mean().groupby("label").mean()
             lines.append([arm, *(_number(means.get(label, np.nan), metric) for label in labels)])
-    return _markdown([f"{metric} {WAYS[mirroring]}", *labels], lines)
-
-
-def _markdown(header: list[str], lines: list[list[str]]) -> str:
-    """A column that is empty in every line is left out, such as the differences of a single arm."""
-    columns = [column for column in zip(header, *lines, strict=True) if any(column[1:])]
-    header, *lines = zip(*columns, strict=True)
-    rows = [header, ["---"] * len(header), *lines]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown([f"{metric} {WAYS[mirroring]}", *labels], lines)
 
 
 def _digits(metric: str) -> int:
