@@ -1,6 +1,7 @@
 """Two gloo processes on the CPU: the ranks stay identical, and what they log is gathered."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -9,9 +10,11 @@ from ddp import join, on_cpu
 from torch import distributed
 from toy import assert_equal, make_batch, make_trainer, run_epoch
 from toy_data import with_data
+from toy_models import finish
 
 from nnunet_skd.catalogue import trainer_classes
 from nnunet_skd.losses.unlabelled import Unlabelled
+from nnunet_skd.model_checks import VARIABLE
 from nnunet_skd.trainers.nnUNetTrainerDSKD_unlabelled import nnUNetTrainerDSKD_unlabelled
 
 
@@ -49,8 +52,14 @@ def rank_main(rank: int, world: int, name: str, file: str, folder: str):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["nnUNetTrainerDSKD", "nnUNetTrainerDSKD_ACW"])
-def test_two_ranks_stay_identical_and_gather_their_terms(nnunet_env, name):
+@pytest.mark.parametrize("name", ["nnUNetTrainerDSKD", "nnUNetTrainerDSKD_ACW", "nnUNetTrainerDistill"])
+def test_two_ranks_stay_identical_and_gather_their_terms(nnunet_env, name, monkeypatch):
+    if name == "nnUNetTrainerDistill":  # each rank draws its own members
+        folders = [
+            finish(seed=seed, patch=16, stages=4).rename(nnunet_env / f"{seed}__nnUNetPlans__2d") for seed in (1, 2)
+        ]
+        monkeypatch.setenv(VARIABLE, os.pathsep.join(map(str, folders)))
+        with_data(make_trainer(trainer_classes()[name], patch=16, stages=4), size=20, unlabelled=())
     mp.spawn(rank_main, args=(2, name, str(nnunet_env / "rendezvous"), str(nnunet_env)), nprocs=2)
     first, second = (torch.load(nnunet_env / f"rank{rank}.pth") for rank in (0, 1))
     assert first.keys() == second.keys()
