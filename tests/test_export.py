@@ -31,7 +31,9 @@ from nnunet_skd.tools.export import to_nnunet as packaging
 from nnunet_skd.tools.export.source import SelfCheckFailed, TrainedModel, downsampling
 from nnunet_skd.tools.export.temperature import at_temperature
 from nnunet_skd.tools.export.to_nnunet import export_nnunet
+from nnunet_skd.trainers.nnUNetTrainerDistill import nnUNetTrainerDistill
 from nnunet_skd.trainers.nnUNetTrainerDSKD import nnUNetTrainerDSKD
+from nnunet_skd.trainers.nnUNetTrainerDSKD_unlabelled import nnUNetTrainerDSKD_unlabelled
 
 INSTALLED = f"{DATASET}/nnUNetTrainer__nnUNetPlans__2d"
 
@@ -59,10 +61,16 @@ def source_logits(folder: Path, fold: str, dim=2) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("dim", "residual", "regions"), [(2, False, False), (2, True, True), (3, False, False), (3, True, False)]
+    ("trainer", "dim", "residual", "regions"),
+    [
+        (nnUNetTrainerDSKD, 2, False, False),
+        (nnUNetTrainerDistill, 2, True, True),
+        (nnUNetTrainerDSKD, 3, False, False),
+        (nnUNetTrainerDSKD_unlabelled, 3, True, False),
+    ],
 )
-def test_installed_package_gives_the_logits_of_the_source(nnunet_env, dim, residual, regions):
-    source = trained_model(dim=dim, residual=residual, regions=regions, patch=16)
+def test_installed_package_gives_the_logits_of_the_source(nnunet_env, trainer, dim, residual, regions):
+    source = trained_model(trainer, dim=dim, residual=residual, regions=regions, patch=16)
     expected = source_logits(source, "0", dim)
     before = files_with_hashes(source)
     shutil.move(source, nnunet_env / source.name)

@@ -20,6 +20,7 @@ from nnunet_skd.tools.export import to_onnx as module
 from nnunet_skd.tools.export.description import NORMALIZATION, describe
 from nnunet_skd.tools.export.source import Fold, SelfCheckFailed, TrainedModel
 from nnunet_skd.tools.export.to_onnx import export_onnx
+from nnunet_skd.trainers.nnUNetTrainerDistill import nnUNetTrainerDistill
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -67,7 +68,7 @@ def test_temperature_divides_the_logits(nnunet_env, capsys):
 
 
 def test_fixed_model_is_one_file_and_takes_its_patch_only(nnunet_env, capsys):
-    source = trained_model(patch=16)
+    source = trained_model(nnUNetTrainerDistill, patch=16)
     before = files_with_hashes(source)
     command = ["export", "-m", str(source), "-f", "0", "--onnx", str(nnunet_env / "model.onnx")]
     assert main(command) == 0
