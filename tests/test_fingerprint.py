@@ -95,6 +95,24 @@ def test_they_are_what_nnunet_finds_where_the_rest_is_background(nnunet_env, thr
     assert ours[PROPERTIES]["0"] == theirs[PROPERTIES][0]
 
 
+def test_plans_of_other_intensities_are_named(nnunet_env, threads, capsys):
+    dataset(nnunet_env)
+    folder = nnunet_env / "nnUNet_preprocessed" / DATASET
+    folder.mkdir(exist_ok=True)
+    theirs = {"0": {"mean": -265.0, "std": 138.0, "percentile_00_5": -900.0, "percentile_99_5": 200.0}}
+    schemes = {"ours": "CTNormalization", "old": "CTNormalization", "mri": "ZScoreNormalization"}
+    for name, scheme in schemes.items():
+        plans = {"configurations": {"2d": {"normalization_schemes": [scheme]}}, PROPERTIES: theirs}
+        (folder / f"{name}.json").write_text(json.dumps(plans))
+    assert cli.main(["fingerprint", "-d", "900", "-np", "1"]) == 0
+    (folder / "ours.json").write_text(json.dumps(json.loads((folder / "ours.json").read_text()) | made(nnunet_env)))
+    capsys.readouterr()
+    assert cli.main(["fingerprint", "-d", "900", "-np", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "old was planned with other intensities:\n  CT: mean -265, std 138, " in said
+    assert "mri was" not in said and "ours was" not in said and "plan each again" in said
+
+
 @pytest.mark.slow
 def test_nnunets_planning_takes_the_fingerprint_that_it_finds(nnunet_env):
     dataset(nnunet_env)

@@ -20,6 +20,7 @@ from toy import DATASET, toy_dataset_json
 from toy_dataset import SPLITS, Toy, model, prepared, save, save_case
 
 from nnunet_skd.tools import commands
+from nnunet_skd.tools.beginning import OtherWeights
 from nnunet_skd.tools.cli import main
 from nnunet_skd.tools.compare.case_pictures import FIRST, SECOND
 from nnunet_skd.tools.errors import BadInput
@@ -52,9 +53,11 @@ class Played:
             return self.predict(Path(options["-i"]), Path(options["-o"]))
         assert name == "nnUNetv2_preprocess" and (self.toy.raw.parent / NEW / "dataset.json").is_file()
         data = self.toy.manager().get_configuration(self.toy.configuration).data_identifier
-        (self.toy.folder.parent / NEW / data).mkdir(exist_ok=True)
+        shutil.rmtree(self.toy.folder.parent / NEW / data, ignore_errors=True)
+        (self.toy.folder.parent / NEW / data).mkdir()
         for image in (self.toy.raw.parent / NEW / "imagesTr").glob("*_0000.*"):
-            (self.toy.folder.parent / NEW / data / f"{image.name.partition('_0000')[0]}.b2nd").touch()
+            for ending in ("b2nd", "pkl")[: 1 if name == self.failing else 2]:  # nnU-Net's order
+                (self.toy.folder.parent / NEW / data / f"{image.name.partition('_0000')[0]}.{ending}").touch()
         return SimpleNamespace(returncode=int(name == self.failing))
 
     def begin(self, *arguments) -> Path:
@@ -532,11 +535,62 @@ def test_what_is_complete_is_left_alone(toy, played, capsys):
     teacher = model(toy)
     assert label(toy, teacher) == 0
     line, played.started = capsys.readouterr().out.strip().splitlines()[-1], []
-    (new(toy) / "labelsTr" / "new_0.png").write_bytes(b"corrected by hand")
+    before = ages(toy)
     (new(toy) / "labelsTr" / "._new_0.png").touch()  # by macOS
     assert label(toy, teacher) == 0
     assert capsys.readouterr().out.strip().splitlines()[-1] == line and not played.started
+    (new(toy) / "labelsTr" / "._new_0.png").unlink()
+    assert ages(toy) == before
+
+
+def test_a_corrected_label_is_preprocessed_and_stays(toy, played, capsys):
+    """However old the file is that takes the label's place."""
+    teacher = mirrors(model(toy))
+    played.rows = {("predicted", "new_0"): 20}
+    assert label(toy, teacher) == 0
+    said = capsys.readouterr().out
+    assert "If you correct a label, repeat this command before you train: it preprocesses again." in said
+    corrected = toy.source.parent / "by_an_expert.png"
+    corrected.write_bytes(b"corrected by hand")
+    os.utime(corrected, (0, 0))
+    corrected.rename(new(toy) / "labelsTr" / "new_0.png")
+    played.started, played.failing = [], "nnUNetv2_preprocess"
+    assert label(toy, teacher) == 1
+    played.failing = ""
+    for _ in range(2):
+        assert label(toy, teacher) == 0
+    assert played.started == ["nnUNetv2_preprocess"] * 2
     assert (new(toy) / "labelsTr" / "new_0.png").read_bytes() == b"corrected by hand"
+    assert capsys.readouterr().out.strip().splitlines()[-1] == said.strip().splitlines()[-1]
+
+
+def test_images_that_were_taken_out_do_not_hinder_the_second_look(toy, played, capsys, monkeypatch):
+    teacher, predict = mirrors(model(toy)), played.predict
+    played.rows = {("predicted", "new_1"): 20}
+
+    def stopped_at_the_second_look(images, output):
+        predict(images, output)
+        return SimpleNamespace(returncode=int(output.name == "unmirrored"))
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(played, "predict", stopped_at_the_second_look)
+        assert label(toy, teacher) == 1
+    (toy.source / "new_0_0000.png").unlink()
+    assert label(toy, teacher) == 0
+    assert "Look at the labels of new_1 (0.00)" in capsys.readouterr().out
+
+
+def test_a_trainer_of_another_network_begins_from_scratch(toy, played, capsys, monkeypatch):
+    def begin(*_):
+        raise OtherWeights("does not fit")
+
+    monkeypatch.setattr(command, "begin", begin)
+    teacher = model(toy)
+    assert label(toy, teacher, options=("-tr", "nnUNetTrainerBN")) == 0
+    said = capsys.readouterr().out
+    assert f"The training begins from scratch: nnUNetTrainerBN has another network than {teacher}." in said
+    assert said.strip().splitlines()[-1].strip() == "nnUNetv2_train 181 2d all -tr nnUNetTrainerBN"
+    assert label(toy, teacher) == 2 and "does not fit" in capsys.readouterr().err
 
 
 def test_a_label_that_was_removed_is_made_again_and_the_others_stay(toy, played):
@@ -625,7 +679,7 @@ def test_after_a_trainer_of_your_own_its_variant_of_250_epochs_is_named(toy, pla
 
 @pytest.mark.parametrize("gone", ["", "nnUNetPlans.json", "nnUNetPlans_2d", "splits_final.json"])
 def test_what_vanished_from_the_preprocessed_data_is_made_again(toy, played, gone):
-    teacher = model(toy)
+    teacher = mirrors(model(toy))
     assert label(toy, teacher) == 0
     before, played.started, gone = ages(toy), [], toy.folder.parent / NEW / gone
     gone.unlink() if gone.is_file() else shutil.rmtree(gone)
@@ -805,7 +859,7 @@ def test_folders_that_are_not_set(toy, played, capsys, monkeypatch, variable):
     [
         ("nnUNet_raw/{}/labelsTr/train_1.png", "labelsTr/train_1.png. Put them back"),
         ("nnUNet_raw/{}/imagesTr/train_1_0000.png", "lacks the images of train_1, which are labelled"),
-        ("nnUNet_preprocessed/{}/dataset_fingerprint.json", "Make it: nnUNetv2_extract_fingerprint"),
+        ("nnUNet_preprocessed/{}/dataset_fingerprint.json", "Make it: nnUNetv2_extract_fingerprint -d 900"),
         ("nnUNet_preprocessed/{}/splits_final.json", "where the model was trained: copy it from there"),
     ],
 )
@@ -853,6 +907,14 @@ def test_files_of_another_ending(toy, played, capsys):
 def test_a_stray_file_in_the_preprocessed_data(toy, played, capsys):
     (toy.folder / "nnUNetPlans_2d" / ".DS_Store").touch()
     refused(toy, played, capsys, "holds files that nnU-Net did not write", model(toy))
+
+
+def test_a_stray_file_in_the_new_preprocessed_data(toy, played, capsys):
+    teacher = model(toy)
+    assert label(toy, teacher) == 0
+    (toy.folder.parent / NEW / "nnUNetPlans_2d" / ".DS_Store").touch()
+    assert label(toy, teacher) == 2
+    assert "holds files that nnU-Net did not write" in capsys.readouterr().err
 
 
 def test_images_that_are_labelled(toy, played, capsys):

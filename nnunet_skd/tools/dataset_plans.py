@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunet_skd.plans_file import plans_files
@@ -22,7 +23,7 @@ def read_dataset_plans(dataset: int | str, plans_name: str) -> tuple[Path, dict]
     for file in (path, folder / "dataset.json"):
         if not file.is_file():
             others = [name for name, _ in plans_files(folder)]
-            way_out = f"Run nnUNetv2_plan_and_preprocess -d {dataset} first"
+            way_out = f"Run nnUNetv2_plan_and_preprocess -d {convert_dataset_name_to_id(folder.name)} first"
             if others and file == path:  # planning would remove their data, which several plans may share
                 way_out = f"Name one that is there: -p {' or '.join(others)}"
             raise BadInput(f"{file} does not exist. {way_out}")

@@ -114,6 +114,11 @@ def test_a_training_that_is_there_is_not_begun_anew(started, capsys):
     assert distill("all", finish(), "--c") == 0
 
 
+def test_what_does_not_exist_is_not_continued(started, capsys):
+    assert distill("all", finish(), "--c", "-tr", "nnUNetTrainerDistill_250epochs") == 2 and not started
+    assert "fold_all holds no training to continue. Check -tr" in capsys.readouterr().err
+
+
 def test_a_training_is_found_by_the_name_inside_its_plans(started, capsys):
     """Where nnU-Net itself writes it."""
     model = finish()
@@ -155,6 +160,22 @@ def test_of_other_weights_nnunet_takes_what_fits(started, capsys):
     assert f"Not all weights of {weights} fit" in capsys.readouterr().out
 
 
+def test_the_last_layer_of_other_labels_is_not_kept(started, capsys):
+    weights = finish() / "fold_0" / "checkpoint_final.pth"
+    shutil.move(weights.parents[1], elsewhere := weights.parents[2] / "other__nnUNetPlans__2d")
+    weights = elsewhere / "fold_0" / "checkpoint_final.pth"
+    description = json.loads((elsewhere / "dataset.json").read_text())
+    names = [name for name in description["labels"] if name != "background"]
+    swapped = description["labels"] | {
+        names[0]: description["labels"][names[1]],
+        names[1]: description["labels"][names[0]],
+    }
+    (elsewhere / "dataset.json").write_text(json.dumps(description | {"labels": swapped}))
+    assert distill("all", finish(), "-pretrained_weights", str(weights)) == 0
+    assert started[0][0][-2:] == ["-pretrained_weights", str(weights)] and "--c" not in started[0][0]
+    assert f"{weights} is of other labels or channels" in capsys.readouterr().out
+
+
 def test_starting_weights_have_not_seen_the_validation_cases(started, capsys):
     model = finish(folds=(0, 1, "all"))
     for fold in ("1", "all"):
@@ -188,8 +209,9 @@ def test_weights_of_which_nothing_is_known(started, capsys, tmp_path):
 
 def test_the_teachers_that_the_checkpoint_remembers_are_not_replaced(started, monkeypatch):
     monkeypatch.setenv(VARIABLE, "of another training")
-    finish()
-    prepare_student()
+    weights = str(finish() / "fold_0" / "checkpoint_final.pth")
+    assert distill("all", finish(), "-pretrained_weights", weights) == 0  # a training that can be continued
+    started.clear()
     assert main(["distill", "-d", "900", "-c", "2d", "--c", "-device", "cpu"]) == 0
     assert started[0][1] == ""
 

@@ -13,9 +13,9 @@ all (the default) is taught by every finished fold. Images without labels (nnune
 are any.
 
 Starting weights (-pretrained_weights) of a model of this dataset, or of one that 'nnunet-skd pseudo-labels' made from
-it, have to be those of the student's fold. Where they are those of the student's whole network, the last layer is kept,
-which nnU-Net's own -pretrained_weights makes anew: they are laid into nnUNet_results as a checkpoint from before the
-first epoch, which --c continues. Otherwise nnU-Net takes what fits.
+it, have to be those of the student's fold. Where they are those of the student's whole network, and of its labels, the
+last layer is kept, which nnU-Net's own -pretrained_weights makes anew: they are laid into nnUNet_results as a
+checkpoint from before the first epoch, which --c continues. Otherwise nnU-Net takes what fits.
 
 The checkpoint remembers the teachers: --c needs no --teacher, and nnUNetv2_train --c no variable. Without --c a
 training that is there already is refused, not begun anew.
@@ -27,7 +27,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from nnunet_skd.finished_models import FinishedModels
-from nnunet_skd.model_checks import VARIABLE, check_model
+from nnunet_skd.model_checks import VARIABLE, check_model, meaning
 from nnunet_skd.model_folds import teaching_folds
 from nnunet_skd.tools.beginning import OtherWeights, begin, was_trained
 from nnunet_skd.tools.commands import show_and_run
@@ -69,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
     fold = Path(student.output_folder_base) / f"fold_{args.f}"
     if was_trained(fold) and not args.continued:
         raise BadInput(f"{fold} holds a training already. Continue it with --c, or move it away to begin anew")
+    if args.continued and not any(fold.glob("checkpoint_*.pth")):
+        raise BadInput(f"{fold} holds no training to continue. Check -tr, -c, -f and -p, or begin it without --c")
     folders = teacher_folders(args.teacher, student.plans_manager.dataset_name)
     if not folders and not args.continued:
         raise BadInput("name the models that teach, for example --teacher nnUNetTrainer__nnUNetPlans__2d")
@@ -114,14 +116,18 @@ def _refuse_seen(weights: Path, student: SimpleNamespace) -> None:
 
 
 def _begins_with_all_weights(args: argparse.Namespace, student: SimpleNamespace, teachers: list[Path]) -> bool:
-    """Lay the starting weights where --c finds them; False where they are not those of the student's network.
+    """Lay the starting weights where --c finds them; False where their network or their labels are not the student's.
 
     Raises:
         BadInput: the trainer cannot be set up.
     """
-    dataset = student.plans_manager.dataset_name
+    dataset, weights = student.plans_manager.dataset_name, Path(args.pretrained_weights)
+    description = weights.resolve().parent.parent / "dataset.json"
+    if description.is_file() and meaning(read_dataset_json(description)) != meaning(student.dataset_json):
+        print(f"{weights} is of other labels or channels: nnU-Net takes its weights, and a new last layer")
+        return False
     try:
-        folder = begin(dataset, args.configuration, args.f, args.tr, args.p, Path(args.pretrained_weights), teachers)
+        folder = begin(dataset, args.configuration, args.f, args.tr, args.p, weights, teachers)
     except OtherWeights:
         print(f"Not all weights of {args.pretrained_weights} fit: nnU-Net takes those that do, and a new last layer")
         return False

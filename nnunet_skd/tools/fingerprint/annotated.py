@@ -18,7 +18,7 @@ COPIES = ".nnunet_skd_fingerprint_"
 
 def extract(
     name: str, description: dict, cases: ImagesAndLabels, ignore: int, preprocessed: Path, processes: int
-) -> dict:
+) -> None:
     """Run nnU-Net's own extractor on copies of the labels in which ignored voxels are background.
 
     Args:
@@ -28,9 +28,6 @@ def extract(
         ignore: value of the ignore label.
         preprocessed: the dataset's folder in nnUNet_preprocessed, where nnU-Net writes the fingerprint, and no other
             run works.
-
-    Returns:
-        the fingerprint.
 
     Raises:
         BadInput: an image or label cannot be read, or no voxel at all is annotated with a class.
@@ -45,7 +42,7 @@ def extract(
         extractor = DatasetFingerprintExtractor(name, processes)
         extractor.dataset = {c: {"images": [*map(str, cases[c][0])], "label": str(copies[c])} for c in cases}
         try:
-            return extractor.run(overwrite_existing=True)
+            extractor.run(overwrite_existing=True)
         except OSError:
             raise
         except Exception as error:  # what nnU-Net's readers make of unusual images

@@ -10,11 +10,15 @@ nothing.
 
 nnU-Net's own extractor runs on copies of the labels in which ignored voxels are background; the copies are gone
 afterwards. A fingerprint that is there is replaced. Plans and preprocessed data stay as they are until you plan and
-preprocess again. nnUNetv2_plan_and_preprocess takes the fingerprint that it finds; with --clean it would make its own.
+preprocess again; plans that were made with other intensities are named, as they may share their preprocessed data with
+new ones. nnUNetv2_plan_and_preprocess takes the fingerprint that it finds; with --clean it would make its own.
 """
 
 import argparse
+import json
+from collections.abc import Iterable
 
+from nnunet_skd.plans_file import plans_files
 from nnunet_skd.tools.cases import training_cases
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.fingerprint.annotated import extract
@@ -44,7 +48,28 @@ def run(args: argparse.Namespace) -> None:
     if not cases:
         raise BadInput(f"{raw / name} holds no training cases. Fill imagesTr and labelsTr")
     with one_run_at_a_time(preprocessed / name):
-        statistics = extract(name, description, cases, ignore, preprocessed / name, args.np)[PROPERTIES]
-    print(f"\n{preprocessed / name / FINGERPRINT} holds the intensities of annotated voxels:")
-    for channel, values in zip(channel_names(description).values(), statistics.values(), strict=True):
+        extract(name, description, cases, ignore, preprocessed / name, args.np)
+    channels, file = channel_names(description).values(), preprocessed / name / FINGERPRINT
+    statistics = json.loads(file.read_bytes())[PROPERTIES]
+    print(f"\n{file} holds the intensities of annotated voxels:")
+    _show(channels, statistics)
+    normalised = {plan: plans[PROPERTIES] for plan, plans in plans_files(preprocessed / name) if _normalises_ct(plans)}
+    others = {plan: values for plan, values in normalised.items() if values != statistics}
+    for plan, values in others.items():
+        print(f"\n{plan} was planned with other intensities:")
+        _show(channels, values)
+    if others:
+        print(
+            "\nPlans may share their preprocessed data, so leave all of them as they are, or plan each again and "
+            "preprocess:\na model predicts well only what was normalised as its training data."
+        )
+
+
+def _normalises_ct(plans: dict) -> bool:
+    schemes = [configuration.get("normalization_schemes", []) for configuration in plans["configurations"].values()]
+    return any("CT" in scheme for of_channels in schemes for scheme in of_channels)
+
+
+def _show(channels: Iterable[str], statistics: dict[str, dict[str, float]]) -> None:
+    for channel, values in zip(channels, statistics.values(), strict=True):
         print(f"  {channel}: " + ", ".join(f"{what} {values[what]:.5g}" for what in SHOWN))

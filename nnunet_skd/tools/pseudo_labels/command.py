@@ -9,7 +9,8 @@ Dataset 80 stays as it is: images are linked, labels are copied. Each of nnU-Net
 
 A pseudo-label teaches the model's errors too. A class that the model found in no image is named at the end. Where the
 model mirrors, it predicts a second time without mirroring, and the cases whose two predictions agree least are named,
-too, and drawn in look_first.png, in the new dataset's folder. pseudo_labels.csv has the Dice of all.
+too, and drawn in look_first.png, in the new dataset's folder. pseudo_labels.csv has the Dice of all. You may correct
+labels in its labelsTr: repeat the command then, which preprocesses again and predicts nothing.
 
 The last line is yours to run. It trains on the new dataset: nnUNetTrainer_250epochs, a quarter of nnU-Net's 1000
 epochs, from the model's weights; or a whole training from scratch where these are another network's, or have seen
@@ -38,7 +39,7 @@ from nnunet_skd.messages import listed
 from nnunet_skd.model_checks import absolute
 from nnunet_skd.model_folds import teaching_folds
 from nnunet_skd.plans_file import plans_file_name
-from nnunet_skd.tools.beginning import begin, was_trained
+from nnunet_skd.tools.beginning import OtherWeights, begin, was_trained
 from nnunet_skd.tools.commands import CommandFailed, show_and_run
 from nnunet_skd.tools.devices import find_device
 from nnunet_skd.tools.errors import BadInput, as_bad_input
@@ -113,11 +114,16 @@ def run(args: argparse.Namespace) -> None:
             for root in ("nnUNet_preprocessed", "nnUNet_results"):  # they are needed after hours of prediction
                 require_writable(require_variable(root))
             _make(new, cases, labelled, model, args)
+        why = f"{folder} and {configuration} of {dataset.plans.dataset_name} differ in {', '.join(differ)}"
         if weights is not None:
-            _begin(new, args.f, trainer, weights)
-        else:
-            here = f"{configuration} of {dataset.plans.dataset_name}"
-            print(f"\nThe training begins from scratch: {folder} and {here} differ in {', '.join(differ)}.")
+            try:
+                _begin(new, args.f, trainer, weights)
+            except OtherWeights:
+                if not args.tr:
+                    raise
+                weights, why = None, f"{trainer} has another network than {folder}"
+        if weights is None:
+            print(f"\nThe training begins from scratch: {why}.")
     train = ["nnUNetv2_train", str(new.number), configuration, args.f]
     train += ["-tr", trainer] * (trainer != "nnUNetTrainer") + ["--c"] * (weights is not None)
     train += ["-p", plans_name] * (plans_name != "nnUNetPlans") + ["-device", args.device] * (args.device != "cuda")

@@ -1,5 +1,7 @@
 """What the new dataset takes over from the one with the labels: files, split and fingerprint."""
 
+from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id
+
 from nnunet_skd.messages import listed
 from nnunet_skd.tools.errors import BadInput, as_bad_input
 from nnunet_skd.tools.files import file_hash
@@ -38,7 +40,10 @@ class LabelledCases:
                 f"{listed(others)} do not end in {dataset.file_ending}, dataset.json's file_ending. Convert them"
             )
         if not (preprocessed / name / FINGERPRINT).is_file():
-            raise BadInput(f"{preprocessed / name / FINGERPRINT} is missing. Make it: nnUNetv2_extract_fingerprint")
+            with_ignored = "ignore" in dataset.description["labels"]
+            make = "nnunet-skd fingerprint" if with_ignored else "nnUNetv2_extract_fingerprint"
+            number = convert_dataset_name_to_id(name)
+            raise BadInput(f"{preprocessed / name / FINGERPRINT} is missing. Make it: {make} -d {number}")
         self.fingerprint = (preprocessed / name / FINGERPRINT).read_bytes()
         if fold == "all":
             self.fold, self.train, self.validation = 0, sorted(self.files), []

@@ -18,7 +18,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_dataset
 from nnunet_skd.compat import nnunet_folder
 from nnunet_skd.tools.beginning import was_trained
 from nnunet_skd.tools.cases import bring_label, link_images, segmented_cases
-from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.errors import BadInput, as_bad_input
 from nnunet_skd.tools.files import copy, new_folder, write_file
 from nnunet_skd.tools.images import UnreadableImage, read_segmentation
 from nnunet_skd.tools.json_file import ANYTHING, read_json
@@ -97,8 +97,11 @@ class NewDataset:
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing is left to do: what was made may have been removed from nnUNet_preprocessed, or a second
-        preprocessing of corrected labels was stopped.
+        """Whether nothing is left to do: what was made may have been removed from nnUNet_preprocessed, a label may have
+        been corrected, or a second preprocessing was stopped.
+
+        Raises:
+            BadInput: the preprocessed data hold files that are not nnU-Net's.
         """
         if not self.was_complete:
             return False
@@ -107,11 +110,16 @@ class NewDataset:
         if not all((self.preprocessed / name).exists() for name in needed):
             return False
         cases = segmented_cases(self.labels, self.ending) if self.labels.is_dir() else set()
-        return all(cases <= labelled_cases(self.preprocessed / name) for name in data)
+        with as_bad_input():
+            there = all(cases <= labelled_cases(self.preprocessed / name) for name in data)
+        labels = {case: self.labels / f"{case}{self.ending}" for case in cases}
+        # nnU-Net writes the .pkl of a case last
+        files = [(label, self.preprocessed / name / f"{case}.pkl") for case, label in labels.items() for name in data]
+        return there and all(file.is_file() and file.stat().st_mtime >= _changed(label) for label, file in files)
 
     def begin(self, cases: Cases, processes: int) -> None:
-        """Say what will be here and that it is not complete, and drop what a run that was killed left half done."""
-        record = json.dumps(self.made_of, indent=4)
+        """Say what will be here, and drop what a run that was killed left half done."""
+        record = json.dumps(self.made_of | ({"complete": True} if self.was_complete else {}), indent=4)
         if self.folder.is_dir():
             write_file(self.folder / RECORD, record)
         else:
@@ -171,6 +179,12 @@ class NewDataset:
         for case, readable in for_each_case(_is_readable, jobs, processes, "checking predictions") if jobs else ():
             if not readable:
                 files[case].unlink()
+
+
+def _changed(file: Path) -> float:
+    """When it got its content or its place: a corrected label that is copied or moved here may be of any age."""
+    status = file.stat()
+    return max(status.st_mtime, status.st_ctime)
 
 
 def _is_readable(reader: type[BaseReaderWriter], file: Path) -> bool:

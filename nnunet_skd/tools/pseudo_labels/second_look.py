@@ -31,12 +31,15 @@ def look_again(
     """
     ending = dataset_json["file_ending"]
     try:
-        with scratch_folder(folder) as pseudo:  # without the labelled cases, which may hold ignored voxels
-            for case in cases:
-                bring_label(case, labels / f"{case}{ending}", pseudo, ending)
+        with scratch_folder(folder) as scratch:
+            # Without the labelled cases, which may hold ignored voxels, and without images that were taken out since.
             # A label agrees with itself, but even then its sensitivity is nan where it does not hold the class.
+            pair = scratch / "first", scratch / "second"
+            for case in cases:
+                for source, target in zip((labels, unmirrored or labels), pair, strict=True):
+                    bring_label(case, source / f"{case}{ending}", target, ending)
             options = {"num_processes": processes, "metrics": ["Dice", "Sensitivity"]}
-            scores = evaluate_folders(pseudo, unmirrored or pseudo, dataset_json, **options)
+            scores = evaluate_folders(*pair, dataset_json, **options)
         table = scores[["case", "label"]].assign(
             found=scores["Sensitivity"].notna(), agreement=scores["Dice"] if unmirrored else np.nan
         )
@@ -81,7 +84,7 @@ def what_to_look_at(folder: Path) -> list[str]:
         said.append(
             f"Look at the labels of {', '.join(doubtful)}{pictures}. There the model agrees least with itself, "
             "mirrored and not. (The numbers are the Dice between both predictions; of all cases they are in "
-            f"{folder / TABLE}.)"
+            f"{folder / TABLE}.) If you correct a label, repeat this command before you train: it preprocesses again."
         )
     return said
 
