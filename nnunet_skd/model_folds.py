@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nnunet_skd.trainer import SelfDistillationTrainer
 
 CHECKPOINT = "checkpoint_final.pth"
+GOES_ON_FROM = ("checkpoint_latest.pth", "checkpoint_best.pth")  # of an unfinished training, in the order of --c
 
 
 def folds_with(folder: Path, file: str = "") -> list[str]:
@@ -77,13 +78,25 @@ def _compare_validation_cases(fold_folder: Path, trainer: SelfDistillationTraine
 
 
 def _compare_plans(fold_folder: Path) -> None:
-    """nnU-Net writes a model's plans.json anew with each fold, and preprocesses for all of them by the last one."""
+    try:
+        checkpoint = load_mapped(str(fold_folder / CHECKPOINT))
+    except Exception:  # damaged: refused where it is loaded
+        return
+    refuse_other_plans(fold_folder, checkpoint)
+
+
+def refuse_other_plans(fold_folder: Path, checkpoint: dict) -> None:
+    """nnU-Net writes a model's plans.json anew with each fold, and preprocesses for all of them by the last one.
+
+    Raises:
+        ValueError: the fold, whose checkpoint this is, was trained with others.
+    """
     file = fold_folder.parent / "plans.json"
     try:
-        arguments = load_mapped(str(fold_folder / CHECKPOINT))["init_args"]
+        arguments = checkpoint["init_args"]
         then = _sees(arguments["plans"], arguments["configuration"])
         now = _sees(json.loads(file.read_bytes()), arguments["configuration"])
-    except Exception:  # damaged, or not in nnU-Net's form: refused where it is loaded
+    except Exception:  # not in nnU-Net's form: refused where it is used
         return
     for what, value in now.items():
         if then[what] != value:

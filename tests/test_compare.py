@@ -312,6 +312,9 @@ def test_refuses_a_fold_without_result_and_says_how_to_make_it(results):
     (validation_of(results, fold=1) / "summary.json").unlink()
     with pytest.raises(BadInput, match=f"nnUNetv2_train {DATASET} 2d 1 -tr nnUNetTrainerDSKD -p nnUNetPlans$"):
         read()
+    (validation_of(results, fold=1).parent / "checkpoint_best.pth").touch()  # without --c nnU-Net would begin anew
+    with pytest.raises(BadInput, match="-p nnUNetPlans --c$"):
+        read()
     (validation_of(results, fold=1).parent / "checkpoint_final.pth").touch()
     with pytest.raises(BadInput, match="-p nnUNetPlans --val"):
         read()

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import time
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
+import tifffile
 from commands import BIN, HAS_PROC, workers_after_kill_9
 from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
@@ -189,8 +191,24 @@ def test_a_prediction_that_lies_elsewhere(folders, move):
     change(lambda image: image.SetOrigin((0.1, 0, 0)))  # headers are rounded
     evaluate_folders(*folders, LABELS, num_processes=1, metrics=["Dice"])
     change(move)
-    with pytest.raises(BadInput, match=r"c\.nii\.gz lies elsewhere than its reference"):
+    with pytest.raises(BadInput, match=r"c\.nii\.gz lies elsewhere than its reference.*copy the image's into it"):
         evaluate_folders(*folders, LABELS, num_processes=1, metrics=["Dice"])
+
+
+def test_a_3d_tiff_without_its_spacing(tmp_path):
+    """nnU-Net writes the JSON file beside predictions, but does not copy it to gt_segmentations."""
+    for name in ("gt_segmentations", "validation"):
+        (tmp_path / name).mkdir()
+        tifffile.imwrite(tmp_path / name / "a.tif", np.zeros((4, 7, 8), np.uint8), photometric="minisblack")
+    (tmp_path / "validation" / "a.json").write_text(json.dumps({"spacing": [3.0, 0.7, 0.7]}))
+    folders, labels = (
+        (tmp_path / "gt_segmentations", tmp_path / "validation"),
+        LABELS | {"file_ending": ".tif", "overwrite_image_reader_writer": "Tiff3DIO"},
+    )
+    with pytest.raises(BadInput, match=r"No JSON file with the spacing is beside .*a\.tif: labelsTr in nnUNet_raw"):
+        evaluate_folders(*folders, labels, num_processes=1, metrics=["Dice"])
+    shutil.copy(tmp_path / "validation" / "a.json", tmp_path / "gt_segmentations")
+    assert len(evaluate_folders(*folders, labels, num_processes=1, metrics=["Dice"])) > 0
 
 
 def test_unknown_label_in_a_reference(folders):

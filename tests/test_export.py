@@ -298,6 +298,19 @@ def test_existing_target_is_refused(nnunet_env):
     refused(nnunet_env, source, "lies in the model that is exported", output=source / "a.zip")
 
 
+@pytest.mark.parametrize("onnx", [False, True])
+def test_a_fold_of_other_plans_is_refused(nnunet_env, capsys, onnx):
+    """nnU-Net wrote plans.json anew when it trained another fold."""
+    source = trained_model()
+    plans = json.loads((source / "plans.json").read_text())
+    plans["configurations"]["2d"]["spacing"] = [2.0, 2.0]
+    (source / "plans.json").write_text(json.dumps(plans))
+    refused(nnunet_env, source, "fold_0 was trained with other plans.*differ in spacing.* then, .2.0, 2.0. now")
+    target = ["--onnx", str(nnunet_env / "a.onnx")] if onnx else ["-o", str(nnunet_env / "a.zip")]
+    assert main(["export", "-m", str(source), "-f", "0", *target]) == 2
+    assert "fold_0 was trained with other plans" in capsys.readouterr().err
+
+
 def test_missing_parts_are_named_with_what_is_there(nnunet_env):
     source = trained_model(folds=("0", "2"))
     refused(nnunet_env, source, r"fold 1, 3, 4 in .*Folds that have it: -f 0 2", folds=range(5))

@@ -216,6 +216,9 @@ def test_description_of_regions_ignore_label_and_cascade(nnunet_env):
     assert text["regions_class_order"] == [2, 1] and text["ignore_label"] == 3
     assert [c["channel"] for c in text["input_channels"]] == [0, 1, 2]
     assert "3d_lowres predicts label 2" in text["input_channels"][2]["name"]
+    before = text["preprocessing"]
+    assert "resampled as labels, and then split into channels" in before["previous_stage"]
+    assert before["resampling_of_previous_stage"]["is_seg"] and not before["resampling"]["is_seg"]
 
 
 def test_formulas_are_those_of_nnunet(nnunet_env):

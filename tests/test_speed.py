@@ -26,7 +26,7 @@ from nnunet_skd.tools.evaluate.folders import evaluate_folders
 from nnunet_skd.tools.model_arms import parse_model_arms, require_same_channels, same_dataset
 from nnunet_skd.tools.speed.cases import case_images
 from nnunet_skd.tools.speed.measure import load_arm, measure
-from nnunet_skd.tools.speed.report import speed_text, write_picture
+from nnunet_skd.tools.speed.report import speed_text, without_value, write_picture
 
 
 @pytest.fixture
@@ -127,6 +127,7 @@ def test_a_reference_at_fault_costs_no_prediction(toy, capsys):
     assert speed(toy, "a={}@0@nomirror") == 2
     error = capsys.readouterr().err
     assert "has the shape (48, 40), but its reference" in error and "predicted/a -djfile" in error
+    assert "--chill --metrics Dice, and so for each arm" in error
     assert {path.name for path in (toy / "out").iterdir()} == {"speed.csv", "cases.csv", "predicted"}
     assert segmentation(toy, "a", "y").shape == (1, 48, 40)
 
@@ -172,6 +173,12 @@ def cascade(env):
     (env / "toy_model" / "plans.json").write_text(json.dumps(trainer.plans_manager.plans))
 
 
+def other_plans(env):
+    plans = toy_plans()
+    plans["configurations"]["2d"]["spacing"] = [9.0, 9.0]
+    (env / "toy_model" / "plans.json").write_text(json.dumps(plans))
+
+
 def unknown_trainer(env):
     path = env / "toy_model" / "fold_0" / "checkpoint_final.pth"
     torch.save(torch.load(path, weights_only=False) | {"trainer_name": "nnUNetTrainerNowhere"}, path)
@@ -186,6 +193,7 @@ def unknown_trainer(env):
         (lambda e: (e / "toy_model/fold_0/checkpoint_final.pth").write_bytes(b"half"), ["a={}"], "cannot be loaded"),
         (unknown_trainer, ["a={}"], "cannot be loaded"),
         (cascade, ["a={}@0"], "second stage of a cascade"),
+        (other_plans, ["a={}@1"], "fold_1 was trained with other plans than those in"),
         (lambda e: (e / "labels" / "y.nii.gz").unlink(), ["a={}"], "has no reference for y"),
         (
             lambda e: (e / "images" / "y_0000.nii.gz").rename(e / "images" / "y_0001.nii.gz"),
@@ -209,6 +217,30 @@ def test_refusals(toy, damage, arms, words, capsys):
     error = next(line for line in capsys.readouterr().err.splitlines() if "error:" in line)
     assert words in error
     assert not (toy / "out").exists() or [path.name for path in (toy / "out").iterdir()] == ["mine"]
+
+
+def test_means_of_other_cases_are_said_to_be_so():
+    table = pd.DataFrame({"arm": ["full", "compact"], "Dice_n": [4, 4], "HD95_n": [4, 3]})
+    (line,) = without_value(table, ["Dice", "HD95"])
+    assert line == (
+        "HD95 has no value where an arm misses a class, so these means are not of the same cases: 4 values of full, "
+        "3 values of compact"
+    )
+
+
+def test_an_arm_that_misses_a_class_has_fewer_values(toy, capsys):
+    """Model b predicts only background."""
+    shutil.copytree(toy / "toy_model", toy / "blind")
+    file = toy / "blind" / "fold_0" / "checkpoint_final.pth"
+    checkpoint = torch.load(file, weights_only=False)
+    for name, weight in checkpoint["network_weights"].items():
+        if "seg_layers" in name and name.endswith("bias"):
+            weight[0] = 100.0
+    torch.save(checkpoint, file)
+    assert speed(toy, "a={}@0@nomirror", f"b={toy / 'blind'}@0@nomirror", more=("--metrics", "Dice", "HD95")) == 0
+    table = pd.read_csv(toy / "out" / "speed.csv").set_index("arm")
+    assert table["Dice_n"].tolist() == [4, 4] and table.loc["b", "HD95_n"] == 0 < table.loc["a", "HD95_n"]
+    assert "HD95 has no value where an arm misses a class" in capsys.readouterr().out
 
 
 def test_a_picture_of_many_arms(tmp_path):

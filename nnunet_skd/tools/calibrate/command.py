@@ -13,8 +13,9 @@ their probabilities (CASE.npz). They must be cases that the network was not trai
 test on:
 
   * the validation cases of the folds, whose probabilities nnUNetv2_train --npz writes, after a training
-    nnUNetv2_train ... --val --npz. Name the folders of all folds: they get one temperature. Those of fold
-    'all' are refused: nnU-Net validates it on the cases that it was trained on
+    nnUNetv2_train ... --val --npz. Name the folders of all folds: they get one temperature, that of
+    one fold; folds that predict together are less sure of themselves and may need less. Those of fold 'all' are
+    refused: nnU-Net validates it on the cases that it was trained on
   * others, predicted with nnUNetv2_predict --save_probabilities
 
 The table says what T does to the expected calibration error and the Brier score ('nnunet-skd evaluate --help'

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nnunetv2.utilities.file_path_utilities import convert_trainer_plans_config_to_identifier
 
-from nnunet_skd.model_folds import CHECKPOINT
+from nnunet_skd.model_folds import CHECKPOINT, GOES_ON_FROM
 from nnunet_skd.tools.compare.training_logs import epoch_seconds
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.files import require_folder
@@ -56,13 +56,14 @@ def trained_arms(
         for fold, folder in folders.items():
             if not (folder / "summary.json").is_file():
                 command = f"nnUNetv2_train {dataset} {configuration} {fold} -tr {trainer} -p {plan}"
-                state = " --val" if (folder.parent / CHECKPOINT).is_file() else ""
+                begun = any((folder.parent / name).is_file() for name in GOES_ON_FROM)
+                state = " --val" if (folder.parent / CHECKPOINT).is_file() else " --c" if begun else ""
                 missing.append(f"  {folder / 'summary.json'}\n    {command}{state}")
         arms.append(Arm(name, folders, [s for f in folders.values() for s in epoch_seconds(f.parent)]))
     if missing:
         raise BadInput(
-            "no validation result here; make it with the command below it, or leave the fold out with -f:\n"
-            + "\n".join(missing)
+            "no validation result here; wait for it where the training still runs, else make it with the command below "
+            "it, or leave the fold out with -f:\n" + "\n".join(missing)
         )
     return dataset, arms, same_labels(models)
 

@@ -9,6 +9,7 @@ import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from nnunet_skd.messages import listed
+from nnunet_skd.tools.cases import spacing_file
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.calibration import (
     ALL_CLASSES,
@@ -77,14 +78,20 @@ def read_pair(case: Case) -> tuple[np.ndarray, np.ndarray, list[float]]:
             f"{reference.shape}. Predictions must be in the geometry of the original images"
         )
     if not np.allclose(spacing, prediction_spacing, rtol=_SPACING_RTOL):
+        ending = case.reference.suffix
+        missing = ending in (".tif", ".tiff") and not spacing_file(case.reference, ending).is_file()
+        lacks_spacing = f". No JSON file with the spacing is beside {case.reference}: labelsTr in nnUNet_raw has it"
         raise BadInput(
             f"{case.prediction} has the spacing {prediction_spacing} mm, but its reference {case.reference} has "
             f"{spacing} mm (axes in array order). Predictions must be in the geometry of the original images"
+            + lacks_spacing
+            * missing
         )
     if not _same_place(geometry, prediction_geometry, spacing):
         raise BadInput(
             f"{case.prediction} lies elsewhere than its reference {case.reference}: origin or direction in the headers "
-            "differ. Predictions must be in the geometry of the original images"
+            "differ. nnU-Net gives a prediction the header of its image. If the reference has another one, copy the "
+            "image's into it (SimpleITK: CopyInformation); else the prediction is of another image"
         )
     known = {0, *chain.from_iterable(case.classes.values())}
     _check_labels(case.reference, reference, known | ({case.ignore} - {None}))

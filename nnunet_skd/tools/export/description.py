@@ -67,6 +67,7 @@ def describe(model: TrainedModel, fold: Fold, configuration: ConfigurationManage
                 for index, (scheme, use_mask) in enumerate(schemes)
             ],
             "resampling": {"function": settings["resampling_fn_data"], **settings["resampling_fn_data_kwargs"]},
+            **(_of_previous_stage(settings) if configuration.previous_stage_name is not None else {}),
         },
         "sliding_window": {
             "order": [
@@ -114,6 +115,17 @@ def describe(model: TrainedModel, fold: Fold, configuration: ConfigurationManage
         "regions_class_order": labels.regions_class_order,
         "ignore_label": labels.ignore_label,
         "source": provenance(fold, weights_sha256(fold.weights)),
+    }
+
+
+def _of_previous_stage(settings: dict) -> dict:
+    return {
+        "previous_stage": "its segmentation is transposed and cropped with the image, resampled as labels, and then "
+        "split into channels of 0 and 1",
+        "resampling_of_previous_stage": {
+            "function": settings["resampling_fn_seg"],
+            **settings["resampling_fn_seg_kwargs"],
+        },
     }
 
 

@@ -15,9 +15,9 @@ from torch import nn
 from nnunet_skd.catalogue import trainer_classes
 from nnunet_skd.compat import build_network
 from nnunet_skd.messages import first_line
-from nnunet_skd.model_folds import CHECKPOINT, folds_with
+from nnunet_skd.model_folds import CHECKPOINT, folds_with, refuse_other_plans
 from nnunet_skd.tools.checkpoint_file import NeedsCode, NotOfNnunet, read_checkpoint
-from nnunet_skd.tools.errors import BadInput, Failed, naming
+from nnunet_skd.tools.errors import BadInput, Failed, as_bad_input, naming
 from nnunet_skd.tools.networks import require_stock_network
 from nnunet_skd.tools.nnunet_json import label_manager, read_dataset_json, read_plans
 from nnunet_skd.tools.trainers import TrainerNotFound, look_up
@@ -134,10 +134,12 @@ class TrainedModel:
         half finds what has no weights, such as another activation function.
 
         Raises:
-            BadInput: unreadable, not stock, or not finite.
+            BadInput: unreadable, trained with other plans than those beside it, not stock, or not finite.
         """
         file = self.checkpoint_path(fold)
         checkpoint = self._read(file)
+        with as_bad_input():
+            refuse_other_plans(file.parent, checkpoint)
         configuration_name, trainer_name = checkpoint["init_args"]["configuration"], checkpoint["trainer_name"]
         configuration = self.configuration(configuration_name)
         with naming(self.folder / "plans.json"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nnunet_skd.checkpoint import KEY, is_of_an_earlier_version, way_out
-from nnunet_skd.model_folds import CHECKPOINT
+from nnunet_skd.model_folds import CHECKPOINT, GOES_ON_FROM
 from nnunet_skd.tools.checkpoint_file import NeedsCode, read_checkpoint
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.trainers import look_up
@@ -19,9 +19,7 @@ def unfinished_trainings(results: Path) -> dict[Path, str]:
     """
     trainings = {}
     for fold in sorted(results.glob("*/*__*__*/fold_*")):
-        # what nnUNetv2_train --c takes, in its order
-        names = ("checkpoint_latest.pth", "checkpoint_best.pth")
-        checkpoint = next((fold / name for name in names if (fold / name).is_file()), None)
+        checkpoint = next((fold / name for name in GOES_ON_FROM if (fold / name).is_file()), None)
         if checkpoint is None or (fold / CHECKPOINT).is_file():
             continue
         try:

@@ -40,7 +40,7 @@ from nnunet_skd.tools.model_arms import SYNTAX, parse_model_arms, require_same_c
 from nnunet_skd.tools.parallel import require_processes
 from nnunet_skd.tools.speed.cases import case_images
 from nnunet_skd.tools.speed.measure import load_arm, measure
-from nnunet_skd.tools.speed.report import quality_table, speed_table, speed_text, write_picture
+from nnunet_skd.tools.speed.report import quality_table, speed_table, speed_text, without_value, write_picture
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -97,10 +97,12 @@ def run(args: argparse.Namespace) -> None:
         if quality:
             write_picture(table, metrics, f"{len(cases)} cases, {device_name(device)}", folder / "speed.png")
     print(speed_text(table, metrics if quality else []))
+    for line in without_value(table, metrics if quality else []):
+        print(f"\n{line}")
     print(f"\n{len(cases)} cases on {device_name(device)}. Written to {output}")
     if at_fault:
         predicted = output / "predicted" / arms[0].file_name
         raise BadInput(
             f"{at_fault}. What was predicted is kept. Once this is mended: nnunet-skd evaluate {reference} {predicted} "
-            f"-djfile {named[0].folders[0] / 'dataset.json'}, and so for each arm"
+            f"-djfile {named[0].folders[0] / 'dataset.json'} --chill --metrics {' '.join(metrics)}, and so for each arm"
         )

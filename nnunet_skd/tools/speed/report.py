@@ -32,7 +32,7 @@ def quality_table(
 
     Returns:
         For each arm's name and metric ``Dice``, ``Dice_low`` and ``Dice_high``: the mean over the classes (or all
-        classes at once) with its interval.
+        classes at once) with its interval; ``Dice_n``: the cases and classes that have a value.
 
     Raises:
         BadInput: a reference that cannot be read, or that does not fit its prediction.
@@ -48,7 +48,9 @@ def quality_table(
             of_metric = table[table["metric"] == metric]
             overall = of_metric[of_metric["label"] == FOREGROUND]
             row = (overall if len(overall) else of_metric).iloc[0]
-            rows[arm.name] |= {metric: row["mean"], f"{metric}_low": row["low"], f"{metric}_high": row["high"]}
+            values = of_metric[of_metric["label"] != FOREGROUND]["n"].sum()
+            numbers = {"": row["mean"], "_low": row["low"], "_high": row["high"], "_n": values}
+            rows[arm.name] |= {f"{metric}{name}": number for name, number in numbers.items()}
     return rows
 
 
@@ -85,6 +87,17 @@ def speed_text(table: pd.DataFrame, metrics: Sequence[str]) -> str:
             cells.append(f"{row[m]:.4f} ({row[f'{m}_low']:.4f} - {row[f'{m}_high']:.4f})")
         rows.append(cells)
     return "\n".join(aligned(rows, left=[0]))
+
+
+def without_value(table: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
+    """A line for each metric that some arms have in fewer cases and classes than others: their means are of others."""
+    counts = {metric: table.set_index("arm")[f"{metric}_n"] for metric in metrics}
+    return [
+        f"{metric} has no value where an arm misses a class, so these means are not of the same cases: "
+        + ", ".join(f"{count:.0f} values of {arm}" for arm, count in of_arms.items())
+        for metric, of_arms in counts.items()
+        if of_arms.nunique() > 1
+    ]
 
 
 def write_picture(table: pd.DataFrame, metrics: Sequence[str], title: str, path: Path) -> None:
