@@ -28,8 +28,8 @@ def unlabelled_loss(
 
     nnU-Net's loss with the teacher's opinion q for the truth (ours in this form). The Dice is over the whole batch
     (under DDP each process's own), of the classes apart from the background, and 1 for a class that q gives more than
-    one half nowhere; without it thin structures vanish. Regions: binary cross-entropy, mean over regions, and the Dice
-    of each region.
+    one half nowhere; without it thin structures vanish. It sharpens soft targets: it is largest where p is 0 or 1, not
+    where p = q. Regions: binary cross-entropy, mean over regions, and the Dice of each region.
 
     >>> z, q = torch.tensor([20.0, -20.0]).view(1, 2, 1), torch.tensor([1.0, 0.0]).view(1, 2, 1)
     >>> round(unlabelled_loss(z, q).item(), 4)  # agreement on background: no cross-entropy, Dice 1
@@ -151,7 +151,7 @@ class Unlabelled(Term):
         return value
 
     def _known(self, q: Tensor, step: Step) -> Tensor:
-        self.highest[0] = torch.maximum(self.highest[0], q.amax((0, *range(2, q.dim()))))
+        self.highest[0] = torch.maximum(self.highest[0], q.amax((0, *range(2, q.dim()))).nan_to_num(0))
         if distributed.is_initialized():  # all processes leave out the same classes
             distributed.all_reduce(self.highest[0], distributed.ReduceOp.MAX)
         return self.highest.amax(0) > (0.5 if step.task.has_regions else 1 / q.shape[1])

@@ -262,6 +262,18 @@ def test_a_class_is_known_until_a_whole_epoch_has_passed_without_it(has_regions)
     assert known == [[True] * 3 if has_regions else [False, False, True], [True] * 3, [True, True, False]]
 
 
+@REGIONS
+def test_one_overflow_of_the_teacher_does_not_end_the_teaching(has_regions):
+    """A teacher in half precision may overflow in a step; a nan must not stay in what the term remembers."""
+    term = Unlabelled(weight=1.0)
+    step = a_step(term, has_regions=has_regions)
+    before = term.weighted(step)["unlabelled"].item()
+    overflow = step.teacher_probabilities(0).clone()
+    overflow[0] = torch.nan
+    assert term._known(overflow, step).any()
+    assert term.weighted(step)["unlabelled"].item() == before > 0
+
+
 def test_the_weight_waits_and_rises():
     term = Unlabelled(weight=0.5, start=0.25, rise=0.2)
     weights = [term.weight_at(epoch, 100) for epoch in (0, 24, 25, 35, 45, 99)]
