@@ -78,14 +78,12 @@ def read_pair(case: Case) -> tuple[np.ndarray, np.ndarray, list[float]]:
             f"{reference.shape}. Predictions must be in the geometry of the original images"
         )
     if not np.allclose(spacing, prediction_spacing, rtol=_SPACING_RTOL):
-        ending = case.reference.suffix
-        missing = ending in (".tif", ".tiff") and not spacing_file(case.reference, ending).is_file()
-        lacks_spacing = f". No JSON file with the spacing is beside {case.reference}: labelsTr in nnUNet_raw has it"
+        ending, hint = case.reference.suffix, ""
+        if ending in (".tif", ".tiff") and not spacing_file(case.reference, ending).is_file():
+            hint = f". No JSON file with the spacing is beside {case.reference}: labelsTr in nnUNet_raw has it"
         raise BadInput(
             f"{case.prediction} has the spacing {prediction_spacing} mm, but its reference {case.reference} has "
-            f"{spacing} mm (axes in array order). Predictions must be in the geometry of the original images"
-            + lacks_spacing
-            * missing
+            f"{spacing} mm (axes in array order). Predictions must be in the geometry of the original images{hint}"
         )
     if not _same_place(geometry, prediction_geometry, spacing):
         raise BadInput(

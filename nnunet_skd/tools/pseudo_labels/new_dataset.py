@@ -1,8 +1,9 @@
 """The dataset of labelled and pseudo-labelled cases, in nnUNet_raw and nnUNet_preprocessed.
 
 pseudo_labels.json is written first and says what the dataset is made of, so that a run which was stopped can go on, and
-nothing else is touched. dataset.json is written when all images and labels are there. Images are links. Labels are
-files of their own: whoever corrects one does not change the dataset that it came from.
+nothing else is touched; in the end it says what the preprocessed labels were, so that a corrected one is noticed.
+dataset.json is written when all images and labels are there. Images are links. Labels are files of their own: whoever
+corrects one does not change the dataset that it came from.
 """
 
 import json
@@ -19,7 +20,7 @@ from nnunet_skd.compat import nnunet_folder
 from nnunet_skd.tools.beginning import was_trained
 from nnunet_skd.tools.cases import bring_label, link_images, segmented_cases
 from nnunet_skd.tools.errors import BadInput, as_bad_input
-from nnunet_skd.tools.files import copy, new_folder, write_file
+from nnunet_skd.tools.files import copy, file_hash, new_folder, write_file
 from nnunet_skd.tools.images import UnreadableImage, read_segmentation
 from nnunet_skd.tools.json_file import ANYTHING, read_json
 from nnunet_skd.tools.nnunet_folders import FINGERPRINT, SPLITS
@@ -66,6 +67,7 @@ class NewDataset:
         self.unmirrored = self.folder / "unmirrored"
         self._plans = self.preprocessed / f"{made_of['plans']}.json"
         before = self._read_record() if (self.folder / RECORD).is_file() else {}
+        self._finished = {what: before[what] for what in ("complete", "labels") if what in before}
         self.was_complete = bool(before.get("complete"))  # a run has finished it; labels may have been corrected since
 
     def _read_record(self) -> dict:
@@ -109,17 +111,16 @@ class NewDataset:
         needed = [self._plans.name, FINGERPRINT, SPLITS, "dataset.json", *data]
         if not all((self.preprocessed / name).exists() for name in needed):
             return False
-        cases = segmented_cases(self.labels, self.ending) if self.labels.is_dir() else set()
+        labels = self._label_hashes()
         with as_bad_input():
-            there = all(cases <= labelled_cases(self.preprocessed / name) for name in data)
-        labels = {case: self.labels / f"{case}{self.ending}" for case in cases}
+            there = all(labels.keys() <= labelled_cases(self.preprocessed / name) for name in data)
         # nnU-Net writes the .pkl of a case last
-        files = [(label, self.preprocessed / name / f"{case}.pkl") for case, label in labels.items() for name in data]
-        return there and all(file.is_file() and file.stat().st_mtime >= _changed(label) for label, file in files)
+        whole = all((self.preprocessed / name / f"{case}.pkl").is_file() for case in labels for name in data)
+        return there and whole and self._finished.get("labels", labels) == labels
 
     def begin(self, cases: Cases, processes: int) -> None:
         """Say what will be here, and drop what a run that was killed left half done."""
-        record = json.dumps(self.made_of | ({"complete": True} if self.was_complete else {}), indent=4)
+        record = json.dumps(self.made_of | self._finished, indent=4)
         if self.folder.is_dir():
             write_file(self.folder / RECORD, record)
         else:
@@ -161,11 +162,17 @@ class NewDataset:
         write_file(self._plans, json.dumps(self.source.plans.plans | names, indent=4))
         for folder in (self.preprocessed, self.folder):
             write_file(folder / "dataset.json", content)
+        self._preprocessed_labels = self._label_hashes()
 
     def finish(self) -> None:
-        write_file(self.folder / RECORD, json.dumps(self.made_of | {"complete": True}, indent=4))
+        finished = {"complete": True, "labels": self._preprocessed_labels}
+        write_file(self.folder / RECORD, json.dumps(self.made_of | finished, indent=4))
         for folder in (self.waiting, self.predicted, self.unmirrored):
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _label_hashes(self) -> dict[str, str]:
+        cases = segmented_cases(self.labels, self.ending) if self.labels.is_dir() else ()
+        return {case: file_hash(self.labels / f"{case}{self.ending}") for case in sorted(cases)}
 
     def _missing(self, cases: Cases, *folders: Path) -> list[str]:
         files = {case: f"{case}{self.ending}" for case in cases}
@@ -179,12 +186,6 @@ class NewDataset:
         for case, readable in for_each_case(_is_readable, jobs, processes, "checking predictions") if jobs else ():
             if not readable:
                 files[case].unlink()
-
-
-def _changed(file: Path) -> float:
-    """When it got its content or its place: a corrected label that is copied or moved here may be of any age."""
-    status = file.stat()
-    return max(status.st_mtime, status.st_ctime)
 
 
 def _is_readable(reader: type[BaseReaderWriter], file: Path) -> bool:
