@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from test_curves import DATASET, make_model
+from curve_logs import DATASET, make_model
 
 from driver.bench import bench_table
 from driver.curves import curves_table, file_of, save_curves

@@ -8,8 +8,9 @@ from nnunet_skd.trainer import SelfDistillationTrainer
 class nnUNetTrainerACWSKD(SelfDistillationTrainer):
     """Class-wise features, feature reconstruction and an adversarial temperature; re-created from the abstract.
 
-    Ahead of nnUNetTrainer in early training in 3D, where its feature reconstruction finds classes earlier; level in a
-    longer schedule on 3D MRI and in early training in 2D; worse on CT slices, from a network that was trained before.
+    Ahead of nnUNetTrainer in early training in 3D, where its feature reconstruction finds classes earlier; no longer in
+    longer schedules, on CT and MRI; level in early training in 2D; worse on CT slices, from a network that was trained
+    before.
     The class-wise part has not been seen to add to the head start; in 2D the whole is better with it than without
     (docs/results.md). What each term is: :class:`nnunet_skd.acw.method.AdversarialClassWise`.
     """
