@@ -36,12 +36,12 @@ def teaching_folds(folder: Path, trainer: SelfDistillationTrainer) -> list[str]:
         if not finished:
             raise ValueError(f"{folder} holds no finished fold ({CHECKPOINT}). Finish its training first.")
         for fold in finished:
-            _compare_plans(folder / f"fold_{fold}")
+            compare_plans(folder / f"fold_{fold}")
         return finished
     wanted = str(trainer.fold)
     if wanted in finished:
         _compare_validation_cases(folder / f"fold_{wanted}", trainer)
-        _compare_plans(folder / f"fold_{wanted}")
+        compare_plans(folder / f"fold_{wanted}")
         return [wanted]
     seen = f"its finished folds are {', '.join(finished)}" if finished else "it holds no finished fold"
     raise ValueError(
@@ -77,9 +77,10 @@ def _compare_validation_cases(fold_folder: Path, trainer: SelfDistillationTraine
     )
 
 
-def _compare_plans(fold_folder: Path) -> None:
+def compare_plans(fold_folder: Path, name: str = CHECKPOINT) -> None:
+    """:func:`refuse_other_plans` for a fold whose checkpoint has this name."""
     try:
-        checkpoint = load_mapped(str(fold_folder / CHECKPOINT))
+        checkpoint = load_mapped(str(fold_folder / name))
     except Exception:  # damaged: refused where it is loaded
         return
     refuse_other_plans(fold_folder, checkpoint)

@@ -3,7 +3,10 @@
 import json
 from pathlib import Path
 
+from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id
+
 from driver.markdown import markdown
+from nnunet_skd.tools.bench.report import where_measured
 from nnunet_skd.tools.errors import BadInput
 
 
@@ -20,10 +23,9 @@ def bench_table(name: str, results: Path) -> str:
     trainers = found["trainers"]
     unit = trainers[0]["step_ms"]["median"]
     patch = " x ".join(map(str, found["patch_size"]))
-    compiled = ", torch.compile" if found["torch_compile"] else ""
     where = (
         f"{found['dataset']}, `{found['configuration']}`: batch of {found['batch_size']} patches of {patch}. "
-        f"{found['device_name']}{compiled}, PyTorch {found['torch']}, nnU-Net {found['nnunetv2']}."
+        f"{where_measured(found)}."
     )
     lines = []
     for i, trainer in enumerate(trainers):
@@ -41,6 +43,7 @@ def _command(found: dict) -> str:
     names = [trainer["name"] for trainer in found["trainers"]]
     teacher = " --teacher MODEL" if any("Distill" in name for name in names) else ""
     return (
-        f"nnunet-skd bench -d {int(found['dataset'][7:10])} -c {found['configuration']} -tr {' '.join(names)}{teacher} "
+        f"nnunet-skd bench -d {convert_dataset_name_to_id(found['dataset'])} -c {found['configuration']} "
+        f"-tr {' '.join(names)}{teacher} "
         f"-device {found['device']} --steps {found['steps']} --cases {found['cases']}"
     )

@@ -8,7 +8,7 @@ import pandas as pd
 from driver.definition import Study
 from driver.markdown import markdown
 from driver.place import Place, write_whole
-from driver.rows import TEXTS
+from driver.rows import read_rows
 from driver.trainings import plan
 from nnunet_skd.model_folds import folds_with
 from nnunet_skd.tools.compare.curves import CurveArm, curve_table, reached_table
@@ -53,9 +53,9 @@ def curves_table(name: str, study: Study, results: Path) -> str:
     """
     command = f"python experiments/study.py curves {name}"
     file = file_of(name, results)
-    if not file.is_file():
+    rows = read_rows(file)
+    if rows.empty:
         raise BadInput(f"the study {name} has no curves yet. Run: {command}")
-    rows = pd.read_csv(file, dtype=dict.fromkeys(TEXTS, str))
     known = {training.key for training in plan(study).values()}
     if strangers := set(rows["recipe"]) - known:
         raise BadInput(f"{file} has trainings that the study does not have: {', '.join(strangers)}. Run: {command}")

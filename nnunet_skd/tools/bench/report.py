@@ -69,8 +69,12 @@ def _title(results: dict) -> str:
             f"{results['dataset']}, {results['configuration']}, {results['plans']}: batch of {results['batch_size']}"
             f" patches of {patch}, {results['steps']} steps each"
         )
+    return f"{what}\n{where_measured(results)}"
+
+
+def where_measured(results: dict) -> str:
     compiled = ", torch.compile" if results["torch_compile"] else ""
-    return f"{what}\n{results['device_name']}{compiled}, PyTorch {results['torch']}, nnU-Net {results['nnunetv2']}"
+    return f"{results['device_name']}{compiled}, PyTorch {results['torch']}, nnU-Net {results['nnunetv2']}"
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:

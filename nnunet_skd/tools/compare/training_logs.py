@@ -13,11 +13,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from nnunet_skd.model_folds import CHECKPOINT
+from nnunet_skd.model_folds import CHECKPOINT, GOES_ON_FROM
 from nnunet_skd.tools.checkpoint_file import NeedsCode, NotOfNnunet, read_checkpoint
 from nnunet_skd.tools.errors import BadInput
 
-CHECKPOINTS = (CHECKPOINT, "checkpoint_latest.pth", "checkpoint_best.pth")
+CHECKPOINTS = (CHECKPOINT, *GOES_ON_FROM)
 EMA_WEIGHT = 0.1  # nnU-Net's own moving average, by which it chooses checkpoint_best.pth
 _LINE = re.compile(r"[\d-]{10} [\d:.]+: +(Epoch (?P<epoch>\d+)|Pseudo dice (?P<dice>.*)|Epoch time: (?P<time>.*) s) *")
 

@@ -162,11 +162,10 @@ class NewDataset:
         write_file(self._plans, json.dumps(self.source.plans.plans | names, indent=4))
         for folder in (self.preprocessed, self.folder):
             write_file(folder / "dataset.json", content)
-        self._preprocessed_labels = self._label_hashes()
+        self._finished = {"complete": True, "labels": self._label_hashes()}  # before they are preprocessed
 
     def finish(self) -> None:
-        finished = {"complete": True, "labels": self._preprocessed_labels}
-        write_file(self.folder / RECORD, json.dumps(self.made_of | finished, indent=4))
+        write_file(self.folder / RECORD, json.dumps(self.made_of | self._finished, indent=4))
         for folder in (self.waiting, self.predicted, self.unmirrored):
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -14,9 +14,8 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from tqdm import tqdm
 
-from nnunet_skd.checkpoint import load_mapped
 from nnunet_skd.messages import in_one_line, listed
-from nnunet_skd.model_folds import folds_with, refuse_other_plans
+from nnunet_skd.model_folds import compare_plans, folds_with
 from nnunet_skd.tools.errors import BadInput, as_bad_input
 from nnunet_skd.tools.files import as_file_name
 from nnunet_skd.tools.images import read_images, written_whole
@@ -128,7 +127,7 @@ def _predictor(folder: Path, folds: tuple[str, ...], checkpoint: str, device: to
         raise BadInput(f"{folder} is the second stage of a cascade, which cannot be measured alone. Leave it out")
     with as_bad_input():
         for fold in folds:
-            refuse_other_plans(folder / f"fold_{fold}", load_mapped(str(folder / f"fold_{fold}" / checkpoint)))
+            compare_plans(folder / f"fold_{fold}", checkpoint)
     predictor.count()
     return predictor
 
