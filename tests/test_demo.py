@@ -493,14 +493,16 @@ class nnUNetTrainerTenSteps(nnUNetTrainerDSKD_1epoch):
 
 
 @pytest.mark.slow
-def test_the_real_commands_and_a_second_run(tmp_path, nnunet_env, make_known):
+def test_the_real_commands_and_a_second_run(tmp_path, nnunet_env, make_known, capsys):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "nnUNetTrainerTenSteps.py").write_text(QUICK_TRAINER)
     make_known(tmp_path / "mine")
     source = write_phantom_dataset(tmp_path / "source", 12, num_train=6, num_test=2, size=(64, 64))
-    command = [sys.executable, "-m", "nnunet_skd.tools.cli", "demo", "--data", str(source), "-o", str(tmp_path / "out")]
-    command += ["-tr", "nnUNetTrainerTenSteps", "-device", "cpu", "-np", "1"]
-    first = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    demo = ["demo", "--data", str(source), "-o", str(tmp_path / "out"), "-device", "cpu", "-np", "1"]
+    demo += ["-tr", "nnUNetTrainerTenSteps"]
+    first = subprocess.run(
+        [sys.executable, "-m", "nnunet_skd.tools.cli", *demo], capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
     assert first.returncode == 0, first.stdout[-3000:] + first.stderr
     out = tmp_path / "out"
     metrics = pd.read_csv(out / "metrics.csv")
@@ -511,10 +513,10 @@ def test_the_real_commands_and_a_second_run(tmp_path, nnunet_env, make_known):
     for folder in NNUNET_FOLDERS:  # the user's own folders stay empty
         assert _names(nnunet_env / folder) == []
 
-    second = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    assert second.returncode == 0 and second.stdout.count("skipped") == 4
-    other = subprocess.run([*command, "--dim", "3", "-tr", "nnUNetTrainer_1epoch"], capture_output=True, text=True)
-    assert other.returncode == 2 and "--overwrite" in other.stderr
+    assert main(demo) == 0
+    assert capsys.readouterr().out.count("skipped") == 4
+    assert main([*demo, "--dim", "3", "-tr", "nnUNetTrainer_1epoch"]) == 2
+    assert "--overwrite" in capsys.readouterr().err
     assert pd.read_csv(out / "metrics.csv").equals(metrics)
 
 

@@ -54,14 +54,17 @@ def test_2d_registered_then_by_variable(nnunet_env, phantoms, clone_of_nnunet):
     assert (fold / "distillation.csv").is_file() and (fold / "distillation.png").is_file()
 
     predictions = []
-    for way in ({}, {"nnUNet_extTrainer": str(trainers_folder())} if READS_EXT_TRAINER else {}):
+    for way, processes in (
+        ({}, ("-npp", 1, "-nps", 1)),
+        ({"nnUNet_extTrainer": str(trainers_folder())} if READS_EXT_TRAINER else {}, IN_ONE_PROCESS),
+    ):
         if way:
             assert "Removed" in run("nnunet-skd", "register", "--remove")
         output = nnunet_env / f"predicted{len(predictions)}"
         words = (
             command.replace("INPUT_FOLDER", str(phantoms / "imagesTs")).replace("OUTPUT_FOLDER", str(output)).split()
         )
-        run(*words, "--disable_tta", "-npp", 1, "-nps", 1, **way)
+        run(*words, "--disable_tta", *processes, **way)
         predictions.append({file.name: imread(file) for file in output.glob("*.png")})
     assert len(predictions[0]) == 3
     assert all(np.array_equal(predictions[0][name], predictions[1][name]) for name in predictions[0])
@@ -81,7 +84,7 @@ from nnunet_skd.trainers.nnUNetTrainerDSKD_ACW import nnUNetTrainerDSKD_ACW
 
 class nnUNetTrainerDSKD_5epochs_brief(Held, nnUNetTrainerDSKD_5epochs):
     def initialize(self):
-        self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = 40, 2
+        self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = 10, 2
         super().initialize()
 
 

@@ -297,18 +297,19 @@ def test_real_commands(nnunet_env, phantoms, make_known):
             for folder in (output / "predicted" / "mirrored", predicted)
         )
         np.testing.assert_allclose(ours, theirs, atol=1e-3)
-    run("nnunet-skd", "evaluate", labels, predicted, "-djfile", phantoms / "dataset.json", "-np", 1, *metrics)
+    evaluate = ("evaluate", labels, predicted, "-djfile", phantoms / "dataset.json", "-np", 1, *metrics)
+    assert main(list(map(str, evaluate))) == 0
     summary = pd.read_csv(predicted / "evaluation_summary.csv").set_index(["label", "metric"])["mean"]
     assert summary[ALL_CLASSES, "ECE"] == pytest.approx(table["ECE"][0], abs=1e-3)
 
     curves = nnunet_env / "curves"
-    run("nnunet-skd", "compare", "--curves", "-d", 900, "-c", "2d", "-tr", trainer, "-f", 0, "-o", curves)
+    assert main(["compare", "--curves", "-d", "900", "-c", "2d", "-tr", trainer, "-f", "0", "-o", str(curves)]) == 0
     epochs = pd.read_csv(curves / "trainings.csv")
     assert epochs["steps"].tolist() == [10, 20]
     assert epochs["pseudo_dice"].between(0, 1).all() and epochs["minutes"].gt(0).all()
     for log in (model / "fold_0").glob("training_log_*.txt"):
         log.unlink()  # a model that was copied without them: the checkpoint says the same
-    run("nnunet-skd", "compare", "--curves", "--models", f"copied={model}", "-o", nnunet_env / "copied")
+    assert main(["compare", "--curves", "--models", f"copied={model}", "-o", str(nnunet_env / "copied")]) == 0
     pd.testing.assert_frame_equal(
         pd.read_csv(nnunet_env / "copied" / "trainings.csv")[["steps", "pseudo_dice", "minutes"]],
         epochs[["steps", "pseudo_dice", "minutes"]],

@@ -9,11 +9,8 @@ import pandas as pd
 import pytest
 import torch
 from commands import IN_ONE_PROCESS, fold_folder, make_known_to_commands, plan_and_preprocess, run, shrink_plans
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunet_skd.compat import with_variables
 from nnunet_skd.tools.demo.phantoms import write_phantom_dataset
-from nnunet_skd.tools.demo.state import NNUNET_FOLDERS
 from nnunet_skd.tools.install.discovery import trainers_folder
 
 pytestmark = pytest.mark.slow
@@ -92,12 +89,11 @@ def test_npz_writes_the_probabilities_of_the_validation_cases(trained):
     assert (trained / "validation" / "summary.json").is_file()
 
 
-@pytest.mark.parametrize("flags", [("--val",), ("--val", "--val_best")], ids=["val", "val_best"])
-def test_validation_alone_predicts_and_leaves_the_training_as_it_is(trained, flags):
+def test_validation_alone_predicts_and_leaves_the_training_as_it_is(trained):
     before = files(trained)
     for file in (trained / "validation").iterdir():
         file.unlink()
-    printed = train("3d_fullres", 0, *flags)
+    printed = train("3d_fullres", 0, "--val", "--val_best")
     assert "Mean Validation Dice" in printed and "Epoch " not in printed
     assert (trained / "validation" / "summary.json").is_file()
     after = files(trained)
@@ -106,21 +102,8 @@ def test_validation_alone_predicts_and_leaves_the_training_as_it_is(trained, fla
     assert all(after[name] == before[name] for name in kept)
 
 
-@pytest.mark.parametrize("source", [TRAINER, "nnUNetTrainer"])
-def test_a_training_starts_from_pretrained_weights(dataset, trained, source):
-    """From ours, and from stock nnU-Net's; everything but the segmentation layers is taken over."""
-    if source == TRAINER:
-        checkpoint = trained / "checkpoint_final.pth"
-    else:
-        file = Path(os.environ["nnUNet_preprocessed"], dataset.name, "nnUNetPlans.json")
-        plans = json.loads(file.read_text()) | {"continue_training": False}
-        description = json.loads((dataset / "dataset.json").read_text())
-        with with_variables({name: os.environ[name] for name in NNUNET_FOLDERS}):  # constants in nnU-Net 2.6
-            stock = nnUNetTrainer(plans, "3d_fullres", 0, description, torch.device("cpu"))
-            stock.initialize()
-        checkpoint = Path(os.environ["nnUNet_results"], "stock.pth")
-        stock.save_checkpoint(str(checkpoint))
-    printed = train("3d_fullres", 1, "-pretrained_weights", checkpoint)
+def test_a_training_starts_from_pretrained_weights(dataset, trained):
+    printed = train("3d_fullres", 1, "-pretrained_weights", trained / "checkpoint_final.pth")
     assert "Loading pretrained weights from file" in printed
     table = pd.read_csv(folder(dataset, "3d_fullres", 1) / "distillation.csv")
     assert table["epoch"].tolist() == [0, 1] and table["ddl"][1] > 0

@@ -1,6 +1,5 @@
 """Two gloo processes on the CPU: the ranks stay identical, and what they log is gathered."""
 
-import json
 import os
 
 import pytest
@@ -17,11 +16,11 @@ from nnunet_skd.losses.unlabelled import Unlabelled
 from nnunet_skd.model_checks import VARIABLE
 from nnunet_skd.trainers.nnUNetTrainerDSKD_unlabelled import nnUNetTrainerDSKD_unlabelled
 
+TRAINERS = ("nnUNetTrainerDSKD", "nnUNetTrainerDSKD_ACW", "nnUNetTrainerDistill")
 
-def rank_main(rank: int, world: int, name: str, file: str, folder: str):
+
+def rank_main(rank: int, world: int, file: str, folder: str):
     join(rank, world, file)
-    trainer = make_trainer(on_cpu(trainer_classes()[name]), patch=16, stages=4, batch_size=4, seed=rank)
-    trainer.initialize()
 
     # rank 0 never sees class 2
     batch_of = make_batch
@@ -34,41 +33,33 @@ def rank_main(rank: int, world: int, name: str, file: str, folder: str):
         return batch
 
     toy.make_batch = rank_batch
-    for epoch in range(3):
-        run_epoch(trainer, epoch)
-    torch.save(trainer.network.module.state_dict() | trainer.loss.terms.state_dict(), f"{folder}/rank{rank}.pth")
-    if rank == 0:
-        with open(f"{folder}/rows.json", "w") as target:
-            losses = trainer.logger.get_checkpoint()["train_losses"]
-            names = trainer.loss.names
-            json.dump(
-                [
-                    row | {"sum": sum(row[name] for name in names), "loss": float(loss)}
-                    for row, loss in zip(trainer.distillation_log.rows, losses, strict=True)
-                ],
-                target,
-            )
+    for name in TRAINERS:
+        trainer = make_trainer(on_cpu(trainer_classes()[name]), patch=16, stages=4, batch_size=4, seed=rank)
+        trainer.initialize()
+        for epoch in range(3):
+            run_epoch(trainer, epoch)
+        torch.save(trainer.network.module.state_dict() | trainer.loss.terms.state_dict(), f"{folder}/{name}_{rank}.pth")
+        if rank == 0:
+            rows, losses = trainer.distillation_log.rows, trainer.logger.get_checkpoint()["train_losses"]
+            sums = [sum(row[term] for term in trainer.loss.names) for row in rows]
+            torch.save((rows, sums, list(map(float, losses))), f"{folder}/{name}_rows.pth")
     distributed.destroy_process_group()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["nnUNetTrainerDSKD", "nnUNetTrainerDSKD_ACW", "nnUNetTrainerDistill"])
-def test_two_ranks_stay_identical_and_gather_their_terms(nnunet_env, name, monkeypatch):
-    if name == "nnUNetTrainerDistill":  # each rank draws its own members
-        folders = [
-            finish(seed=seed, patch=16, stages=4).rename(nnunet_env / f"{seed}__nnUNetPlans__2d") for seed in (1, 2)
-        ]
-        monkeypatch.setenv(VARIABLE, os.pathsep.join(map(str, folders)))
-        with_data(make_trainer(trainer_classes()[name], patch=16, stages=4), size=20, unlabelled=())
-    mp.spawn(rank_main, args=(2, name, str(nnunet_env / "rendezvous"), str(nnunet_env)), nprocs=2)
-    first, second = (torch.load(nnunet_env / f"rank{rank}.pth") for rank in (0, 1))
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[key], second[key]) for key in first)
-    rows = json.loads((nnunet_env / "rows.json").read_text())
-    assert [row["epoch"] for row in rows] == [0, 1, 2]
-    assert rows[2]["ddl"] > 0
-    # the ranks see other batches, so the sum is nnU-Net's mean over the ranks only if the terms were gathered
-    assert [row["sum"] for row in rows] == pytest.approx([row["loss"] for row in rows], rel=1e-5)
+def test_two_ranks_stay_identical_and_gather_their_terms(nnunet_env, monkeypatch):
+    folders = [finish(seed=seed, patch=16, stages=4).rename(nnunet_env / f"{seed}__nnUNetPlans__2d") for seed in (1, 2)]
+    monkeypatch.setenv(VARIABLE, os.pathsep.join(map(str, folders)))  # of Distill: each rank draws its own members
+    with_data(make_trainer(trainer_classes()["nnUNetTrainerDistill"], patch=16, stages=4), size=20, unlabelled=())
+    mp.spawn(rank_main, args=(2, str(nnunet_env / "rendezvous"), str(nnunet_env)), nprocs=2)
+    for name in TRAINERS:
+        first, second = (torch.load(nnunet_env / f"{name}_{rank}.pth") for rank in (0, 1))
+        assert_equal(first, second)
+        rows, sums, losses = torch.load(nnunet_env / f"{name}_rows.pth")
+        assert [row["epoch"] for row in rows] == [0, 1, 2]
+        assert rows[2]["ddl"] > 0
+        # the ranks see other batches, so the sum is nnU-Net's mean over the ranks only if the terms were gathered
+        assert sums == pytest.approx(losses, rel=1e-5), name
 
 
 class nnUNetTrainerDSKD_unlabelled_now(nnUNetTrainerDSKD_unlabelled):
