@@ -114,6 +114,15 @@ def test_too_large_a_difference_leaves_nothing(nnunet_env, monkeypatch, capsys, 
     assert "nnunet-skd export: the self-check failed: logits of ONNX" in capsys.readouterr().err
 
 
+def test_a_file_that_onnx_runtime_cannot_run_leaves_nothing(nnunet_env, monkeypatch):
+    source = trained_model(nnUNetTrainer, patch=16)
+    before = files_with_hashes(nnunet_env)
+    monkeypatch.setattr(module, "write_onnx", lambda network, file, *args: file.write_bytes(b"model"))
+    with pytest.raises(SelfCheckFailed, match="ONNX Runtime cannot run what PyTorch wrote: .* Nothing was written"):
+        export_onnx(source, nnunet_env / "model.onnx", 0)
+    assert files_with_hashes(nnunet_env) == before
+
+
 def test_difference_is_the_largest_over_shapes(nnunet_env):
     """Another network than the exported one: the difference is the constant by which their biases differ."""
     trainer = make_trainer(nnUNetTrainer, patch=16)

@@ -65,7 +65,8 @@ def export_onnx(
 
     Raises:
         BadInput: a package or the source is missing, the target exists, the source is unreadable or not stock.
-        SelfCheckFailed: ONNX Runtime's logits differ from PyTorch's by more than `MAX_DIFFERENCE`; nothing is left.
+        SelfCheckFailed: ONNX Runtime cannot run the network, or its logits differ from PyTorch's by more than
+            `MAX_DIFFERENCE`; nothing is left.
     """
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
@@ -90,11 +91,14 @@ def export_onnx(
         print(f"writing {output.name} ...", flush=True)
         write_onnx(opened.network, file, sizes[0], dynamic, factors)
         print(f"comparing ONNX Runtime with PyTorch on {len(sizes)} patch{'es' if dynamic else ''} ...", flush=True)
-        difference = max_abs_difference(file, opened.network, sizes)
+        report = "Nothing was written. Please report this with the versions of onnx, onnxscript, onnxruntime and torch"
+        try:
+            difference = max_abs_difference(file, opened.network, sizes)
+        except Exception as error:  # ONNX Runtime's errors have no other class in common
+            raise SelfCheckFailed(f"ONNX Runtime cannot run what PyTorch wrote: {error}. {report}") from error
         if not difference <= MAX_DIFFERENCE:
             raise SelfCheckFailed(
-                f"logits of ONNX Runtime and PyTorch differ by {difference:.3g}, more than {MAX_DIFFERENCE:g}. "
-                "Nothing was written. Please report this with the versions of onnx, onnxruntime and torch"
+                f"logits of ONNX Runtime and PyTorch differ by {difference:.3g}, more than {MAX_DIFFERENCE:g}. {report}"
             )
         description = describe(model, opened, configuration) | {
             "onnx": {
@@ -193,5 +197,6 @@ def write_onnx(
         dynamic_shapes=dynamic_shapes,
         dynamo=True,
         external_data=sum(weights.values()) > ONE_FILE_LIMIT,
+        optimize=True,  # PyTorch 2.6 does not by itself, and ONNX Runtime refuses some of what it then writes
         verbose=False,
     )
