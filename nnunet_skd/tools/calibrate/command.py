@@ -14,7 +14,7 @@ test on:
 
   * the validation cases of the folds, whose probabilities nnUNetv2_train --npz writes, after a training
     nnUNetv2_train ... --val --npz. Name the folders of all folds: they get one temperature, that of
-    one fold; folds that predict together are less sure of themselves and may need less. Those of fold 'all' are
+    one fold; folds that predict together may be less sure of themselves and need less. Those of fold 'all' are
     refused: nnU-Net validates it on the cases that it was trained on
   * others, predicted with nnUNetv2_predict --save_probabilities
 
