@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -192,7 +193,7 @@ def test_another_network_is_trained_from_scratch(trainer, options, toy, played, 
     (folder / "plans.json").write_text(json.dumps(plans))
     assert label(toy, folder) == 0
     line = capsys.readouterr().out.strip().splitlines()[-1]
-    assert line.strip() == f"nnUNetv2_train 181 2d all{options}" and not played.begun
+    assert line.strip() == f"nnUNetv2_train 181 2d all{options} --c" and not played.begun
 
 
 @pytest.mark.parametrize("scheme", ["CTNormalization", "ZScoreNormalization"])
@@ -218,7 +219,7 @@ def test_weights_that_have_seen_other_images_are_not_gone_on_from(nnunet_env, mo
     if what == "intensity statistics" and scheme == "ZScoreNormalization":
         assert line.strip() == "nnUNetv2_train 181 2d all -tr nnUNetTrainer_250epochs --c" and played.begun
     else:
-        assert line.strip() == "nnUNetv2_train 181 2d all" and not played.begun
+        assert line.strip() == "nnUNetv2_train 181 2d all --c" and not played.begun, "a stopped one goes on"
 
 
 def test_why_a_training_begins_from_scratch_is_said(toy, played, capsys):
@@ -227,8 +228,19 @@ def test_why_a_training_begins_from_scratch_is_said(toy, played, capsys):
     toy.plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["features_per_stage"][0] += 1
     toy.write_plans()
     assert label(toy, folder) == 0
-    said = f"The training begins from scratch: {folder} and 2d of {DATASET} differ in network, spacing.\n"
+    said = f"The training begins from scratch: {folder} and 2d of {DATASET} differ in network, spacing. "
     assert said in capsys.readouterr().out
+
+
+def test_a_numbered_fold_of_a_low_resolution_leaves_the_second_stage_nothing_to_read(toy, played, capsys):
+    """nnU-Net predicts for it the validation cases of five different folds; here all five are one."""
+    toy.plans["configurations"]["2d"]["next_stage"] = "2d_w050"
+    toy.write_plans()
+    teacher, said = model(toy), "second stage needs predictions of all cases: of -f all, not of -f 0."
+    assert label(toy, teacher, fold="0") == 0 and said in capsys.readouterr().out
+    for root in ("nnUNet_raw", "nnUNet_preprocessed"):
+        shutil.rmtree(toy.raw.parents[1] / root / NEW)
+    assert label(toy, teacher) == 0 and "second stage" not in capsys.readouterr().out
 
 
 def test_a_model_without_intensities_cannot_preprocess_an_image(toy, played, capsys):
@@ -465,7 +477,7 @@ def test_the_second_look_goes_on_after_each_failure_and_is_taken_once(toy, playe
     assert not (new(toy) / "dataset.json").exists()
     (new(toy) / "unmirrored" / "new_0.png").write_bytes(b"half")
     played.failing = "nnUNetv2_preprocess"
-    assert label(toy, teacher) == 1 and not (new(toy) / "pseudo_labels.csv").exists()
+    assert label(toy, teacher) == 1
     played.failing = ""
     assert label(toy, teacher) == 0
     assert played.asked == [["new_0", "new_1"]] * 3
@@ -474,6 +486,19 @@ def test_the_second_look_goes_on_after_each_failure_and_is_taken_once(toy, playe
     assert capsys.readouterr().out.split("Look at")[-1] == said and said.startswith(" the labels of new_0 (0.00)")
     shutil.rmtree(toy.folder.parent / NEW / "nnUNetPlans_2d")
     assert label(toy, teacher) == 0 and played.started == ["nnUNetv2_preprocess"] and ages(toy) == before
+
+
+def test_a_kill_in_the_second_look_costs_no_preprocessing(toy, played, monkeypatch):
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    teacher = mirrors(model(toy))
+    with monkeypatch.context() as killed, suppress(KeyboardInterrupt, SystemExit):
+        killed.setattr(command, "look_again", kill)
+        label(toy, teacher)
+    assert "nnUNetv2_preprocess" not in played.started
+    assert label(toy, teacher) == 0 and played.started.count("nnUNetv2_preprocess") == 1
+    assert (new(toy) / "pseudo_labels.csv").is_file()
 
 
 def test_labels_that_may_have_been_corrected_are_not_judged_again(toy, played, monkeypatch):
@@ -550,12 +575,14 @@ def test_a_corrected_label_is_preprocessed_and_stays(toy, played, capsys):
     assert label(toy, teacher) == 0
     said = capsys.readouterr().out
     assert "If you correct a label, repeat this command before you train: it preprocesses again." in said
+    (toy.folder.parent / NEW / "gt_segmentations").mkdir()  # where nnU-Net lets a newer file be
     corrected = toy.source.parent / "by_an_expert.png"
     corrected.write_bytes(b"corrected by hand")
     os.utime(corrected, (0, 0))
     corrected.rename(new(toy) / "labelsTr" / "new_0.png")
     played.started, played.failing = [], "nnUNetv2_preprocess"
     assert label(toy, teacher) == 1
+    assert not (toy.folder.parent / NEW / "gt_segmentations").exists()
     played.failing = ""
     for _ in range(2):
         assert label(toy, teacher) == 0
@@ -589,7 +616,7 @@ def test_a_trainer_of_another_network_begins_from_scratch(toy, played, capsys, m
     assert label(toy, teacher, options=("-tr", "nnUNetTrainerBN")) == 0
     said = capsys.readouterr().out
     assert f"The training begins from scratch: nnUNetTrainerBN has another network than {teacher}." in said
-    assert said.strip().splitlines()[-1].strip() == "nnUNetv2_train 181 2d all -tr nnUNetTrainerBN"
+    assert said.strip().splitlines()[-1].strip() == "nnUNetv2_train 181 2d all -tr nnUNetTrainerBN --c"
     assert label(toy, teacher) == 2 and "does not fit" in capsys.readouterr().err
 
 
@@ -633,6 +660,18 @@ def test_an_image_that_cannot_be_predicted_may_be_taken_out(toy, played, capsys)
     played.fails_after = None
     assert label(toy, teacher) == 0 and played.asked[1:] == [["new_2"]]
     assert sorted(ages(toy)) == ["new_0.png", "new_2.png", "train_0.png", "train_1.png"]
+
+
+def test_another_image_of_that_name_is_predicted_anew(toy, played):
+    """The wrong series was taken out, and comes back as the right one."""
+    teacher, played.fails_after = model(toy), 1
+    assert label(toy, teacher) == 1 and played.asked == [["new_0", "new_1"]]
+    (toy.source / "new_0_0000.png").unlink()
+    played.fails_after = 0
+    assert label(toy, teacher) == 1 and played.asked[1:] == [["new_1"]]
+    save_case(toy.source, "new_0", 2)
+    played.fails_after = None
+    assert label(toy, teacher) == 0 and played.asked[2:] == [["new_0", "new_1"]]
 
 
 def test_but_no_image_may_have_changed(toy, played, capsys):
@@ -691,7 +730,11 @@ def test_what_vanished_from_the_preprocessed_data_is_made_again(toy, played, gon
 
 
 @pytest.mark.parametrize(
-    "what", ["images", "checkpoints", "fold", "configuration", "plans", "labelled cases", "preprocessing"]
+    "what",
+    [
+        *("images", "checkpoints", "fold", "configuration", "plans", "labelled cases", "preprocessing"),
+        "network, patch or batch size",
+    ],
 )
 def test_other_things_need_another_number(toy, played, capsys, what):
     teacher, options, fold = model(toy), (), "all"
@@ -711,6 +754,9 @@ def test_other_things_need_another_number(toy, played, capsys, what):
         save(toy.raw / "labelsTr" / "train_0.png", np.ones((40, 40), np.uint8))
     elif what == "preprocessing":
         toy.plans["configurations"]["2d"]["spacing"] = [2.0, 2.0]
+        toy.write_plans()
+    elif what.startswith("network"):
+        toy.plans["configurations"]["2d"]["batch_size"] += 1
         toy.write_plans()
     else:
         toy.plans["plans_name"] = "nnUNetOtherPlans"

@@ -160,6 +160,20 @@ def test_of_other_weights_nnunet_takes_what_fits(started, capsys):
     assert f"Not all weights of {weights} fit" in capsys.readouterr().out
 
 
+def test_the_last_layer_of_other_labels_is_not_kept_where_the_checkpoint_was_copied_alone(started, capsys, tmp_path):
+    weights, teacher = tmp_path / "weights.pth", finish()
+    content = torch.load(teacher / "fold_0" / "checkpoint_final.pth", weights_only=False)
+    torch.save(content, weights)
+    assert distill("all", teacher, "-pretrained_weights", str(weights)) == 0 and started[0][0][-1] == "--c"
+    for beginning in Path(os.environ["nnUNet_results"]).rglob("nnUNetTrainerDistill__*"):
+        shutil.rmtree(beginning)
+    description = content["init_args"]["dataset_json"]
+    content["init_args"]["dataset_json"] = description | {"channel_names": {"0": "another"}}
+    torch.save(content, weights)
+    assert distill("all", teacher, "-pretrained_weights", str(weights)) == 0 and "--c" not in started[1][0]
+    assert f"{weights} is of other labels or channels" in capsys.readouterr().out
+
+
 def test_the_last_layer_of_other_labels_is_not_kept(started, capsys):
     weights = finish() / "fold_0" / "checkpoint_final.pth"
     shutil.move(weights.parents[1], elsewhere := weights.parents[2] / "other__nnUNetPlans__2d")

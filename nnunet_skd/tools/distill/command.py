@@ -30,6 +30,7 @@ from nnunet_skd.finished_models import FinishedModels
 from nnunet_skd.model_checks import VARIABLE, check_model, meaning
 from nnunet_skd.model_folds import teaching_folds
 from nnunet_skd.tools.beginning import OtherWeights, begin, was_trained
+from nnunet_skd.tools.checkpoint_file import read_checkpoint
 from nnunet_skd.tools.commands import show_and_run
 from nnunet_skd.tools.devices import find_device
 from nnunet_skd.tools.errors import BadInput, as_bad_input, naming
@@ -122,9 +123,10 @@ def _begins_with_all_weights(args: argparse.Namespace, student: SimpleNamespace,
         BadInput: the trainer cannot be set up.
     """
     dataset, weights = student.plans_manager.dataset_name, Path(args.pretrained_weights)
-    description = weights.resolve().parent.parent / "dataset.json"
-    if description.is_file() and meaning(read_dataset_json(description)) != meaning(student.dataset_json):
-        print(f"{weights} is of other labels or channels: nnU-Net takes its weights, and a new last layer")
+    description = _description(weights)
+    if description is None or meaning(description) != meaning(student.dataset_json):
+        is_of = "may be of" if description is None else "is of"
+        print(f"{weights} {is_of} other labels or channels: nnU-Net takes its weights, and a new last layer")
         return False
     try:
         folder = begin(dataset, args.configuration, args.f, args.tr, args.p, weights, teachers)
@@ -133,6 +135,17 @@ def _begins_with_all_weights(args: argparse.Namespace, student: SimpleNamespace,
         return False
     print(f"The training begins with all weights of {args.pretrained_weights}, in {folder}")
     return True
+
+
+def _description(weights: Path) -> dict | None:
+    """The dataset.json of a checkpoint's model: beside its fold, or inside, where the file was copied alone."""
+    file = weights.resolve().parent.parent / "dataset.json"
+    if file.is_file():
+        return read_dataset_json(file)
+    try:
+        return read_checkpoint(weights, mapped=True)["init_args"].get("dataset_json")
+    except BadInput:  # reading it needs code, or it is damaged
+        return None
 
 
 def _unlabelled(student: SimpleNamespace) -> str:

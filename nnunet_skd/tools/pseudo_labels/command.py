@@ -17,7 +17,8 @@ epochs, from the model's weights; or a whole training from scratch where these a
 images that were preprocessed otherwise. After nnU-Net's trainers without mirroring it is
 nnUNetTrainer_250epochs_NoMirroring, and after any other that is not ours the same one again.
 With -tr you choose. The weights lie in nnUNet_results as a checkpoint from before the first epoch, which --c continues:
-the last layer is kept, which nnU-Net's -pretrained_weights would make anew.
+the last layer is kept, which nnU-Net's -pretrained_weights would make anew. A training from scratch has --c, too, so
+that the same line goes on after a stop.
 
 The model is a folder that nnUNetv2_train wrote, or its name in $nnUNet_results/DATASET, of any trainer, plans and
 configuration with the same labels and channels. Its folds predict together. In a second round it is the model that was
@@ -87,6 +88,8 @@ def run(args: argparse.Namespace) -> None:
         raise BadInput(why_not)
     with as_bad_input():
         folds = teaching_folds(folder, student)
+    if args.f != "all" and dataset.plans.get_configuration(configuration).next_stage_names:
+        print(f"The cascade's second stage needs predictions of all cases: of -f all, not of -f {args.f}.")
     model = LabellingModel(folder, folds, dataset)
     differ = model.differences(dataset.plans, configuration)
     trainer, weights = model.second_training(from_scratch=bool(differ))
@@ -123,9 +126,9 @@ def run(args: argparse.Namespace) -> None:
                     raise
                 weights, why = None, f"{trainer} has another network than {folder}"
         if weights is None:
-            print(f"\nThe training begins from scratch: {why}.")
+            print(f"\nThe training begins from scratch: {why}. (At first nnU-Net warns that --c finds nothing.)")
     train = ["nnUNetv2_train", str(new.number), configuration, args.f]
-    train += ["-tr", trainer] * (trainer != "nnUNetTrainer") + ["--c"] * (weights is not None)
+    train += ["-tr", trainer] * (trainer != "nnUNetTrainer") + ["--c"]
     train += ["-p", plans_name] * (plans_name != "nnUNetPlans") + ["-device", args.device] * (args.device != "cuda")
     for doubt in what_to_look_at(new.folder):
         print(f"\n{doubt}")
@@ -175,11 +178,11 @@ def _make(
                 f"{output} is full, make room. {GOES_ON}"
             )
     new.complete(cases, labelled)
+    if not new.was_complete:
+        look_again(cases, new.labels, unmirrored, new.source.description, new.folder, args.np or 4)
     options = ["-np", args.np] if args.np else []
     _run("nnUNetv2_preprocess", "-d", new.number, "-plans_name", new.made_of["plans"], "-c", *new.configurations,
          *options)  # fmt: skip
-    if not new.was_complete:
-        look_again(cases, new.labels, unmirrored, new.source.description, new.folder, args.np or 4)
     new.finish()
 
 

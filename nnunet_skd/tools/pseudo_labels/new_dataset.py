@@ -15,6 +15,7 @@ from pathlib import Path
 
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.utilities.dataset_name_id_conversion import find_candidate_datasets
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_skd.compat import nnunet_folder
 from nnunet_skd.tools.beginning import was_trained
@@ -24,6 +25,7 @@ from nnunet_skd.tools.files import copy, file_hash, new_folder, write_file
 from nnunet_skd.tools.images import UnreadableImage, read_segmentation
 from nnunet_skd.tools.json_file import ANYTHING, read_json
 from nnunet_skd.tools.nnunet_folders import FINGERPRINT, SPLITS
+from nnunet_skd.tools.nnunet_json import read_plans
 from nnunet_skd.tools.parallel import for_each_case
 from nnunet_skd.tools.pseudo_labels.labelled_cases import LabelledCases
 from nnunet_skd.tools.pseudo_labels.source import RECORD
@@ -83,6 +85,8 @@ class NewDataset:
         changed = [what for what, value in self.made_of.items() if before[what] != value and what != "model"]
         if changed == ["images"] and not self.labels.is_dir() and self._agree_where_both_are(before["images"]):
             changed = []  # an image that nnU-Net cannot predict was taken out before anything was made of it
+        if not changed and self._has_other_plans():
+            changed = ["network, patch or batch size"]
         if changed:
             raise BadInput(f"{self.folder} was made with other {', '.join(changed)}. {remedy}")
         return before
@@ -90,6 +94,17 @@ class NewDataset:
     def _agree_where_both_are(self, images: object) -> bool:
         ours = self.made_of["images"]
         return isinstance(images, dict) and all(images[case] == ours[case] for case in images.keys() & ours.keys())
+
+    def _has_other_plans(self) -> bool:
+        """Whether the plans that a run brought here were planned anew since: a training may have begun with them."""
+        if not self._plans.is_file():
+            return False
+        there, here = PlansManager(read_plans(self._plans)), self.source.plans
+        return any(
+            name not in there.available_configurations
+            or there.get_configuration(name).configuration != here.get_configuration(name).configuration
+            for name in self.configurations
+        )
 
     @property
     def configurations(self) -> list[str]:
@@ -127,6 +142,7 @@ class NewDataset:
             with new_folder(self.folder) as folder:
                 write_file(folder / RECORD, record)
         for folder in (self.predicted, self.unmirrored):
+            self._drop_others(folder, cases)
             self.drop_unreadable(folder, cases, processes)
 
     def without_label(self, cases: Cases) -> list[str]:
@@ -162,6 +178,8 @@ class NewDataset:
         write_file(self._plans, json.dumps(self.source.plans.plans | names, indent=4))
         for folder in (self.preprocessed, self.folder):
             write_file(folder / "dataset.json", content)
+        # nnU-Net's preprocessing copies a label there only where it is newer than what is there
+        shutil.rmtree(self.preprocessed / "gt_segmentations", ignore_errors=True)
         self._finished = {"complete": True, "labels": self._label_hashes()}  # before they are preprocessed
 
     def finish(self) -> None:
@@ -176,6 +194,12 @@ class NewDataset:
     def _missing(self, cases: Cases, *folders: Path) -> list[str]:
         files = {case: f"{case}{self.ending}" for case in cases}
         return [case for case, file in files.items() if not any((folder / file).is_file() for folder in folders)]
+
+    def _drop_others(self, folder: Path, cases: Cases) -> None:
+        """Predictions of images that were taken out: another image of that name must not get them."""
+        for case in segmented_cases(folder, self.ending) - cases.keys() if folder.is_dir() else ():
+            for file in (f"{case}{self.ending}", f"{case}.json"):
+                (folder / file).unlink(missing_ok=True)
 
     def drop_unreadable(self, folder: Path, cases: Iterable[str], processes: int) -> None:
         """A kill or a full disk leaves a part of a prediction, which SimpleITK reads without a word."""
