@@ -162,7 +162,7 @@ class NewDataset:
         self.labels.mkdir(exist_ok=True)
         for case, images in cases.items():
             link_images(case, images, self.images, self.ending)
-            for file in (f"{case}{self.ending}", f"{case}.json"):  # .json: the spacing of 3D TIFF
+            for file in self._files(case):
                 if (self.predicted / file).is_file() and not (self.labels / file).is_file():  # it may be corrected
                     os.replace(self.predicted / file, self.labels / file)
         for case, (images, label) in labelled.files.items():
@@ -187,6 +187,10 @@ class NewDataset:
         for folder in (self.waiting, self.predicted, self.unmirrored):
             shutil.rmtree(folder, ignore_errors=True)
 
+    def _files(self, case: str) -> tuple[str, str]:
+        """A segmentation, and the spacing of 3D TIFF beside it."""
+        return f"{case}{self.ending}", f"{case}.json"
+
     def _label_hashes(self) -> dict[str, str]:
         cases = segmented_cases(self.labels, self.ending) if self.labels.is_dir() else ()
         return {case: file_hash(self.labels / f"{case}{self.ending}") for case in sorted(cases)}
@@ -198,7 +202,7 @@ class NewDataset:
     def _drop_others(self, folder: Path, cases: Cases) -> None:
         """Predictions of images that were taken out: another image of that name must not get them."""
         for case in segmented_cases(folder, self.ending) - cases.keys() if folder.is_dir() else ():
-            for file in (f"{case}{self.ending}", f"{case}.json"):
+            for file in self._files(case):
                 (folder / file).unlink(missing_ok=True)
 
     def drop_unreadable(self, folder: Path, cases: Iterable[str], processes: int) -> None:
