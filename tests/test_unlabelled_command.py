@@ -25,8 +25,10 @@ from nnunet_skd.tools import cli, lock
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.lock import LOCK
 from nnunet_skd.tools.parallel import for_each_case
+from nnunet_skd.tools.unlabelled import checks
 from nnunet_skd.tools.unlabelled import preprocess as preprocess_module
 from nnunet_skd.tools.unlabelled.dataset import preprocess_command
+from nnunet_skd.tools.unlabelled.images import read_content
 from nnunet_skd.unlabelled_data import checked_cases, read_record, record_file
 
 
@@ -209,8 +211,15 @@ def test_unchanged_images_are_not_read_again_not_even_after_they_were_touched_or
     moved = toy.source.rename(toy.source.with_name("moved"))
     toy.run(moved)
     assert ages(toy) == before and read_record(toy.made)["cases"]["a"]["images"] == [str(moved / "a_0000.png")]
-    monkeypatch.setattr("nnunet_skd.tools.unlabelled.command.check_contents", None)
+    read = []
+
+    def record_and_read(images, reader):
+        read.extend(path.parent.name for path in images)
+        return read_content(images, reader)
+
+    monkeypatch.setattr(checks, "read_content", record_and_read)
     toy.run(moved)
+    assert set(read) == {"imagesTr"}
 
 
 def test_a_link_is_known_by_its_own_name(toy, tmp_path):
@@ -564,6 +573,18 @@ def test_images_that_equal_labelled_ones_or_one_another(toy):
     (toy.source / "b_0000.png").write_bytes((toy.source / "a_0000.png").read_bytes())
     refusal(toy, "equal a labelled one .*: renamed = train_1")
     refusal(toy, "there twice .*: b = a")
+
+
+def test_an_image_that_was_labelled_since_under_another_name(toy):
+    toy.add("a", "b")
+    toy.run()
+    (toy.raw / "imagesTr" / "patient_0000.png").write_bytes((toy.source / "a_0000.png").read_bytes())
+    (toy.raw / "labelsTr" / "patient.png").write_bytes((toy.raw / "labelsTr" / "train_1.png").read_bytes())
+    with pytest.raises(BadInput, match="equal a labelled one .*: a = patient"):
+        toy.run()
+    (toy.source / "a_0000.png").unlink()
+    toy.run()
+    assert toy.cases() == ["b"]
 
 
 def test_an_image_that_another_folder_gave_already(toy, tmp_path):

@@ -43,7 +43,8 @@ def check_contents(
 
     Args:
         cases: new or changed ones.
-        known: entries of the record for all cases that were read before.
+        known: entries of the record for all cases that were read before. Those of this folder are compared with the
+            labelled images too, which may be new.
         folder: where the cases are.
         processes: that read images.
 
@@ -55,14 +56,15 @@ def check_contents(
             one or one another, or another image of the same name that was preprocessed from another folder.
     """
     contents = _read(cases, dataset, processes, "checking images")
+    hashes = {case: content.hash for case, content in contents.items()}
     problems = _unusable(contents, cases, dataset)
     if labelled := {case: images for case, (images, _) in labelled_files(dataset).items()}:
         labelled_contents = _read(labelled, dataset, processes, "reading labelled images")
-        problems["images that equal a labelled one (take them out)"] = _equal(contents, labelled_contents)
+        unchanged = {case: entry["content"] for case, entry in known.items() if _lies_in(folder, entry)}
+        problems["images that equal a labelled one (take them out)"] = _equal(unchanged | hashes, labelled_contents)
         _tell_unreadable(labelled_contents, "labelled")
     else:
         print("nnUNet_raw does not hold the labelled images: whether an image equals one of them was not checked.")
-    hashes = {case: content.hash for case, content in contents.items()}
     problems["images that are there twice (keep one of them)"] = _twice(hashes, known)
     problems[
         "other images of the same name were preprocessed before (rename the new ones, or begin anew: --remove)"
@@ -72,10 +74,10 @@ def check_contents(
         if hashes[case] != known[case]["content"] and _is_elsewhere(known[case], folder)
     ]
     _refuse(problems, folder)
-    if test := test_images(dataset):
+    if contents and (test := test_images(dataset)):
         test_contents = _read(test, dataset, processes, "reading test images")
         _tell_unreadable(test_contents, "test")
-        if equal := _equal(contents, test_contents):
+        if equal := _equal(hashes, test_contents):
             print(f"These equal a test image, so that results on imagesTs are not of unseen images: {listed(equal)}.")
     return contents
 
@@ -83,7 +85,7 @@ def check_contents(
 def _read(cases: Cases, dataset: Dataset, processes: int, title: str) -> dict[str, Content]:
     reader = dataset.plans.image_reader_writer_class
     jobs = {case: (images, reader) for case, images in cases.items()}
-    return dict(for_each_case(read_content, jobs, processes, title))
+    return dict(for_each_case(read_content, jobs, processes, title)) if jobs else {}
 
 
 def _refuse(problems: Problems, folder: Path) -> None:
@@ -114,11 +116,9 @@ def _unusable(contents: dict[str, Content], cases: Cases, dataset: Dataset) -> P
     }
 
 
-def _equal(contents: dict[str, Content], others: dict[str, Content]) -> list[str]:
+def _equal(hashes: dict[str, str], others: dict[str, Content]) -> list[str]:
     by_hash = {content.hash: name for name, content in others.items() if not content.problem}
-    return [
-        f"{case} = {by_hash[content.hash]}" for case, content in sorted(contents.items()) if content.hash in by_hash
-    ]
+    return [f"{case} = {by_hash[content]}" for case, content in sorted(hashes.items()) if content in by_hash]
 
 
 def _twice(hashes: dict[str, str], known: dict[str, dict]) -> list[str]:
@@ -129,6 +129,10 @@ def _twice(hashes: dict[str, str], known: dict[str, dict]) -> list[str]:
         if content and first_with.setdefault(content, case) != case:
             twice.append(f"{case} = {first_with[content]}")
     return twice
+
+
+def _lies_in(folder: Path, entry: dict) -> bool:
+    return Path(entry["images"][0]).parent == folder.resolve()
 
 
 def _is_elsewhere(entry: dict, folder: Path) -> bool:

@@ -168,9 +168,8 @@ def _entries(cases: Cases, known: dict[str, dict], folder: Path, dataset: Datase
         or any(known[case][key] != entries[case][key] for key in ("images", "stamps"))
     }
     seen = {case: {key: known[case][key] for key in SEEN} for case in cases if case not in changed}
-    if changed:
-        for case, content in check_contents(changed, known, folder, dataset, processes).items():
-            seen[case] = {"content": content.hash, "spacing": list(content.spacing)}
+    for case, content in check_contents(changed, known, folder, dataset, processes).items():
+        seen[case] = {"content": content.hash, "spacing": list(content.spacing)}
     return {case: entry | seen[case] for case, entry in entries.items()}
 
 
