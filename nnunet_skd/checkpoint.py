@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from nnunet_skd.trainer import SelfDistillationTrainer
 
 KEY = "distillation"
-PARTS = {"settings", "terms", "optimizer", "teacher", "unlabelled"}
 
 
 @contextmanager
@@ -102,22 +101,12 @@ def check_extra(trainer: SelfDistillationTrainer, extra: dict | None, filename: 
     """
     if extra is None:
         return
-    if is_of_an_earlier_version(extra):
-        raise ValueError(
-            f"{filename} was written by {writer} of an earlier version of nnunet_skd, which kept its parameters in "
-            f"another form. Continue it with that version, or start anew from its network with -pretrained_weights."
-        )
-    theirs = {name: value.shape for name, value in extra["terms"].items()}
+    theirs = {name: value.shape for name, value in extra.get("terms", {}).items()}
     if theirs and theirs != {name: value.shape for name, value in _term_state(trainer).items()}:
         raise ValueError(
             f"{filename} was written by {writer} and holds parameters of terms that {type(trainer).__name__} does not "
             f"have in this form. Continue it with {writer}, or start anew from its network with -pretrained_weights."
         )
-
-
-def is_of_an_earlier_version(extra: dict) -> bool:
-    """Whether :func:`extra_state` was another one when it was written."""
-    return not set(extra) <= PARTS
 
 
 def restore_extra(trainer: SelfDistillationTrainer, extra: dict | None, filename: str, writer: str) -> None:

@@ -319,7 +319,6 @@ def test_doctor_says_what_must_be_fixed_before_a_running_project_can_go_on(begun
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"distillation": {"alpha": 0.1}}, "begun with an earlier version of nnunet_skd"),
         ({"trainer_name": "nnUNetTrainerMine"}, "does not find the trainer nnUNetTrainerMine"),
         ("damage", "is not a complete checkpoint"),
     ],

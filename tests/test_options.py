@@ -1,19 +1,9 @@
-"""One name per option everywhere; what was an option before is still accepted, though --help no longer shows it."""
+"""One name per option everywhere."""
 
 import argparse
 import importlib
 
-import pytest
-
 from nnunet_skd.tools.cli import COMMANDS
-
-REQUIRED = {"compare": ["-o", "x"], "convert": ["m2caiseg", "x", "-d", "1"]}
-OLD = [
-    ("compare", "--metric Dice IoU", "--metrics Dice IoU"),
-    ("compare", "-k 2", "--pictures 2"),
-    ("demo", "--trainer nnUNetTrainer", "-tr nnUNetTrainer"),
-    ("convert", "--nearest-colour", "--nearest_colour"),
-]
 
 
 def parser_of(command: str) -> argparse.ArgumentParser:
@@ -21,17 +11,6 @@ def parser_of(command: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(command)
     module.add_arguments(parser)
     return parser
-
-
-@pytest.mark.parametrize(("command", "old", "new"), OLD)
-def test_old_names_are_still_accepted(command, old, new, capsys):
-    parser, required = parser_of(command), REQUIRED.get(command, [])
-    assert parser.parse_args(required + old.split()) == parser.parse_args(required + new.split())
-    assert parser.parse_args(required) != parser.parse_args(required + new.split())
-    with pytest.raises(SystemExit):
-        parser.parse_args([*required[:2], "--help"])
-    text = capsys.readouterr().out
-    assert new.split()[0] in text and f"{old.split()[0]} " not in text
 
 
 def test_equal_options_have_equal_metavars():

@@ -449,7 +449,7 @@ def test_what_fails_at_the_second_look_costs_nothing_else(toy, played, capsys, m
     said = capsys.readouterr().out
     assert "The labels could not be looked at a second time: no font\n" in said
     assert "Look at the labels of new_0 (0.00). There" in said
-    assert json.loads((new(toy) / "pseudo_labels.json").read_text())["complete"]
+    assert json.loads((new(toy) / "pseudo_labels.json").read_text())["labels"]
 
 
 def test_an_image_that_cannot_be_drawn_is_named(toy, played, capsys):

@@ -169,20 +169,6 @@ def test_refuses_the_state_of_other_terms_and_changes_nothing(other, tmp_path):
     assert trainer.current_epoch == 0
 
 
-def test_refuses_a_checkpoint_of_the_old_form_by_name(tmp_path):
-    """Once the parameters lay flat under the key, and in nnU-Net's own optimizer."""
-    trainer = initialized(nnUNetTrainerACWSKD)
-    file = saved(trainer, tmp_path / "checkpoint_latest.pth")
-    checkpoint = torch.load(file, weights_only=False)
-    flat = {name.removeprefix("acw.branch."): x for name, x in checkpoint["distillation"]["terms"].items()}
-    torch.save(checkpoint | {"distillation": flat}, file)
-    again = initialized(nnUNetTrainerACWSKD, seed=1)
-    before = everything(again)
-    with pytest.raises(ValueError, match="nnUNetTrainerACWSKD of an earlier version of nnunet_skd.*another form"):
-        again.load_checkpoint(file)
-    assert_equal(everything(again), before)
-
-
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", "half"], ids=["empty", "other", "half"])
 def test_a_damaged_checkpoint_is_named_with_the_way_out(tmp_path, content):
     trainer = initialized(nnUNetTrainerDSKD)

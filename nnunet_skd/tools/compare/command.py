@@ -48,7 +48,6 @@ from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.folders import ALL_METRICS
 from nnunet_skd.tools.files import require_new
 from nnunet_skd.tools.model_arms import SYNTAX, parse_model_arms
-from nnunet_skd.tools.old_names import accept_old_name
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,7 +92,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cases.add_argument(
         "--pictures", type=int, metavar="N", help="draw the N cases that changed most (default: 4; 0: none)"
     )
-    accept_old_name(cases, "-k", dest="pictures", type=int)
     cases.add_argument(
         "--images",
         metavar="DIR",

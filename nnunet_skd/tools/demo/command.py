@@ -34,7 +34,6 @@ import argparse
 import sys
 
 from nnunet_skd.tools.demo.run import TRAINER, run_demo
-from nnunet_skd.tools.old_names import accept_old_name
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +44,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--masks", metavar="DIR", help="the masks of --images")
     parser.add_argument("--unlabelled", action="store_true", help="few labels: train without and with pseudo-labels")
     parser.add_argument("-tr", default=TRAINER, metavar="TRAINER", help="trainer (default: %(default)s)")
-    accept_old_name(parser, "--trainer", dest="tr")
     parser.add_argument("-device", choices=("cuda", "cpu", "mps"), help="default: cuda if there is a GPU, else cpu")
     parser.add_argument(
         "-np", type=int, metavar="N", help="processes for preprocessing (default: the CPU cores, at most 8)"

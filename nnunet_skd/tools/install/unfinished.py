@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nnunet_skd.checkpoint import KEY, is_of_an_earlier_version, way_out
+from nnunet_skd.checkpoint import KEY, way_out
 from nnunet_skd.model_folds import CHECKPOINT, GOES_ON_FROM
 from nnunet_skd.tools.checkpoint_file import NeedsCode, read_checkpoint
 from nnunet_skd.tools.errors import BadInput
@@ -29,14 +29,12 @@ def unfinished_trainings(results: Path) -> dict[Path, str]:
         except BadInput:
             trainings[fold] = f"{checkpoint.name} is not a complete checkpoint. {way_out(str(checkpoint))}"
             continue
-        if isinstance(extra := content.get(KEY), dict):
-            trainings[fold] = _obstacle(extra, content["trainer_name"])
+        if KEY in content:
+            trainings[fold] = _obstacle(content["trainer_name"])
     return trainings
 
 
-def _obstacle(extra: dict, trainer: str) -> str:
-    if is_of_an_earlier_version(extra):
-        return "it was begun with an earlier version of nnunet_skd, continue it with that one"
+def _obstacle(trainer: str) -> str:
     try:
         look_up(trainer)
     except BadInput as error:

@@ -69,8 +69,8 @@ class NewDataset:
         self.unmirrored = self.folder / "unmirrored"
         self._plans = self.preprocessed / f"{made_of['plans']}.json"
         before = self._read_record() if (self.folder / RECORD).is_file() else {}
-        self._finished = {what: before[what] for what in ("complete", "labels") if what in before}
-        self.was_complete = bool(before.get("complete"))  # a run has finished it; labels may have been corrected since
+        self._finished = {"labels": before["labels"]} if "labels" in before else {}
+        self.was_complete = bool(self._finished)  # a run has finished it; labels may have been corrected since
 
     def _read_record(self) -> dict:
         remedy = "Choose another number"
@@ -131,7 +131,7 @@ class NewDataset:
             there = all(labels.keys() <= labelled_cases(self.preprocessed / name) for name in data)
         # nnU-Net writes the .pkl of a case last
         whole = all((self.preprocessed / name / f"{case}.pkl").is_file() for case in labels for name in data)
-        return there and whole and self._finished.get("labels", labels) == labels
+        return there and whole and self._finished["labels"] == labels
 
     def begin(self, cases: Cases, processes: int) -> None:
         """Say what will be here, and drop what a run that was killed left half done."""
@@ -180,7 +180,7 @@ class NewDataset:
             write_file(folder / "dataset.json", content)
         # nnU-Net's preprocessing copies a label there only where it is newer than what is there
         shutil.rmtree(self.preprocessed / "gt_segmentations", ignore_errors=True)
-        self._finished = {"complete": True, "labels": self._label_hashes()}  # before they are preprocessed
+        self._finished = {"labels": self._label_hashes()}  # before they are preprocessed
 
     def finish(self) -> None:
         write_file(self.folder / RECORD, json.dumps(self.made_of | self._finished, indent=4))

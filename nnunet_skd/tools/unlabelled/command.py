@@ -51,7 +51,7 @@ _CASE = {
     "images": [TEXT],
     "stamps": [[INTEGER]],
     "content": TEXT,
-    "spacing?": [NUMBER],  # records of before 27 November 2026 lack it
+    "spacing": [NUMBER],
     "made": or_null(TEXT),
 }
 SEEN = ("content", "spacing")  # what decides about the voxels that a case is preprocessed to, beside the plans
@@ -164,8 +164,7 @@ def _entries(cases: Cases, known: dict[str, dict], folder: Path, dataset: Datase
     changed = {
         case: images
         for case, images in cases.items()
-        if "spacing" not in known.get(case, {})
-        or any(known[case][key] != entries[case][key] for key in ("images", "stamps"))
+        if case not in known or any(known[case][key] != entries[case][key] for key in ("images", "stamps"))
     }
     seen = {case: {key: known[case][key] for key in SEEN} for case in cases if case not in changed}
     for case, content in check_contents(changed, known, folder, dataset, processes).items():

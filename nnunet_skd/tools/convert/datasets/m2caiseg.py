@@ -38,7 +38,6 @@ from nnunet_skd.tools.convert.common import (
     short,
 )
 from nnunet_skd.tools.convert.pixels import read_image, write_png
-from nnunet_skd.tools.old_names import accept_old_name
 
 NAME = "M2CAISeg"
 COLOURS = {
@@ -71,7 +70,6 @@ def add_arguments(parser: ArgumentParser) -> None:
         action="store_true",
         help="give pixels of unknown colours to the closest colour of the table (default: list these masks and stop)",
     )
-    accept_old_name(parser, "--nearest-colour", dest="nearest_colour", action="store_true")
 
 
 def find(files: Files, nearest_colour: bool = False) -> Found:
