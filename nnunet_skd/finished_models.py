@@ -35,7 +35,7 @@ class Member:
 
 
 class FinishedModels(Teacher):
-    """Models that were trained before, frozen. Each step draws one member at random.
+    """Models that were trained before, frozen. Each batch draws one member at random.
 
     On average a member says what the ensemble's mean says, for one forward pass. A member is mirrored along the axes
     along which its own trainer mirrors at inference.

@@ -20,6 +20,11 @@ def listed(names: Iterable[object], most: int = 8, between: str = ", ") -> str:
     return between.join(names[:most]) + more
 
 
+def counted(number: int, what: str) -> str:
+    """ "1 case", "2 cases"."""
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
 def differences(before: dict, now: dict) -> list[str]:
     """What differs between two settings (of plans, for example), one text for each value; nested keys are dotted."""
     before, now = _flat(before), _flat(now)

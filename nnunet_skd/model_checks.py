@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
-from nnunet_skd.messages import in_one_line
+from nnunet_skd.messages import counted, in_one_line
 
 if TYPE_CHECKING:
     from nnunet_skd.trainer import SelfDistillationTrainer
@@ -90,8 +90,9 @@ def check_model(folder: Path, trainer: SelfDistillationTrainer) -> None:
         )
     if (deepest := math.prod(patch) // math.prod(strides)) < FEWEST_DEEPEST:
         raise ValueError(
-            f"{folder} cannot teach: of the student's patch {patch} its deepest layer sees {deepest} voxel(s), too few "
-            f"for its normalisation, as its strides are {strides}. Use a model of fewer stages, or a larger patch."
+            f"{folder} cannot teach: of the student's patch {patch} its deepest layer sees "
+            f"{counted(deepest, 'voxel')}, too few for its normalisation, as its strides are {strides}. Use a model of "
+            f"fewer stages, or a larger patch."
         )
 
 

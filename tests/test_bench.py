@@ -316,7 +316,7 @@ def test_borrowed_plans_give_the_environment_back_after_an_error(nnunet_env, mon
 
 def test_unusable_input_is_refused_before_anything_is_measured(nnunet_env, monkeypatch, tmp_path, capsys):
     plan(nnunet_env)
-    monkeypatch.setattr(runs, "bench_trainers", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(bench_trainers, "tensor_memory", lambda *_: pytest.fail("measured"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(BadInput, match="Use -device cpu"):
         bench(DATASET, "2d", ["nnUNetTrainer"])

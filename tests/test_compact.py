@@ -9,6 +9,7 @@ import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from toy import toy_plans
 
 from nnunet_skd.tools import cli
 from nnunet_skd.tools.compact.configuration import compact_configuration
@@ -32,27 +33,15 @@ def architecture(dimension: int, strides: list, residual: bool = False) -> dict:
     if dimension == 3:
         kernels[0] = kernels[1] = [1, 3, 3]
     blocks = {"n_blocks_per_stage": [1, 3, 4, 6, 6, 6, 6][:n]} if residual else {"n_conv_per_stage": [2] * n}
-    return {
-        "network_class_name": "dynamic_network_architectures.architectures.unet."
-        + ("ResidualEncoderUNet" if residual else "PlainConvUNet"),
-        "arch_kwargs": {
-            "n_stages": n,
-            "features_per_stage": [min(320, 32 * 2**i) for i in range(n)],
-            "conv_op": f"torch.nn.modules.conv.Conv{dimension}d",
-            "kernel_sizes": kernels,
-            "strides": strides,
-            **blocks,
-            "n_conv_per_stage_decoder": [1 if residual else 2] * (n - 1),
-            "conv_bias": True,
-            "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{dimension}d",
-            "norm_op_kwargs": {"eps": 1e-05, "affine": True},
-            "dropout_op": None,
-            "dropout_op_kwargs": None,
-            "nonlin": "torch.nn.LeakyReLU",
-            "nonlin_kwargs": {"inplace": True},
-        },
-        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+    (toy,) = toy_plans(dimension, stages=n, residual=residual)["configurations"].values()
+    toy["architecture"]["arch_kwargs"] |= {
+        "features_per_stage": [min(320, 32 * 2**i) for i in range(n)],
+        "kernel_sizes": kernels,
+        "strides": strides,
+        **blocks,
+        "n_conv_per_stage_decoder": [1 if residual else 2] * (n - 1),
     }
+    return toy["architecture"]
 
 
 def configuration(patch: list[int], median: list[int], strides: list, residual: bool = False, **more) -> dict:

@@ -14,9 +14,9 @@ from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 from skimage import io
 from volumes import write_volume
 
+from nnunet_skd.tools.case_pictures import CaseFiles, draw_differences, read_slice
 from nnunet_skd.tools.cli import main
 from nnunet_skd.tools.compare import report
-from nnunet_skd.tools.compare.case_pictures import CaseFiles, draw_differences, read_slice
 from nnunet_skd.tools.compare.comparison import image_files, predicted_comparison, trained_comparison
 from nnunet_skd.tools.compare.paired_table import paired_table, paired_values
 from nnunet_skd.tools.compare.report import write_comparison
@@ -195,7 +195,7 @@ def test_mean_takes_only_classes_that_both_arms_have():
         1,
         0,
     )
-    assert "1 case(s), Dice of right has a value for one arm only (0 x a, 1 x b)" in " ".join(
+    assert "1 case, Dice of right has a value for one arm only (0 x a, 1 x b)" in " ".join(
         cautions(table.reset_index(), folds=[], repeated=[])
     )
 
@@ -216,7 +216,9 @@ def test_cautions_name_folds_and_seeds():
     assert "Intervals of fewer than 30 cases are too narrow" in one
     assert "folds are not independent" in several and "folds are not independent" not in one
     assert "validates on its own training cases" in everything
-    assert "3 case(s) were validated by more than one fold" in " ".join(cautions(table, folds=[], repeated=list("xyz")))
+    assert "Validated by more than one fold: 3 cases (e.g. x)" in " ".join(
+        cautions(table, folds=[], repeated=list("xyz"))
+    )
     assert "What a model gets wrong there is not seen" in " ".join(cautions(table, folds=[], repeated=[], ignored=True))
 
 
@@ -453,7 +455,7 @@ def test_folders_of_one_name_get_longer_names(predictions):
 def test_the_command_writes_everything(results, capsys):
     output = results / "out"
     command = ["compare", "-d", "999", "-c", "2d", "-tr", "nnUNetTrainer", "nnUNetTrainerDSKD", "-f", "0", "1"]
-    assert main([*command, "-o", str(output), "-k", "2"]) == 0
+    assert main([*command, "-o", str(output), "--pictures", "2"]) == 0
     report = (output / "report.md").read_text()
     assert report in capsys.readouterr().out
     assert report.startswith(f"# {DATASET}, nnUNetPlans, 2d\n")

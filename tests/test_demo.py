@@ -146,7 +146,7 @@ def _spoil(kind, images, masks):
         ("size", "mask case3.png is 12 x 15, but image case3.png is 12 x 16"),
         ("value", r"must be 0, 1, .. n without a gap, or 0 and 255, but there is 7 in case3.png"),
         ("colour mask", "case3.png is in colour"),
-        ("channels", r"most images have 1 channel\(s\), but these do not: case3.png \(3\)"),
+        ("channels", r"most images have 1 channel, but these do not: case3.png \(3\)"),
         ("broken", "images/case3.png is damaged"),
         ("jpeg", "does not read: case3.jpg.*JPEG to PNG"),
         ("double", "more than one mask of a case: case3.png, case3_mask.png"),
@@ -254,7 +254,7 @@ def test_same_arguments_resume_and_others_are_refused(tmp_path):
     state.set("data", "Dataset001_X")
     state.set("plan", True)
     assert open_state(out, {"trainer": "A", "device": "cpu"}, overwrite=False).finished("plan")
-    with pytest.raises(BadInput, match="trainer was A and is B now.*-o, or --overwrite"):
+    with pytest.raises(BadInput, match="trainer was A, now is B.*-o, or --overwrite"):
         open_state(out, {"trainer": "B", "device": "cpu"}, overwrite=False)
 
 

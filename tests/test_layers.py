@@ -96,6 +96,13 @@ def test_what_is_imported_for_types_alone_does_not_count(tmp_path):
     assert imports(file) == {"..a", "..tools.errors"}
 
 
+def test_what_commands_share_imports_none_of_them():
+    for file in (PACKAGE / "tools").glob("*.py"):
+        for module in imports(file):
+            room = PACKAGE.joinpath(*module.split(".")[1:3])
+            assert not (module.startswith("nnunet_skd.tools.") and room.is_dir()), f"{file} imports {module}"
+
+
 def test_no_converter_imports_another():
     converters = list((PACKAGE / "tools" / "convert" / "datasets").glob("*.py"))
     assert {file.stem for file in converters} - {"__init__"} == set(DATASETS)

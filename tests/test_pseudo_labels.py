@@ -22,8 +22,8 @@ from toy_dataset import SPLITS, Toy, model, prepared, save, save_case
 
 from nnunet_skd.tools import commands
 from nnunet_skd.tools.beginning import OtherWeights
+from nnunet_skd.tools.case_pictures import FIRST, SECOND
 from nnunet_skd.tools.cli import main
-from nnunet_skd.tools.compare.case_pictures import FIRST, SECOND
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.pseudo_labels import command, second_look
 from nnunet_skd.tools.pseudo_labels import model as labelling_model

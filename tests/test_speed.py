@@ -106,7 +106,7 @@ def test_channels_of_one_file(toy):
     """As nnU-Net reads RGB: the number of channels is that of what was read."""
     colours = toy_dataset_json() | {"channel_names": {"0": "R", "1": "G", "2": "B"}}
     cases = case_images(toy / "images", colours, None)
-    assert [case.name for case in cases] == ["x", "y"]
+    assert list(cases) == ["x", "y"]
     (arm,) = parse_model_arms([f"a={toy / 'toy_model'}@0"])
     loaded = load_arm(arm, "checkpoint_final.pth", torch.device("cpu"), {})
     with pytest.raises(BadInput, match="x has 1 channels in x_0000.nii.gz, but the models need 3"):

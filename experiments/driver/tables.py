@@ -11,6 +11,7 @@ from driver.definition import Study, load_study
 from driver.markdown import markdown
 from driver.rows import read_rows, refuse_mixtures
 from driver.trainings import plan
+from nnunet_skd.messages import counted
 from nnunet_skd.tools.compare.comparison import DISTANCES
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.calibration import CALIBRATION, labels_of
@@ -52,21 +53,17 @@ def _commit(name: str, results: Path) -> str:
 
 
 def _tested(study: Study) -> str:
-    seeds = _count(len(study.seeds), "seed")
+    seeds = counted(len(study.seeds), "seed")
     if study.annotated_slices is not None:
-        seeds = f"{_count(study.annotated_slices, 'annotated slice')} per volume, {seeds}"
+        seeds = f"{counted(study.annotated_slices, 'annotated slice')} per volume, {seeds}"
     if study.folds:
-        return f"{_count(len(study.draws), 'fold')} x {seeds}, validation cases"
-    draws = "" if study.labelled is None else f"{study.labelled} labelled cases, {_count(len(study.draws), 'draw')} x "
+        return f"{counted(len(study.draws), 'fold')} x {seeds}, validation cases"
+    draws = "" if study.labelled is None else f"{study.labelled} labelled cases, {counted(len(study.draws), 'draw')} x "
     if study.test == "imagesTs":
         return f"{draws}{seeds}, test cases"
     unlabelled = any(arm.prepare for arm in study.arms.values())
     also = ", which some arms have seen without their labels" if unlabelled else ""
     return f"{draws}{seeds}, tested on the labelled cases outside the draw{also}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _noise(name: str, study: Study, rows: pd.DataFrame, results: Path) -> tuple[pd.DataFrame, str, str]:

@@ -14,6 +14,7 @@ from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.files import left_behind, link, require_folder
 
+Cases = dict[str, list[Path]]  # case -> its image files, one for each channel
 ImagesAndLabels = dict[str, tuple[list[Path], Path]]  # case -> its image files, one for each channel, and its label
 Problems = dict[str, list[str]]  # what is wrong and the way out -> the files or cases concerned
 
@@ -95,7 +96,7 @@ def spacing_file(file: Path, tail: str) -> Path:
     return file.with_name(f"{file.name[: -len(tail)]}.json")
 
 
-def find_cases(folder: Path, file_ending: str) -> tuple[dict[str, list[Path]], Problems]:
+def find_cases(folder: Path, file_ending: str) -> tuple[Cases, Problems]:
     """Group a folder's files into cases by their names: CASE_0000.png, CASE_0001.png, ... Folders in it are not read.
 
     Returns:

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_skd.model_checks import meaning
-from nnunet_skd.tools.compare.arms import same_labels
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.nnunet_json import read_dataset_json, read_plans
-from nnunet_skd.tools.pseudo_labels.source import source_of
+from nnunet_skd.tools.source_dataset import source_of
 
 SYNTAX = f"NAME=FOLDER[{os.pathsep}FOLDER...][@FOLD,FOLD...]"
 _FOLDS = r"(?:all|\d+)(?:,(?:all|\d+))*"
@@ -20,13 +19,13 @@ _FOLDS = r"(?:all|\d+)(?:,(?:all|\d+))*"
 class ModelArm:
     """Folders that nnUNetv2_train wrote, and what to take of them.
 
-    ``folds`` is empty and ``mirror`` is None where the command line does not say it.
+    ``folds`` is empty where the command line does not name them.
     """
 
     name: str
     folders: tuple[Path, ...]
     folds: tuple[str, ...] = ()
-    mirror: bool | None = None
+    mirror: bool = True
 
 
 def parse_model_arms(texts: Sequence[str]) -> list[ModelArm]:
@@ -59,6 +58,25 @@ def same_dataset(models: Sequence[Path]) -> dict:
     return same_labels(models)
 
 
+def same_labels(models: Sequence[Path]) -> dict:
+    """The dataset.json of the models, whose labels they agree on; one with an ignore label where any has one.
+
+    No model predicts the ignore label, so models that were trained with and without it can be compared.
+
+    Raises:
+        BadInput: different labels, or a dataset.json that cannot be read.
+    """
+    contents = [read_dataset_json(model / "dataset.json") for model in models]
+    predicted = [{name: v for name, v in content["labels"].items() if name != "ignore"} for content in contents]
+    for model, labels in zip(models, predicted, strict=True):
+        if labels != predicted[0]:
+            raise BadInput(
+                f"{models[0]} and {model} were trained on different labels: {predicted[0]} and {labels}. Compare "
+                "models of the same labels, or train one of them again"
+            )
+    return next((content for content in contents if "ignore" in content["labels"]), contents[0])
+
+
 def require_same_channels(models: Sequence[Path]) -> None:
     """Refuse models that read the channels of an image, or write those of regions, in different orders.
 
@@ -76,15 +94,14 @@ def require_same_channels(models: Sequence[Path]) -> None:
 
 
 def _parse(text: str) -> ModelArm:
-    match = re.fullmatch(rf"([^=]+)=(.+?)((?:@(?:mirror|nomirror|{_FOLDS}))*)", text)
+    match = re.fullmatch(rf"([^=]+)=(.+?)((?:@(?:nomirror|{_FOLDS}))*)", text)
     if match is None:
         raise BadInput(f"{text!r} does not name an arm. The form is {SYNTAX}")
     name, folders, options = match.groups()
     options = options.split("@")[1:]
-    mirror = [option for option in options if option.endswith("mirror")]
-    folds = [option for option in options if option not in mirror]
-    if len(mirror) > 1 or len(folds) > 1:
-        raise BadInput(f"{text!r} says twice which folds, or whether to mirror. The form is {SYNTAX}")
+    folds = [option for option in options if option != "nomirror"]
+    if len(folds) > 1:
+        raise BadInput(f"{text!r} says twice which folds. The form is {SYNTAX}")
     paths = tuple(Path(folder).expanduser() for folder in folders.split(os.pathsep))
     for path in paths:
         if not (path / "plans.json").is_file():
@@ -96,5 +113,5 @@ def _parse(text: str) -> ModelArm:
         name.strip(),
         paths,
         tuple(dict.fromkeys(folds[0].split(","))) if folds else (),
-        mirror[0] == "mirror" if mirror else None,
+        "nomirror" not in options,
     )

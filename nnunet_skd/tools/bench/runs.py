@@ -6,7 +6,6 @@ import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_skd import __version__
-from nnunet_skd.tools.bench.borrowed_plans import borrowed_plans
 from nnunet_skd.tools.bench.losses import BATCH_SIZE, bench_losses
 from nnunet_skd.tools.bench.trainers import bench_trainers
 from nnunet_skd.tools.compiling import nnunet_compiles
@@ -14,7 +13,6 @@ from nnunet_skd.tools.dataset_plans import configuration_of, read_dataset_plans
 from nnunet_skd.tools.devices import device_name, find_device
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.nnunet_json import read_dataset_json
-from nnunet_skd.tools.trainers import look_up
 
 
 def bench(
@@ -52,9 +50,6 @@ def bench(
     plans = PlansManager(content)
     read_dataset_json(path.parent / "dataset.json")
     config = configuration_of(path, plans, configuration)
-    with borrowed_plans(path, configuration):
-        for name in trainers:
-            look_up(name)
     try:
         results = bench_trainers(trainers, path, configuration, torch_device, steps, cases)
     except torch.cuda.OutOfMemoryError as error:

@@ -24,6 +24,7 @@ from nnunet_skd.tools.bench.measure import Stopwatch, alternate, paired_ratio, t
 from nnunet_skd.tools.bench.random_data import random_batch, random_case
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.statistics import quartiles
+from nnunet_skd.tools.trainers import look_up
 
 # The first steps compile, let cuDNN choose its algorithms and let the gradient scaler settle.
 WARM_UP_STEPS = 4
@@ -56,6 +57,8 @@ def bench_trainers(
         # or one trainer's network would run the graph of another's, without the hooks that read its features
         torch._dynamo.config.patch(skip_nnmodule_hook_guards=False),
     ):
+        for name in names:
+            look_up(name)
         for i, name in enumerate(tqdm(names, desc="building and warming up", leave=False)):
             set_variables({"nnUNet_results": str(folder / f"nnUNet_results_{i}")})
             arm, memory = tensor_memory(partial(_Arm, name, plans_file, configuration, device), _Arm.step, device)

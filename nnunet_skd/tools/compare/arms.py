@@ -10,8 +10,8 @@ from nnunet_skd.model_folds import CHECKPOINT, GOES_ON_FROM
 from nnunet_skd.tools.compare.training_logs import epoch_seconds
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.files import require_folder
+from nnunet_skd.tools.model_arms import same_labels
 from nnunet_skd.tools.nnunet_folders import dataset_name, require_variable
-from nnunet_skd.tools.nnunet_json import read_dataset_json
 
 NO_FOLD = "-"
 
@@ -108,25 +108,6 @@ def predicted_arms(folders: Sequence[str | Path]) -> list[Arm]:
     if len(set(names)) < len(names):
         names = [f.as_posix() for f in folders]
     return [Arm(name, {NO_FOLD: folder}) for name, folder in zip(names, folders, strict=True)]
-
-
-def same_labels(models: Sequence[Path]) -> dict:
-    """The dataset.json of the models, whose labels they agree on; one with an ignore label where any has one.
-
-    No model predicts the ignore label, so models that were trained with and without it can be compared.
-
-    Raises:
-        BadInput: different labels, or a dataset.json that cannot be read.
-    """
-    contents = [read_dataset_json(model / "dataset.json") for model in models]
-    predicted = [{name: v for name, v in content["labels"].items() if name != "ignore"} for content in contents]
-    for model, labels in zip(models, predicted, strict=True):
-        if labels != predicted[0]:
-            raise BadInput(
-                f"{models[0]} and {model} were trained on different labels: {predicted[0]} and {labels}. Compare "
-                "models of the same labels, or train one of them again"
-            )
-    return next((content for content in contents if "ignore" in content["labels"]), contents[0])
 
 
 def _one_or_each(names: dict[str, Sequence[str]], fewest: int) -> list[tuple[str, ...]]:

@@ -50,10 +50,8 @@ def model_curves(arms: Sequence[ModelArm]) -> list[CurveArm]:
     Raises:
         BadInput: models of different datasets, different folds, nothing logged.
     """
-    if any(arm.mirror is not None for arm in arms):
-        raise BadInput(
-            "the curves are those of the training, which does not depend on @mirror or @nomirror. Leave it out"
-        )
+    if not all(arm.mirror for arm in arms):
+        raise BadInput("the curves are those of the training, which does not depend on @nomirror. Leave it out")
     same_dataset([folder for arm in arms for folder in arm.folders])
     folds = {(arm.name, folder): arm.folds or _folds(folder) for arm in arms for folder in arm.folders}
     (first, _), expected = next(iter(folds.items()))

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 
 from nnunet_skd import __version__
+from nnunet_skd.messages import counted
+from nnunet_skd.tools.case_pictures import CaseFiles, draw_differences
 from nnunet_skd.tools.compare import words
 from nnunet_skd.tools.compare.arms import Arm
-from nnunet_skd.tools.compare.case_pictures import CaseFiles, draw_differences
 from nnunet_skd.tools.compare.comparison import Comparison, image_files
 from nnunet_skd.tools.compare.paired_plot import Panel, draw_paired_boxes
 from nnunet_skd.tools.compare.paired_table import MEAN, paired_table, paired_values
@@ -76,7 +77,7 @@ def _report(comparison: Comparison, table: pd.DataFrame, test: str, pictures: li
         words.result_table(table, comparison.metrics),
         ("'mean' is a case's mean over its classes. " if MEAN in set(table["label"]) else "")
         + "Intervals: 95 % BCa bootstrap over cases. "
-        f"p: {words.TEST_WORDS[test]}; corrected after Holm for {int(table['p'].notna().sum())} test(s). "
+        f"p: {words.TEST_WORDS[test]}; corrected after Holm for {counted(int(table['p'].notna().sum()), 'test')}. "
         "A verdict needs a corrected p below 0.05 and an interval on one side of zero.",
         "## What these numbers cannot say",
         _bullets(words.cautions(table, folds=folds, repeated=repeated, ignored=ignored)),

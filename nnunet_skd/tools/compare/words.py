@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 
+from nnunet_skd.messages import counted
 from nnunet_skd.tools.compare.paired_table import ALPHA, MEAN
 from nnunet_skd.tools.evaluate.statistics import smallest_p
 
@@ -143,8 +144,8 @@ def cautions(table: pd.DataFrame, *, folds: list[str], repeated: list[str], igno
         )
     if repeated:
         words.append(
-            f"{len(repeated)} case(s) were validated by more than one fold (e.g. {repeated[0]}); each counts once, "
-            "with the mean of its values."
+            f"Validated by more than one fold: {counted(len(repeated), 'case')} (e.g. {repeated[0]}); each counts "
+            "once, with the mean of its values."
         )
     words.append(
         "Every case is taken as independent. Several images of one patient are not: the p-values are then too small."
@@ -153,9 +154,9 @@ def cautions(table: pd.DataFrame, *, folds: list[str], repeated: list[str], igno
         words.append("'No difference shown' does not mean equal: the interval holds every difference still possible.")
     for row in table[(table["label"] != MEAN) & (table["only_reference"] + table["only_arm"] > 0)].itertuples():
         words.append(
-            f"**Left out:** in {row.only_reference + row.only_arm} case(s), {row.metric} of {row.label} has a value "
-            f"for one arm only ({row.only_reference} x {row.reference}, {row.only_arm} x {row.arm}), hence no pair. "
-            "An overlap then exists for the arm that finds a class which is absent, a distance for the arm that "
+            f"**Left out:** in {counted(row.only_reference + row.only_arm, 'case')}, {row.metric} of {row.label} has "
+            f"a value for one arm only ({row.only_reference} x {row.reference}, {row.only_arm} x {row.arm}), hence no "
+            "pair. An overlap then exists for the arm that finds a class which is absent, a distance for the arm that "
             "does not miss the class. Leaving such a case out favours the arm in error. Look at them in cases.csv."
         )
     return words

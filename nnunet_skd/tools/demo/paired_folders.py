@@ -16,7 +16,7 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES
 from tqdm import tqdm
 
-from nnunet_skd.messages import listed
+from nnunet_skd.messages import counted, listed
 from nnunet_skd.tools.cases import reader_class
 from nnunet_skd.tools.demo.data import hold_out, refuse_few
 from nnunet_skd.tools.errors import BadInput
@@ -180,7 +180,7 @@ def _check_pairs(
     if len(by_channels) > 1:
         most = max(by_channels, key=lambda n: len(by_channels[n]))
         others = [f"{name} ({n})" for n, files in by_channels.items() if n != most for name in files]
-        problems.append(f"most images have {most} channel(s), but these do not: {listed(others)}")
+        problems.append(f"most images have {counted(most, 'channel')}, but these do not: {listed(others)}")
     values = set(by_value)
     if not problems and values != {0, 255} and (values | {0}) != set(range(len(values | {0}))):
         expected = range(len(values | {0}))

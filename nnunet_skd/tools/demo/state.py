@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nnunet_skd.messages import differences
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.files import missing_folders, remove_empty, write_file
 from nnunet_skd.tools.json_file import FOLDER_NAME, TEXT, read_json
@@ -57,8 +58,7 @@ def open_state(out: Path, arguments: dict[str, str], overwrite: bool) -> State:
             print(f"Continuing the demo in {out}, with the data that it started with. --overwrite starts anew.")
             return State(path, content)
         else:
-            keys = sorted(k for k in before | arguments if before.get(k) != arguments.get(k))
-            changes = ", ".join(f"{k} was {before.get(k)} and is {arguments.get(k)} now" for k in keys)
+            changes = "; ".join(differences(before, arguments))
             raise BadInput(f"{out} holds a demo with other arguments ({changes}). Choose another -o, or --overwrite.")
     elif out.is_dir() and any(out.iterdir()):
         raise BadInput(

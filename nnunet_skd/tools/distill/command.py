@@ -35,7 +35,7 @@ from nnunet_skd.tools.commands import show_and_run
 from nnunet_skd.tools.devices import find_device
 from nnunet_skd.tools.errors import BadInput, as_bad_input, naming
 from nnunet_skd.tools.nnunet_json import read_dataset_json, read_plans
-from nnunet_skd.tools.pseudo_labels.source import source_of
+from nnunet_skd.tools.source_dataset import source_of
 from nnunet_skd.tools.teaching import describe_student, teacher_folders
 from nnunet_skd.tools.trainers import look_up
 from nnunet_skd.unlabelled_data import checked_cases, read_record, unlabelled_folder, why_not_unlabelled

@@ -33,7 +33,7 @@ from nnunet_skd.compat import (
     nnunet_folder,
     nnunet_version,
 )
-from nnunet_skd.messages import first_line, listed
+from nnunet_skd.messages import counted, first_line, listed
 from nnunet_skd.tools.checkpoint_file import OLDEST_TORCH
 from nnunet_skd.tools.commands import own_folders
 from nnunet_skd.tools.compiling import nnunet_compiles
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         if finding.remedy:
             print("\n".join(f"          {line}" for line in finding.remedy.splitlines()))
     problems = sum(finding.level == "problem" for finding in findings)
-    print(f"\n{problems} problem(s): a training would not start." if problems else "\nA training can start.")
+    print(f"\n{counted(problems, 'problem')}: a training would not start." if problems else "\nA training can start.")
     return 1 if problems else 0
 
 

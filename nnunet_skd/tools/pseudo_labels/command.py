@@ -41,6 +41,7 @@ from nnunet_skd.model_checks import absolute
 from nnunet_skd.model_folds import teaching_folds
 from nnunet_skd.plans_file import plans_file_name
 from nnunet_skd.tools.beginning import OtherWeights, begin, was_trained
+from nnunet_skd.tools.cases import Cases
 from nnunet_skd.tools.commands import CommandFailed, show_and_run
 from nnunet_skd.tools.devices import find_device
 from nnunet_skd.tools.errors import BadInput, as_bad_input
@@ -55,7 +56,7 @@ from nnunet_skd.tools.pseudo_labels.new_dataset import NewDataset, new_name, req
 from nnunet_skd.tools.pseudo_labels.second_look import look_again, what_to_look_at
 from nnunet_skd.tools.teaching import describe_student, model_folder
 from nnunet_skd.tools.trainers import look_up
-from nnunet_skd.tools.unlabelled.checks import Cases, cases_of_folder, check_contents
+from nnunet_skd.tools.unlabelled.checks import cases_of_folder, check_contents
 from nnunet_skd.tools.unlabelled.dataset import open_dataset, require_preprocessing
 from nnunet_skd.unlabelled_data import preprocessing, why_not_unlabelled
 

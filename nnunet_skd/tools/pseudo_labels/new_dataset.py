@@ -19,7 +19,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_skd.compat import nnunet_folder
 from nnunet_skd.tools.beginning import was_trained
-from nnunet_skd.tools.cases import bring_label, link_images, segmented_cases
+from nnunet_skd.tools.cases import Cases, bring_label, link_images, segmented_cases
 from nnunet_skd.tools.errors import BadInput, as_bad_input
 from nnunet_skd.tools.files import copy, file_hash, new_folder, write_file
 from nnunet_skd.tools.images import UnreadableImage, read_segmentation
@@ -28,8 +28,7 @@ from nnunet_skd.tools.nnunet_folders import FINGERPRINT, SPLITS
 from nnunet_skd.tools.nnunet_json import read_plans
 from nnunet_skd.tools.parallel import for_each_case
 from nnunet_skd.tools.pseudo_labels.labelled_cases import LabelledCases
-from nnunet_skd.tools.pseudo_labels.source import RECORD
-from nnunet_skd.tools.unlabelled.checks import Cases
+from nnunet_skd.tools.source_dataset import RECORD
 from nnunet_skd.tools.unlabelled.dataset import Dataset
 from nnunet_skd.unlabelled_data import labelled_cases
 

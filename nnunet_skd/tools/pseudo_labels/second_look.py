@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 
 from nnunet_skd.messages import in_one_line, listed
-from nnunet_skd.tools.cases import bring_label
-from nnunet_skd.tools.compare.case_pictures import CaseFiles, draw_differences
+from nnunet_skd.tools.case_pictures import CaseFiles, draw_differences
+from nnunet_skd.tools.cases import Cases, bring_label
 from nnunet_skd.tools.evaluate.folders import evaluate_folders
 from nnunet_skd.tools.files import scratch_folder, write_file
-from nnunet_skd.tools.unlabelled.checks import Cases
 
 TABLE, PICTURE = "pseudo_labels.csv", "look_first.png"
 NAMED = 6

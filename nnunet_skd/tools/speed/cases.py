@@ -1,23 +1,15 @@
 """The cases of a folder with images."""
 
 from pathlib import Path
-from typing import NamedTuple
 
 from nnunet_skd.messages import listed
-from nnunet_skd.tools.cases import find_cases
+from nnunet_skd.tools.cases import Cases, find_cases
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.nnunet_json import channel_names
 
 
-class CaseImages(NamedTuple):
-    """A case and the files of its channels."""
-
-    name: str
-    files: list[Path]
-
-
-def case_images(images: Path, dataset_json: dict, reference: Path | None) -> list[CaseImages]:
-    """All cases of a folder.
+def case_images(images: Path, dataset_json: dict, reference: Path | None) -> Cases:
+    """All cases of a folder, in the order of their names.
 
     Args:
         images: CASE_0000, CASE_0001, ..., or CASE_0000 alone where one file holds all channels, such as RGB.
@@ -31,15 +23,15 @@ def case_images(images: Path, dataset_json: dict, reference: Path | None) -> lis
     found, problems = find_cases(images, ending)
     for what, names in problems.items():
         print(f"{images}: {what}: {listed(names)}")
-    cases = [CaseImages(name, files) for name, files in sorted(found.items())]
+    cases = dict(sorted(found.items()))
     if not cases:
         raise BadInput(f"{images} holds no image named CASE_0000{ending}, as nnU-Net names them")
-    files = 1 if all(len(case.files) == 1 for case in cases) else len(channel_names(dataset_json))
-    for case in cases:
-        found, expected = [file.name for file in case.files], [f"{case.name}_{i:04}{ending}" for i in range(files)]
+    channels = 1 if all(len(files) == 1 for files in cases.values()) else len(channel_names(dataset_json))
+    for case, files in cases.items():
+        found, expected = [file.name for file in files], [f"{case}_{i:04}{ending}" for i in range(channels)]
         if found != expected:
             raise BadInput(f"{images} holds {listed(found)}, but the models need {listed(expected)}")
-    missing = [case.name for case in cases if reference and not (reference / f"{case.name}{ending}").is_file()]
+    missing = [case for case in cases if reference and not (reference / f"{case}{ending}").is_file()]
     if missing:
         raise BadInput(
             f"{reference} has no reference for {listed(missing)}. Move these images elsewhere, or leave out --ref"

@@ -16,12 +16,12 @@ from tqdm import tqdm
 
 from nnunet_skd.messages import in_one_line, listed
 from nnunet_skd.model_folds import compare_plans, folds_with
+from nnunet_skd.tools.cases import Cases
 from nnunet_skd.tools.errors import BadInput, as_bad_input
 from nnunet_skd.tools.files import as_file_name
 from nnunet_skd.tools.images import read_images, written_whole
 from nnunet_skd.tools.model_arms import ModelArm
 from nnunet_skd.tools.nnunet_json import channel_names
-from nnunet_skd.tools.speed.cases import CaseImages
 
 
 class CountedPredictor(nnUNetPredictor):
@@ -93,9 +93,7 @@ def load_arm(arm: ModelArm, checkpoint: str, device: torch.device, predictors: d
     for folder, folds in keys:
         if (folder, folds) not in predictors:
             predictors[folder, folds] = _predictor(folder, folds, checkpoint, device)
-    return LoadedArm(
-        arm.name, [predictors[key] for key in keys], [",".join(folds) for _, folds in keys], arm.mirror is not False
-    )
+    return LoadedArm(arm.name, [predictors[key] for key in keys], [",".join(folds) for _, folds in keys], arm.mirror)
 
 
 def _folds(folder: Path, folds: tuple[str, ...], checkpoint: str) -> tuple[str, ...]:
@@ -133,7 +131,7 @@ def _predictor(folder: Path, folds: tuple[str, ...], checkpoint: str, device: to
 
 
 @contextmanager
-def _at_fault(arm: LoadedArm, case: CaseImages) -> Iterator[None]:
+def _at_fault(arm: LoadedArm, image: Path) -> Iterator[None]:
     """Around a prediction: plans that name what is not there, or an image of impossible geometry.
 
     Raises:
@@ -145,14 +143,14 @@ def _at_fault(arm: LoadedArm, case: CaseImages) -> Iterator[None]:
         raise
     except Exception as error:
         raise BadInput(
-            f"{arm.name} cannot predict {case.files[0]} ({in_one_line(error)}). Its plans.json was changed since the "
+            f"{arm.name} cannot predict {image} ({in_one_line(error)}). Its plans.json was changed since the "
             f"training, or the image is not one of its dataset"
         ) from error
 
 
 def measure(
     arms: Sequence[LoadedArm],
-    cases: Sequence[CaseImages],
+    cases: Cases,
     output: Path,
     dataset_json: dict,
     *,
@@ -178,25 +176,26 @@ def measure(
         (output / arm.file_name).mkdir(parents=True)
     rows = []
     # on CUDA the first case lets cuDNN choose its algorithms; the CPU would only lose time
-    warm_up = cases[:1] if arms[0].predictors[0].device.type == "cuda" else []
+    warm_up = list(cases)[:1] if arms[0].predictors[0].device.type == "cuda" else []
     for number, case in enumerate(tqdm([*warm_up, *cases], desc="predict", unit="case")):
-        image, properties = read_images(reader, case.files)
+        files = cases[case]
+        image, properties = read_images(reader, files)
         if len(image) != (channels := len(channel_names(dataset_json))):
             raise BadInput(
-                f"{case.name} has {len(image)} channels in {listed([file.name for file in case.files])}, but the "
-                f"models need {channels}"
+                f"{case} has {len(image)} channels in {listed([file.name for file in files])}, but the models need "
+                f"{channels}"
             )
         for arm in arms:
             start = perf_counter()
-            with _at_fault(arm, case):
+            with _at_fault(arm, files[0]):
                 segmentation, p, passes = arm.predict(image, properties, probabilities=probabilities)
             seconds = perf_counter() - start
             if number < len(warm_up):
                 continue
-            rows.append({"arm": arm.name, "case": case.name, "forward_passes": passes, "seconds": seconds})
-            path = output / arm.file_name / f"{case.name}{dataset_json['file_ending']}"
+            rows.append({"arm": arm.name, "case": case, "forward_passes": passes, "seconds": seconds})
+            path = output / arm.file_name / f"{case}{dataset_json['file_ending']}"
             with written_whole(path):
                 reader().write_seg(segmentation, str(path), properties)
             if probabilities:
-                np.savez_compressed(path.with_name(f"{case.name}.npz"), probabilities=p)
+                np.savez_compressed(path.with_name(f"{case}.npz"), probabilities=p)
     return pd.DataFrame(rows)

@@ -3,14 +3,12 @@
 from pathlib import Path
 
 from nnunet_skd.messages import listed
-from nnunet_skd.tools.cases import Problems, find_cases
+from nnunet_skd.tools.cases import Cases, Problems, find_cases
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.files import require_folder
 from nnunet_skd.tools.parallel import for_each_case
 from nnunet_skd.tools.unlabelled.dataset import Dataset, labelled_files, labelled_names, test_images
 from nnunet_skd.tools.unlabelled.images import Content, read_content
-
-Cases = dict[str, list[Path]]  # case -> its images by channel
 
 
 def cases_of_folder(folder: Path, dataset: Dataset, configurations: list[str]) -> Cases:

@@ -26,11 +26,12 @@ from pathlib import Path
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_skd.messages import differences, first_line, listed
+from nnunet_skd.tools.cases import Cases
 from nnunet_skd.tools.errors import BadInput, as_bad_input
 from nnunet_skd.tools.json_file import ANYTHING, FOLDER_NAME, INTEGER, NUMBER, TEXT, check_shape, or_null
 from nnunet_skd.tools.lock import one_run_at_a_time
 from nnunet_skd.tools.parallel import require_processes
-from nnunet_skd.tools.unlabelled.checks import Cases, cases_of_folder, check_contents
+from nnunet_skd.tools.unlabelled.checks import cases_of_folder, check_contents
 from nnunet_skd.tools.unlabelled.dataset import Dataset, choose_configurations, labelled_names, open_dataset, with_data
 from nnunet_skd.tools.unlabelled.images import stamps
 from nnunet_skd.tools.unlabelled.preprocess import new_record, preprocess, remove
