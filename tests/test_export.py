@@ -102,6 +102,16 @@ def test_archive_holds_what_prediction_needs_and_nothing_else(nnunet_env):
     assert package.bytes_after == (nnunet_env / "model.zip").stat().st_size < package.bytes_before / 2
 
 
+def test_no_case_is_named(nnunet_env):
+    source = trained_model()
+    cases = {"dataset": {"DOE_1950": {"images": ["/pacs/DOE_1950_0000.nii.gz"], "label": "/pacs/DOE_1950.nii.gz"}}}
+    file = source / "dataset.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | cases | {"training": [{"image": "./DOE_1950.nii.gz"}]}))
+    export_nnunet(source, nnunet_env / "model", ["0"])
+    written = [path for path in (nnunet_env / "model").rglob("*") if path.is_file()]
+    assert len(written) == 4 and not [path for path in written if b"DOE" in path.read_bytes()]
+
+
 def strings_in(value) -> list[str]:
     if isinstance(value, dict):
         return [text for pair in value.items() for item in pair for text in strings_in(item)]

@@ -178,6 +178,12 @@ def description_of(source, **changes) -> dict:
     return json.loads(json.dumps(describe(model, fold, configuration)))
 
 
+def test_channels_are_counted_whatever_their_keys_are(nnunet_env):
+    source = trained_model(nnUNetTrainer, patch=16)
+    description = description_of(source, dataset_json={"channel_names": {"CT": "CT"}})
+    assert description["input_channels"] == [{"channel": 0, "name": "CT"}]
+
+
 def test_description_holds_what_another_program_needs(nnunet_env):
     source = trained_model(nnUNetTrainer, patch=16)
     (source / "plans.json").write_text(

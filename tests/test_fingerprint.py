@@ -104,13 +104,17 @@ def test_plans_of_other_intensities_are_named(nnunet_env, threads, capsys):
     for name, scheme in schemes.items():
         plans = {"configurations": {"2d": {"normalization_schemes": [scheme]}}, PROPERTIES: theirs}
         (folder / f"{name}.json").write_text(json.dumps(plans))
+    early = {"configurations": plans["configurations"] | {"2d": {"normalization_schemes": ["CTNormalization"]}}}
+    (folder / "none.json").write_text(json.dumps(early))
+    (folder / "early.json").write_text(json.dumps(early | {"foreground_intensity_properties_by_modality": theirs}))
     assert cli.main(["fingerprint", "-d", "900", "-np", "1"]) == 0
     (folder / "ours.json").write_text(json.dumps(json.loads((folder / "ours.json").read_text()) | made(nnunet_env)))
     capsys.readouterr()
     assert cli.main(["fingerprint", "-d", "900", "-np", "1"]) == 0
     said = capsys.readouterr().out
-    assert "old was planned with other intensities:\n  CT: mean -265, std 138, " in said
-    assert "mri was" not in said and "ours was" not in said and "plan each again" in said
+    for name in ("old", "early"):
+        assert f"{name} was planned with other intensities:\n  CT: mean -265, std 138, " in said
+    assert not [name for name in ("mri", "ours", "none") if f"{name} was" in said] and "plan each again" in said
 
 
 @pytest.mark.slow

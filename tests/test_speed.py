@@ -20,10 +20,12 @@ from toy import DATASET, make_trainer, toy_dataset_json, toy_plans
 from volumes import write_volume
 
 from nnunet_skd.tools.cli import main
+from nnunet_skd.tools.devices import device_name
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.calibration import ALL_CLASSES
 from nnunet_skd.tools.evaluate.folders import evaluate_folders
 from nnunet_skd.tools.model_arms import parse_model_arms, require_same_channels, same_dataset
+from nnunet_skd.tools.speed import command
 from nnunet_skd.tools.speed.cases import case_images
 from nnunet_skd.tools.speed.measure import load_arm, measure
 from nnunet_skd.tools.speed.report import speed_text, without_value, write_picture
@@ -137,6 +139,33 @@ def test_numbered_folds_predict_together_and_copies_are_none(toy):
         shutil.copytree(toy / "toy_model" / "fold_0", toy / "toy_model" / name)
     assert speed(toy, "folds={}@nomirror", ref=None) == 0
     assert pd.read_csv(toy / "out" / "speed.csv")["folds"].tolist() == ["0,1"]
+
+
+def test_a_model_that_nnunet_does_not_mirror_is_not_called_mirrored(toy):
+    file = toy / "toy_model" / "fold_1" / "checkpoint_final.pth"
+    torch.save(torch.load(file, weights_only=False) | {"inference_allowed_mirroring_axes": None}, file)
+    assert speed(toy, "one={}@0", "other={}@1", ref=None) == 0
+    table = pd.read_csv(toy / "out" / "speed.csv")
+    assert table["mirrored"].tolist() == [True, False] and table["forward_passes"].tolist() == [16, 4]
+
+
+def test_the_threads_are_those_that_nnunet_takes(toy, monkeypatch):
+    with monkeypatch.context() as large:
+        large.setattr(torch, "get_num_threads", lambda: 32)
+        names = [device_name(torch.device("cpu"), *most) for most in ((), (8,), (64,))]
+    assert [name.split(", ")[-1] for name in names] == ["32 threads", "8 threads", "32 threads"]
+    monkeypatch.setattr(command, "default_num_processes", 3)
+    monkeypatch.setattr(command, "device_name", lambda _, most: f"at most {most}")
+    assert speed(toy, "a={}@0@nomirror", ref=None) == 0
+    assert pd.read_csv(toy / "out" / "speed.csv")["device"].tolist() == ["at most 3"]
+
+
+def test_an_image_that_was_cut_short_costs_no_prediction(toy, capsys, monkeypatch):
+    monkeypatch.setattr(command, "measure", None)
+    file = toy / "images" / "y_0000.nii.gz"
+    file.write_bytes(file.read_bytes()[:3000])
+    assert speed(toy, "a={}@0@nomirror") == 2
+    assert "y_0000.nii.gz is damaged or cannot be read" in capsys.readouterr().err
 
 
 def test_images_that_are_left_out_are_named(toy, capsys):

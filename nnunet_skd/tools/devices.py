@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from nnunet_skd.messages import counted
 from nnunet_skd.tools.errors import BadInput
 
 
@@ -21,12 +22,12 @@ def find_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def device_name(device: torch.device) -> str:
-    """What stands beside a measurement: the GPU, or the processor and the number of threads."""
+def device_name(device: torch.device, most_threads: int | None = None) -> str:
+    """What stands beside a measurement: the GPU, or the processor and the number of threads (at most so many)."""
     if device.type == "cuda":
         return torch.cuda.get_device_name()
-    threads = torch.get_num_threads()
-    return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
+    threads = torch.get_num_threads() if most_threads is None else min(torch.get_num_threads(), most_threads)
+    return f"{_processor()}, {counted(threads, 'thread')}"
 
 
 def _processor() -> str:

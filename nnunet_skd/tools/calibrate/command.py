@@ -33,6 +33,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 import pandas as pd
+from tqdm import tqdm
 
 from nnunet_skd.tools.calibrate.reliability import draw_reliability
 from nnunet_skd.tools.calibrate.temperature import Calibration, calibration_at, fit_temperature, sample_case
@@ -71,7 +72,7 @@ def run(args: Namespace) -> None:
         for folder in folders
         for case in paired_cases(references, folder, dataset_json, chill=True, probabilities=True)
     ]
-    samples = in_order(sample_case, [(case,) for case in found], args.np, "read")
+    samples = in_order(sample_case, [(case, len(found)) for case in found], args.np, "read")
     known = [(case, of_case) for case, of_case in zip(found, samples, strict=True) if of_case]
     names = sorted({case.name for case, _ in known})
     if len(names) < 2:
@@ -84,7 +85,7 @@ def run(args: Namespace) -> None:
     temperature = fit_temperature([sample for _, of_case in known for sample in of_case])
     of_others = {
         part: fit_temperature([s for case, of_case in known if part_of[case.name] != part for s in of_case])
-        for part in set(part_of.values())
+        for part in tqdm(set(part_of.values()), desc="fit", unit="part")
     }
     cases, tested_at = [case for case, _ in known], [of_others[part_of[case.name]] for case, _ in known]
     jobs = [(case, (1.0, other)) for case, other in zip(cases, tested_at, strict=True)]

@@ -18,6 +18,7 @@ from nnunet_skd.tools.evaluate.calibration import BINS, error_of_bins, reliabili
 from nnunet_skd.tools.evaluate.case import Case, probabilities_of, read_pair
 
 LOWEST, HIGHEST = 0.1, 10.0  # of T; 0.8 to 3 are usual
+VOXELS_OF_ALL = 1_000_000  # of all cases together: the fit holds them in memory
 VOXELS = 10_000  # drawn from a case's clear voxels, and as many from its unclear ones: T of four CTs was right to 0.001
 CLEAR = 0.99  # probability of the true class
 BLOCK = 2**18  # voxels whose scaled probabilities are in memory at a time
@@ -78,8 +79,12 @@ def fit_temperature(samples: list[Sample]) -> float:
     return temperature
 
 
-def sample_case(case: Case) -> list[Sample]:
+def sample_case(case: Case, cases: int) -> list[Sample]:
     """The voxels of a case that the fit uses, in one sample, with regions in one per region.
+
+    Args:
+        case: with its probabilities.
+        cases: how many there are. A case of very many is drawn from less.
 
     Raises:
         BadInput: unreadable files, files that do not fit each other or dataset.json, or half precision.
@@ -92,7 +97,8 @@ def sample_case(case: Case) -> list[Sample]:
     share = 1 / known.size / _heads(case)
     rng = np.random.default_rng(0)
     decisions = _decisions(case, probabilities[:, of_the_network], known[of_the_network])
-    return [_drawn(p, truth, share, rng) for p, truth in decisions]
+    most = min(VOXELS, VOXELS_OF_ALL // cases + 1)
+    return [_drawn(p, truth, share, most, rng) for p, truth in decisions]
 
 
 def calibration_at(case: Case, temperatures: tuple[float, ...]) -> list[Calibration]:
@@ -152,15 +158,15 @@ def _decisions(case: Case, probabilities: np.ndarray, known: np.ndarray) -> Iter
         yield np.stack([1 - yes, yes]), np.isin(known, values).astype(int)
 
 
-def _drawn(probabilities: np.ndarray, truth: np.ndarray, share: float, rng: np.random.Generator) -> Sample:
-    """At most ``VOXELS`` of the unclear and of the clear voxels; each stands for those that were left out, too.
+def _drawn(probabilities: np.ndarray, truth: np.ndarray, share: float, most: int, rng: np.random.Generator) -> Sample:
+    """At most so many of the unclear and of the clear voxels; each stands for those that were left out, too.
 
     ``share`` is the weight of one voxel.
     """
     clear = np.take_along_axis(probabilities, truth[None], 0)[0] >= CLEAR
     chosen, weights = [], []
     for stratum in (np.flatnonzero(~clear), np.flatnonzero(clear)):
-        drawn = stratum if len(stratum) <= VOXELS else rng.choice(stratum, VOXELS, replace=False)
+        drawn = stratum if len(stratum) <= most else rng.choice(stratum, most, replace=False)
         chosen.append(drawn)
         weights.append(np.full(len(drawn), share * len(stratum) / max(len(drawn), 1)))
     index = np.concatenate(chosen)

@@ -21,7 +21,8 @@ $nnUNet_preprocessed/DatasetXXX_NAME: it is copied there if that variable is set
 printed.
 
 Nothing is overwritten: an id that is in use in any of nnU-Net's folders is refused. Everything is written to temporary
-folders inside $nnUNet_raw, which also needs room for the unpacked archive, and moved into place at the end.
+folders inside $nnUNet_raw, which also needs room for the unpacked archive, and moved into place at the end. (A run that
+is killed with SIGKILL, as for lack of memory, leaves them there: .nnunet_skd_... and .DatasetXXX_... Remove them.)
 """
 
 import argparse

@@ -25,7 +25,8 @@ Both check themselves before anything appears under the given name: nnU-Net's pr
 for bit the logits of the source on a random patch, ONNX Runtime the same within 1e-3 (with --temperature
 the logits of the divided network, which must be the source's divided by T, to rounding). A model whose
 network is not the one that stock nnU-Net builds from the plans is refused. The source is only read,
-and an existing target is never overwritten.
+and an existing target is never overwritten. Lists of cases in dataset.json are left out. (A run that is
+killed with SIGKILL leaves a folder .nnunet_skd_... beside the target. Remove it.)
 
 CAREFUL on the other machine: nnU-Net's installer overwrites without asking, and a plain nnU-Net
 trained there for the same dataset, plans and configuration has the same folder. If there may be one,

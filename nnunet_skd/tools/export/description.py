@@ -29,7 +29,7 @@ def describe(model: TrainedModel, fold: Fold, configuration: ConfigurationManage
     intensities = plans.foreground_intensity_properties_per_channel
     schemes = zip(configuration.normalization_schemes, configuration.use_mask_for_norm, strict=True)
     heads = labels.foreground_regions if labels.has_regions else labels.all_labels
-    inputs = [{"channel": int(index), "name": name} for index, name in names.items()]
+    inputs = [{"channel": index, "name": name} for index, name in enumerate(names.values())]
     if configuration.previous_stage_name is not None:
         inputs += [
             {

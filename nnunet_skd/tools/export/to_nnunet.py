@@ -25,6 +25,7 @@ from nnunet_skd.tools.files import scratch_folder, written_by_a_library
 from nnunet_skd.tools.nnunet_folders import FINGERPRINT
 
 STOCK_TRAINER = "nnUNetTrainer"
+NAMES_CASES = ("dataset", "training", "test", "left_out")  # keys of dataset.json: nnU-Net's, the Decathlon's, convert's
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,8 @@ def export_nnunet(
 ) -> Package:
     """Write a trained model as one of nnU-Net's own trainer ``nnUNetTrainer``, without what only training needs.
 
-    Kept: weights, mirroring axes, plans, dataset.json, fingerprint, postprocessing. A key ``nnunet_skd`` in each
-    checkpoint tells where it comes from; all in it and around it are plain types, so that
+    Kept: weights, mirroring axes, plans, dataset.json without lists of cases, fingerprint, postprocessing. A key
+    ``nnunet_skd`` in each checkpoint tells where it comes from; all in it and around it are plain types, so that
     ``torch.load(weights_only=True)`` reads it. The source is only read.
 
     Each fold is loaded back with nnU-Net's predictor and compared with its source: logits of a random patch must be
@@ -145,14 +146,19 @@ def _as_folder_name(name: str) -> str:
 
 def _copy_model_files(model: TrainedModel, target: Path, plans: dict) -> bool:
     """Copy what lies beside the folds; returns whether there was postprocessing for exactly these folds."""
-    (target / "plans.json").write_text(json.dumps(plans, indent=4))
     # summary.json, debug.json and progress.png stay: prediction needs none, and they name cases, paths and the trainer.
+    for name, content in (("plans.json", plans), ("dataset.json", _without_cases(model.dataset_json))):
+        (target / name).write_text(json.dumps(content, indent=4))
     postprocessing = f"crossval_results_folds_{folds_tuple_to_string(model.folds)}/postprocessing.pkl"
-    for name in ("dataset.json", FINGERPRINT, postprocessing):
+    for name in (FINGERPRINT, postprocessing):
         if (model.folder / name).is_file():
             (target / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(model.folder / name, target / name)
     return (target / postprocessing).is_file()
+
+
+def _without_cases(dataset_json: dict) -> dict:
+    return {key: value for key, value in dataset_json.items() if key not in NAMES_CASES}
 
 
 def _stock_checkpoint(model: TrainedModel, plans: dict, fold: Fold, sha256: str) -> dict:
@@ -163,7 +169,7 @@ def _stock_checkpoint(model: TrainedModel, plans: dict, fold: Fold, sha256: str)
             "plans": plans,
             "configuration": fold.configuration_name,
             "fold": fold.name if fold.name == "all" else int(fold.name),
-            "dataset_json": model.dataset_json,
+            "dataset_json": _without_cases(model.dataset_json),
         },
         "inference_allowed_mirroring_axes": None if fold.mirroring_axes is None else tuple(fold.mirroring_axes),
         "nnunet_skd": provenance(fold, sha256),

@@ -53,8 +53,8 @@ def run(args: argparse.Namespace) -> None:
     statistics = json.loads(file.read_bytes())[PROPERTIES]
     print(f"\n{file} holds the intensities of annotated voxels:")
     _show(channels, statistics)
-    normalised = {plan: plans[PROPERTIES] for plan, plans in plans_files(preprocessed / name) if _normalises_ct(plans)}
-    others = {plan: values for plan, values in normalised.items() if values != statistics}
+    of_plans = {plan: _intensities(plans) for plan, plans in plans_files(preprocessed / name) if _normalises_ct(plans)}
+    others = {plan: values for plan, values in of_plans.items() if values and values != statistics}
     for plan, values in others.items():
         print(f"\n{plan} was planned with other intensities:")
         _show(channels, values)
@@ -68,6 +68,11 @@ def run(args: argparse.Namespace) -> None:
 def _normalises_ct(plans: dict) -> bool:
     schemes = [configuration.get("normalization_schemes", []) for configuration in plans["configurations"].values()]
     return any("CT" in scheme for of_channels in schemes for scheme in of_channels)
+
+
+def _intensities(plans: dict) -> dict | None:
+    """By which plans normalise; those of early releases of nnU-Net v2 call them otherwise."""
+    return plans.get(PROPERTIES, plans.get("foreground_intensity_properties_by_modality"))
 
 
 def _show(channels: Iterable[str], statistics: dict[str, dict[str, float]]) -> None:

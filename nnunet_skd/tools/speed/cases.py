@@ -5,6 +5,7 @@ from pathlib import Path
 from nnunet_skd.messages import listed
 from nnunet_skd.tools.cases import Cases, find_cases
 from nnunet_skd.tools.errors import BadInput
+from nnunet_skd.tools.images import require_whole
 from nnunet_skd.tools.nnunet_json import channel_names
 
 
@@ -17,7 +18,7 @@ def case_images(images: Path, dataset_json: dict, reference: Path | None) -> Cas
         reference: folder that must hold the reference segmentation of each case, or None.
 
     Raises:
-        BadInput: no case, one with other channels, or one without reference.
+        BadInput: no case, one with other channels, one that was cut short, or one without reference.
     """
     ending = dataset_json["file_ending"]
     found, problems = find_cases(images, ending)
@@ -31,6 +32,8 @@ def case_images(images: Path, dataset_json: dict, reference: Path | None) -> Cas
         found, expected = [file.name for file in files], [f"{case}_{i:04}{ending}" for i in range(channels)]
         if found != expected:
             raise BadInput(f"{images} holds {listed(found)}, but the models need {listed(expected)}")
+        for file in files:
+            require_whole(file)  # before all others are predicted for nothing
     missing = [case for case in cases if reference and not (reference / f"{case}{ending}").is_file()]
     if missing:
         raise BadInput(

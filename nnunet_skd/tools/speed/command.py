@@ -17,7 +17,8 @@ Seconds are those from an image in memory to its segmentation in memory: preproc
 take turns with each image, so that what slows the machine for a while slows all of them. Run nothing else beside it,
 and compare only what was measured together. With ECE or Brier they include the probabilities at the image's size.
 
-Writes into the new folder -o, all at once or not at all (without quality, if a reference is at fault):
+Writes into the new folder -o, all at once or not at all (without quality, if a reference is at fault; a run that is
+killed with SIGKILL leaves a hidden folder beside it):
   speed.csv          one row per arm: networks, forward passes, seconds (median and quartiles), and with --ref the mean
                      of each metric with its 95 % bootstrap interval over cases
   cases.csv          forward passes and seconds of each arm and case
@@ -83,6 +84,7 @@ def run(args: argparse.Namespace) -> None:
     arms = [load_arm(arm, args.chk, device, predictors) for arm in named]
     if len({arm.file_name for arm in arms}) < len(arms):
         raise BadInput("the names of two arms differ only in signs that a folder's name cannot have. Change one")
+    where = device_name(device, default_num_processes)  # nnU-Net's prediction takes no more threads than processes
     with new_folder(output) as folder:
         times = measure(arms, cases, folder / "predicted", dataset_json, probabilities=probabilities)
         quality, at_fault = {}, None
@@ -91,15 +93,15 @@ def run(args: argparse.Namespace) -> None:
                 quality = quality_table(arms, folder / "predicted", reference, dataset_json, metrics, args.np)
             except BadInput as error:  # what was measured is not thrown away for a reference
                 at_fault = error
-        table = speed_table(arms, times, quality).assign(device=device_name(device))
+        table = speed_table(arms, times, quality).assign(device=where)
         times.to_csv(folder / "cases.csv", index=False)
         table.to_csv(folder / "speed.csv", index=False)
         if quality:
-            write_picture(table, metrics, f"{len(cases)} cases, {device_name(device)}", folder / "speed.png")
+            write_picture(table, metrics, f"{len(cases)} cases, {where}", folder / "speed.png")
     print(speed_text(table, metrics if quality else []))
     for line in without_value(table, metrics if quality else []):
         print(f"\n{line}")
-    print(f"\n{len(cases)} cases on {device_name(device)}. Written to {output}")
+    print(f"\n{len(cases)} cases on {where}. Written to {output}")
     if at_fault:
         predicted = output / "predicted" / arms[0].file_name
         raise BadInput(

@@ -58,23 +58,20 @@ class LoadedArm:
     ) -> tuple[np.ndarray, np.ndarray | None, int]:
         """Segmentation, probabilities (if asked for) and the number of forward passes."""
         several = len(self.predictors) > 1
-        results, passes = [], 0
+        total, passes = None, 0
         for predictor in self.predictors:
             predictor.use_mirroring, predictor.passes = self.mirror, 0
             with redirect_stdout(io.StringIO()):
-                results.append(
-                    predictor.predict_single_npy_array(
-                        image,
-                        copy.deepcopy(properties),
-                        save_or_return_probabilities=several or probabilities,
-                    )
+                result = predictor.predict_single_npy_array(
+                    image, copy.deepcopy(properties), save_or_return_probabilities=several or probabilities
                 )
+            segmentation, p = result if several or probabilities else (result, None)
+            total = p if total is None else np.add(total, p, out=total)
             passes += predictor.passes
-        if not several:
-            return (*results[0], passes) if probabilities else (results[0], None, passes)
-        mean = np.mean([p for _, p in results], axis=0)  # as nnUNetv2_ensemble
-        label_manager = self.predictors[0].label_manager
-        return np.asarray(label_manager.convert_probabilities_to_segmentation(mean)), mean, passes
+        if several:  # the mean, as nnUNetv2_ensemble
+            total /= len(self.predictors)
+            segmentation = np.asarray(predictor.label_manager.convert_probabilities_to_segmentation(total))
+        return segmentation, total, passes
 
 
 def load_arm(arm: ModelArm, checkpoint: str, device: torch.device, predictors: dict) -> LoadedArm:
@@ -93,7 +90,9 @@ def load_arm(arm: ModelArm, checkpoint: str, device: torch.device, predictors: d
     for folder, folds in keys:
         if (folder, folds) not in predictors:
             predictors[folder, folds] = _predictor(folder, folds, checkpoint, device)
-    return LoadedArm(arm.name, [predictors[key] for key in keys], [",".join(folds) for _, folds in keys], arm.mirror)
+    ours = [predictors[key] for key in keys]
+    mirror = arm.mirror and any(predictor.allowed_mirroring_axes for predictor in ours)
+    return LoadedArm(arm.name, ours, [",".join(folds) for _, folds in keys], mirror)
 
 
 def _folds(folder: Path, folds: tuple[str, ...], checkpoint: str) -> tuple[str, ...]:
