@@ -11,7 +11,7 @@ class nnUNetTrainerACWSKD(SelfDistillationTrainer):
     Ahead of nnUNetTrainer in early training in 3D, where its feature reconstruction finds classes earlier; no longer in
     longer schedules, on CT and MRI; level in early training in 2D; worse on CT slices, from a network that was trained
     before.
-    The class-wise part has not been seen to add to the head start; in 2D the whole is better with it than without
+    The class-wise part has not been seen to add anything in 3D; in 2D the whole is better with it than without
     (docs/results.md). What each term is: :class:`nnunet_skd.acw.method.AdversarialClassWise`.
     """
 
