@@ -84,7 +84,7 @@ def sample_case(case: Case, cases: int) -> list[Sample]:
 
     Args:
         case: with its probabilities.
-        cases: how many there are. A case of very many is drawn from less.
+        cases: how many there are. Of very many, fewer voxels are drawn from each.
 
     Raises:
         BadInput: unreadable files, files that do not fit each other or dataset.json, or half precision.
