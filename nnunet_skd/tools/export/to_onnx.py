@@ -11,6 +11,7 @@ import torch
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
+from nnunet_skd.messages import in_one_line
 from nnunet_skd.model_folds import CHECKPOINT
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.export.description import describe
@@ -95,7 +96,8 @@ def export_onnx(
         try:
             difference = max_abs_difference(file, opened.network, sizes)
         except Exception as error:  # ONNX Runtime's errors have no other class in common
-            raise SelfCheckFailed(f"ONNX Runtime cannot run what PyTorch wrote: {error}. {report}") from error
+            reason = in_one_line(error, 500)
+            raise SelfCheckFailed(f"ONNX Runtime cannot run what PyTorch wrote: {reason}. {report}") from error
         if not difference <= MAX_DIFFERENCE:
             raise SelfCheckFailed(
                 f"logits of ONNX Runtime and PyTorch differ by {difference:.3g}, more than {MAX_DIFFERENCE:g}. {report}"
