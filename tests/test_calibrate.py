@@ -61,6 +61,10 @@ def cases_of(made: Namespace, dataset_json: dict) -> list:
     return paired_cases(made.labels, made.predicted, dataset_json, chill=True, probabilities=True)
 
 
+def samples_of(cases: list) -> list[Sample]:
+    return [sample for case in cases for sample in sample_case(case, len(cases))]
+
+
 def halve(file: Path) -> None:
     np.savez(file, probabilities=np.load(file)["probabilities"].astype(np.float16))
 
@@ -90,7 +94,7 @@ def test_two_voxels_by_hand():
 @pytest.mark.parametrize("factor", [0.5, 2])
 def test_the_factor_of_the_logits_is_found(tmp_path, factor):
     made = overconfident(tmp_path, factor=factor)
-    samples = [s for case in cases_of(made, LABELS) for s in sample_case(case, 1)]
+    samples = samples_of(cases_of(made, LABELS))
     assert fit_temperature(samples) == pytest.approx(factor, rel=0.03)
 
 
@@ -108,16 +112,16 @@ def test_a_plain_search_agrees(tmp_path):
 
     grid = np.arange(1.6, 2.4, 0.02)
     best = grid[np.argmin([loss(t) for t in grid])]
-    assert fit_temperature([s for case in cases for s in sample_case(case, 1)]) == pytest.approx(best, abs=0.02)
+    assert fit_temperature(samples_of(cases)) == pytest.approx(best, abs=0.02)
 
 
 @pytest.mark.parametrize(("limit", "value"), [("VOXELS", 900), ("VOXELS_OF_ALL", 6 * 899)])
 def test_drawn_voxels_stand_for_all(tmp_path, monkeypatch, limit, value):
     made = overconfident(tmp_path)
     cases = cases_of(made, LABELS)
-    everything = fit_temperature([s for case in cases for s in sample_case(case, 1)])
+    everything = fit_temperature(samples_of(cases))
     monkeypatch.setattr(module, limit, value)
-    drawn = [s for case in cases for s in sample_case(case, len(cases))]
+    drawn = samples_of(cases)
     assert [len(s.truth) for s in drawn] == [1800] * 6  # of 4200, and more of the unclear ones are left out
     assert [s.weights.sum() for s in drawn] == pytest.approx([1] * 6)
     assert fit_temperature(drawn) == pytest.approx(everything, rel=0.03)
@@ -141,7 +145,7 @@ def test_regions_have_a_sigmoid_each(tmp_path):
         write_case(tmp_path, case, truth, predicted, probabilities)
     made = described(tmp_path, REGIONS)
     cases = cases_of(made, REGIONS)
-    samples = [sample_case(case, 1) for case in cases]
+    samples = [sample_case(case, len(cases)) for case in cases]
     assert [len(of_case) for of_case in samples] == [2] * 4
     assert sum(s.weights.sum() for s in samples[0]) == pytest.approx(175 / 280)
     assert fit_temperature([s for of_case in samples for s in of_case]) == pytest.approx(2, rel=0.03)
@@ -154,7 +158,7 @@ def test_regions_have_a_sigmoid_each(tmp_path):
 def test_what_nnunet_cropped_away_does_not_count_in_the_fit(tmp_path):
     """There it writes 0 and 1 itself, and a label there would cost 87 nats that no temperature changes."""
     made = overconfident(tmp_path, cases="ab")
-    expected = fit_temperature([s for case in cases_of(made, LABELS) for s in sample_case(case, 1)])
+    expected = fit_temperature(samples_of(cases_of(made, LABELS)))
     for case in "ab":
         truth = np.asarray(Image.open(made.labels / f"{case}.png"))
         p = np.load(made.predicted / f"{case}.npz")["probabilities"][:, 0]
@@ -163,13 +167,13 @@ def test_what_nnunet_cropped_away_does_not_count_in_the_fit(tmp_path):
         both = np.concatenate([p, outside], axis=1)
         write_case(tmp_path, case, np.concatenate([truth, np.ones_like(truth)]), both.argmax(0), both)
     cases = cases_of(made, LABELS)
-    assert fit_temperature([s for case in cases for s in sample_case(case, 1)]) == pytest.approx(expected, rel=1e-3)
+    assert fit_temperature(samples_of(cases)) == pytest.approx(expected, rel=1e-3)
     assert calibration_at(cases[0], (1.0,))[0].bins[0].sum() == 2 * 60 * 70
 
 
 def test_ignored_voxels_do_not_count(tmp_path):
     made = overconfident(tmp_path, cases="ab")
-    expected = fit_temperature([s for case in cases_of(made, LABELS) for s in sample_case(case, 1)])
+    expected = fit_temperature(samples_of(cases_of(made, LABELS)))
     for case in "ab":  # a second half that is wrong everywhere, and ignored
         truth = np.asarray(Image.open(made.labels / f"{case}.png"))
         p = np.load(made.predicted / f"{case}.npz")["probabilities"][:, 0]
@@ -178,7 +182,7 @@ def test_ignored_voxels_do_not_count(tmp_path):
         write_case(tmp_path, case, np.concatenate([truth, np.full_like(truth, 3)]), both.argmax(0), both)
     made = described(tmp_path, IGNORE)
     cases = cases_of(made, IGNORE)
-    assert fit_temperature([s for case in cases for s in sample_case(case, 1)]) == pytest.approx(expected, rel=1e-3)
+    assert fit_temperature(samples_of(cases)) == pytest.approx(expected, rel=1e-3)
     assert calibration_at(cases[0], (1.0,))[0].bins[0].sum() == 60 * 70
 
 
@@ -304,7 +308,7 @@ def test_probabilities_that_say_nothing_are_refused(tmp_path):
         p = np.roll(np.load(file)["probabilities"], 1, axis=0)  # of labels in another order
         np.savez(file, probabilities=p)
         Image.fromarray(p[:, 0].argmax(0).astype(np.uint8)).save(file.with_suffix(".png"))
-    samples = [s for case in cases_of(made, LABELS) for s in sample_case(case, 1)]
+    samples = samples_of(cases_of(made, LABELS))
     with pytest.raises(BadInput, match="say nothing about these references.*dataset.json"):
         fit_temperature(samples)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
 from tqdm import tqdm
 
+from nnunet_skd.messages import counted
 from nnunet_skd.tools.convert.common import BadCase, Found
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.nnunet_folders import SPLITS
@@ -80,7 +81,7 @@ def write_dataset(found: Found, folder: Path, partial: bool, converted_by: str) 
 def refusal(problems: list[str]) -> BadInput:
     """The error that names everything that is wrong with a source."""
     return BadInput(
-        f"nothing was written, because of {len(problems)} problem{'s' if len(problems) > 1 else ''}:\n  "
+        f"nothing was written, because of {counted(len(problems), 'problem')}:\n  "
         + "\n  ".join(problems)
         + "\nFix the source (or download it again), or convert the rest with --partial."
     )

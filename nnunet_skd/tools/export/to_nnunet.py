@@ -90,6 +90,7 @@ def export_nnunet(
         raise BadInput(f"'{plans_name}' has two underscores in a row, where nnU-Net splits folder names: use one")
     plans = model.plans if plans_name is None else model.plans | {"plans_name": plans_name}
     plans_name = _as_folder_name(plans["plans_name"])
+    dataset_json = {key: value for key, value in model.dataset_json.items() if key not in NAMES_CASES}
 
     with scratch_folder(output.parent) as scratch:
         package = scratch / "package"
@@ -101,7 +102,7 @@ def export_nnunet(
             if written is None:
                 written = package / dataset_name / folder_name
                 written.mkdir(parents=True)
-                has_postprocessing = _copy_model_files(model, written, plans)
+                has_postprocessing = _copy_model_files(model, written, plans, dataset_json)
             elif written.name != folder_name:
                 raise BadInput(
                     f"{fold.file} is of configuration {fold.configuration_name}, fold {model.folds[0]} is not"
@@ -110,7 +111,7 @@ def export_nnunet(
             target = written / f"fold_{fold_name}" / checkpoint_name
             target.parent.mkdir()
             with written_by_a_library(target):
-                torch.save(_stock_checkpoint(model, plans, fold, hashes[fold_name]), target)
+                torch.save(_stock_checkpoint(plans, dataset_json, fold, hashes[fold_name]), target)
             _check_against_source(written, checkpoint_name, fold, model)
 
         if output.suffix.lower() == ".zip":
@@ -144,11 +145,11 @@ def _as_folder_name(name: str) -> str:
     return name
 
 
-def _copy_model_files(model: TrainedModel, target: Path, plans: dict) -> bool:
-    """Copy what lies beside the folds; returns whether there was postprocessing for exactly these folds."""
+def _copy_model_files(model: TrainedModel, target: Path, plans: dict, dataset_json: dict) -> bool:
+    """Bring what lies beside the folds; returns whether there was postprocessing for exactly these folds."""
+    (target / "plans.json").write_text(json.dumps(plans, indent=4))
+    (target / "dataset.json").write_text(json.dumps(dataset_json, indent=4))
     # summary.json, debug.json and progress.png stay: prediction needs none, and they name cases, paths and the trainer.
-    for name, content in (("plans.json", plans), ("dataset.json", _without_cases(model.dataset_json))):
-        (target / name).write_text(json.dumps(content, indent=4))
     postprocessing = f"crossval_results_folds_{folds_tuple_to_string(model.folds)}/postprocessing.pkl"
     for name in (FINGERPRINT, postprocessing):
         if (model.folder / name).is_file():
@@ -157,11 +158,7 @@ def _copy_model_files(model: TrainedModel, target: Path, plans: dict) -> bool:
     return (target / postprocessing).is_file()
 
 
-def _without_cases(dataset_json: dict) -> dict:
-    return {key: value for key, value in dataset_json.items() if key not in NAMES_CASES}
-
-
-def _stock_checkpoint(model: TrainedModel, plans: dict, fold: Fold, sha256: str) -> dict:
+def _stock_checkpoint(plans: dict, dataset_json: dict, fold: Fold, sha256: str) -> dict:
     return {
         "network_weights": fold.weights,
         "trainer_name": STOCK_TRAINER,
@@ -169,7 +166,7 @@ def _stock_checkpoint(model: TrainedModel, plans: dict, fold: Fold, sha256: str)
             "plans": plans,
             "configuration": fold.configuration_name,
             "fold": fold.name if fold.name == "all" else int(fold.name),
-            "dataset_json": _without_cases(model.dataset_json),
+            "dataset_json": dataset_json,
         },
         "inference_allowed_mirroring_axes": None if fold.mirroring_axes is None else tuple(fold.mirroring_axes),
         "nnunet_skd": provenance(fold, sha256),

@@ -70,7 +70,8 @@ class LoadedArm:
             passes += predictor.passes
         if several:  # the mean, as nnUNetv2_ensemble
             total /= len(self.predictors)
-            segmentation = np.asarray(predictor.label_manager.convert_probabilities_to_segmentation(total))
+            label_manager = self.predictors[0].label_manager
+            segmentation = np.asarray(label_manager.convert_probabilities_to_segmentation(total))
         return segmentation, total, passes
 
 

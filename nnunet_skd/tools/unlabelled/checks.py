@@ -34,6 +34,11 @@ def cases_of_folder(folder: Path, dataset: Dataset, configurations: list[str]) -
     return cases
 
 
+def is_of_folder(entry: dict, folder: Path) -> bool:
+    """Whether a known case was taken from this folder."""
+    return all(Path(image).parent == folder.resolve() for image in entry["images"])
+
+
 def check_contents(
     cases: Cases, known: dict[str, dict], folder: Path, dataset: Dataset, processes: int
 ) -> dict[str, Content]:
@@ -58,7 +63,7 @@ def check_contents(
     problems = _unusable(contents, cases, dataset)
     if labelled := {case: images for case, (images, _) in labelled_files(dataset).items()}:
         labelled_contents = _read(labelled, dataset, processes, "reading labelled images")
-        unchanged = {case: entry["content"] for case, entry in known.items() if _lies_in(folder, entry)}
+        unchanged = {case: entry["content"] for case, entry in known.items() if is_of_folder(entry, folder)}
         problems["images that equal a labelled one (take them out)"] = _equal(unchanged | hashes, labelled_contents)
         _tell_unreadable(labelled_contents, "labelled")
     else:
@@ -127,10 +132,6 @@ def _twice(hashes: dict[str, str], known: dict[str, dict]) -> list[str]:
         if content and first_with.setdefault(content, case) != case:
             twice.append(f"{case} = {first_with[content]}")
     return twice
-
-
-def _lies_in(folder: Path, entry: dict) -> bool:
-    return Path(entry["images"][0]).parent == folder.resolve()
 
 
 def _is_elsewhere(entry: dict, folder: Path) -> bool:

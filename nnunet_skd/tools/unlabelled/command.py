@@ -31,7 +31,7 @@ from nnunet_skd.tools.errors import BadInput, as_bad_input
 from nnunet_skd.tools.json_file import ANYTHING, FOLDER_NAME, INTEGER, NUMBER, TEXT, check_shape, or_null
 from nnunet_skd.tools.lock import one_run_at_a_time
 from nnunet_skd.tools.parallel import require_processes
-from nnunet_skd.tools.unlabelled.checks import cases_of_folder, check_contents
+from nnunet_skd.tools.unlabelled.checks import cases_of_folder, check_contents, is_of_folder
 from nnunet_skd.tools.unlabelled.dataset import Dataset, choose_configurations, labelled_names, open_dataset, with_data
 from nnunet_skd.tools.unlabelled.images import stamps
 from nnunet_skd.tools.unlabelled.preprocess import new_record, preprocess, remove
@@ -141,9 +141,8 @@ def _is_current(plans: PlansManager, configuration: str, record: dict) -> bool:
 
 def _deleted(record: dict, folder: Path) -> list[str]:
     """The cases that were taken from this folder, and are there no more. A link to a disk that is away still is."""
-    images = {case: [Path(path) for path in entry["images"]] for case, entry in record["cases"].items()}
-    ours = [case for case, paths in images.items() if all(path.parent == folder.resolve() for path in paths)]
-    return sorted(case for case in ours if not any(map(os.path.lexists, images[case])))
+    ours = {case: entry["images"] for case, entry in record["cases"].items() if is_of_folder(entry, folder)}
+    return sorted(case for case, images in ours.items() if not any(map(os.path.lexists, images)))
 
 
 def _known_cases(plans: PlansManager, records: dict[str, dict | None], folder: Path) -> dict[str, dict]:
