@@ -17,11 +17,11 @@ from volumes import write_volume
 from nnunet_skd.tools.case_pictures import CaseFiles, draw_differences, read_slice
 from nnunet_skd.tools.cli import main
 from nnunet_skd.tools.compare import report
-from nnunet_skd.tools.compare.comparison import image_files, predicted_comparison, trained_comparison
+from nnunet_skd.tools.compare.comparison import Metric, image_files, predicted_comparison, trained_comparison
 from nnunet_skd.tools.compare.paired_table import paired_table, paired_values
 from nnunet_skd.tools.compare.report import write_comparison
 from nnunet_skd.tools.compare.values import label_names
-from nnunet_skd.tools.compare.words import cautions
+from nnunet_skd.tools.compare.words import cautions, result_sentences
 from nnunet_skd.tools.errors import BadInput
 
 DATASET = "Dataset999_Squares"
@@ -66,14 +66,15 @@ def write_fold(model, fold, cases, references, lost, regions=(1, 2)):
     return validation
 
 
-def write_log(fold, seconds, *, first=0, day=4):
+def write_log(fold, seconds, *, first=0, day=4, end=""):
     """The log of a training that began with epoch `first`."""
     lines = [
-        f"2026-05-04 10:00:00.000000: {line} \n"
+        line
         for epoch, s in enumerate(seconds, first)
         for line in (f"Epoch {epoch}", "Pseudo dice [np.float32(0.5)]", f"Epoch time: {s} s")
     ]
-    (fold / f"training_log_2026_5_{day}_10_00_00.txt").write_text("".join(lines))
+    text = "".join(f"2026-05-04 10:00:00.000000: {line} \n" for line in [*lines, end])
+    (fold / f"training_log_2026_5_{day}_10_00_00.txt").write_text(text)
 
 
 @pytest.fixture
@@ -159,7 +160,10 @@ def test_too_few_cases_for_any_verdict(cases, arms, verdict):
 
 def test_unchanged_cases_carry_no_information():
     gains = [0.01, 0.02, 0.03, 0.04, 0.05, 0, 0, 0, 0, 0]
-    assert paired_table(frame(a=[0] * 10, b=gains), {"Dice": True}).iloc[0].verdict == "too few cases"
+    assert paired_table(frame(a=[0] * 10, b=gains), {"Dice": True}).iloc[0].verdict == "too few cases differ"
+    same = paired_table(frame(a=[0.5] * 10, b=[0.5] * 10), {"Dice": True})
+    assert same.iloc[0].verdict == "no difference shown"
+    assert "Too few cases" not in " ".join(cautions(same, folds=[], repeated=[]))
 
 
 def test_no_difference_and_a_shift_without_a_mean():
@@ -169,6 +173,46 @@ def test_no_difference_and_a_shift_without_a_mean():
     row = paired_table(frame(a=[0] * 20, b=one_disaster), {"Dice": True}).iloc[0]
     assert (row.verdict, row.better) == ("shifted, mean unclear", 19)
     assert row.difference < 0
+
+
+def test_an_arm_that_misses_a_class_is_not_simply_better():
+    """B has no tumour in 15 of 20 cases, and a slightly better organ in all: its mean is one of other classes."""
+    rows = [
+        {"arm": arm, "case": f"c{i:02d}", "label": label, "fold": "-", "HD95": value}
+        for i in range(20)
+        for arm, label, value in (
+            ("A", "organ", 5 + i / 10),
+            ("A", "tumour", 20 + i / 10),
+            ("B", "organ", 4.5 + i / 11),
+            ("B", "tumour", np.nan if i < 15 else 19 + i / 11),
+        )
+    ]
+    table = paired_table(pd.DataFrame(rows), {"HD95": False})
+    row = table.set_index("label").loc["mean"]
+    assert (row.cases, row.only_reference, row.only_arm) == (20, 15, 0)
+    assert row.verdict == "better where both have a value"
+    assert table.set_index("label").loc["organ", "verdict"] == "better"
+    (sentence,) = result_sentences(table, {"HD95": Metric(False, " mm", 2)})
+    assert "**B** is better where both have a value in mean HD95 over the classes" in sentence
+    assert "In 15 cases only A has a value of some class, which does not count" in sentence
+    said = " ".join(cautions(table, folds=[], repeated=[]))
+    assert "The other arm misses the class there. Leaving such a case out favours the arm in error" in said
+
+
+@pytest.mark.parametrize(
+    ("metric", "ignored", "why"),
+    [
+        ("Dice", False, "The class is absent there, and the other arm rightly does not find it. "),
+        ("Dice", True, "The class is absent there, and the other arm rightly does not find it. "),
+        ("HD95", True, "The other arm misses the class there, or its objects touch ignored voxels. "),
+        ("clDice", True, "rightly does not find it, or its objects touch ignored voxels. "),
+        ("Precision", False, "The other arm does not find the class there, be it present or absent. "),
+    ],
+)
+def test_why_one_arm_alone_has_a_value(metric, ignored, why):
+    cases = frame(a=[1.0] * 7, b=[2.0] * 6 + [np.nan]).rename(columns={"Dice": metric})
+    said = " ".join(cautions(paired_table(cases, {metric: True}), folds=[], repeated=[], ignored=ignored))
+    assert why in said
 
 
 def test_holm_counts_all_rows():
@@ -322,6 +366,18 @@ def test_refuses_a_fold_without_result_and_says_how_to_make_it(results):
         read()
 
 
+def test_refuses_the_validation_of_an_earlier_training(results):
+    """nnU-Net leaves both summary.json and the last checkpoint where somebody trains anew in the same folder."""
+    fold = validation_of(results).parent
+    write_log(fold, [15, 14, 90], end="Validation complete")
+    assert len(read().cases)
+    write_log(fold, [15], day=7)
+    with pytest.raises(BadInput, match=rf"older than the training.*\n  {fold}$"):
+        read()
+    write_log(fold, [14], first=1, day=8, end="Validation complete")
+    assert len(read().cases)
+
+
 def test_refuses_a_changed_reference(results):
     references = results / "nnUNet_preprocessed" / DATASET / "gt_segmentations"
     io.imsave(references / "case_3.png", squares("case_3", lost=1), check_contrast=False)
@@ -436,6 +492,20 @@ def test_prediction_folders_must_be_there_and_differ(predictions):
 def test_a_wrong_images_folder_is_refused_before_the_work(predictions):
     with pytest.raises(BadInput, match="imagesTx is not a folder"):
         read_predictions(predictions, images_dir=predictions / "imagesTx")
+
+
+def test_the_tolerance_of_the_nsd_is_taken_and_told(predictions, capsys):
+    command = ["compare", "--pred", *(str(predictions / arm) for arm in ("plain", "skd"))]
+    command += ["--ref", str(predictions / "labelsTs"), "-djfile", str(predictions / "dataset.json")]
+    command += ["--metrics", "NSD", "--pictures", "0", "-np", "1", "-o"]
+    means = []
+    for name, tolerance in (("one", []), ("two", ["--tolerance", "2.5"])):
+        assert main([*command, str(predictions / name), *tolerance]) == 0
+        assert f"NSD within {tolerance[1] if tolerance else 1} pixel" in capsys.readouterr().out
+        means.append(pd.read_csv(predictions / name / "comparison.csv")["reference_mean"].iloc[0])
+    assert means[0] < means[1]
+    assert main([*command, str(predictions / "three"), "--curves", "--tolerance", "2"]) == 2
+    assert "does not go with --curves" in capsys.readouterr().err
 
 
 def test_folders_of_one_name_get_longer_names(predictions):

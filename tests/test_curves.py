@@ -54,8 +54,14 @@ def test_a_continued_training_repeats_epochs(tmp_path):
 
 def test_a_training_that_began_anew(tmp_path):
     write_log(tmp_path, [0.1, 0.2, 0.3], name="training_log_2026_5_4_10_00_00")
+    (tmp_path / "checkpoint_final.pth").touch()
+    assert read_training(tmp_path).finished
+    write_log(tmp_path, [0.1, 0.2, 0.3], name="training_log_2026_5_4_10_00_00", end=f"{STAMP}Training done. \n")
+    assert read_training(tmp_path).finished
     write_log(tmp_path, [0.5], name="training_log_2026_5_4_11_00_00")
-    assert read_training(tmp_path).epochs["pseudo_dice"].tolist() == [0.5]
+    training = read_training(tmp_path)
+    assert training.epochs["pseudo_dice"].tolist() == [0.5]
+    assert not training.finished  # the checkpoint is the earlier one's
 
 
 def write_checkpoint(path, dice, seconds=60.0):
@@ -153,13 +159,18 @@ def test_mean_range_and_when_the_reference_was_reached(models):
     assert reached.loc["two seeds", "epoch"] == 0
     assert reached.loc["worse", "epoch":].isna().all() and reached.loc["worse", "running"] == 2
     text = reached_text(reached.reset_index())
-    assert "never" in next(line for line in text.splitlines() if line.startswith("worse"))
+    assert "not yet" in next(line for line in text.splitlines() if line.startswith("worse"))
     assert "2 (2 running)" in text
+    for fold in models.glob("worse/fold_*"):
+        (fold / "checkpoint_final.pth").touch()
+    arms = model_curves(parse_model_arms(texts(models)))
+    text = reached_text(reached_table(arms, curves))
+    assert "never" in next(line for line in text.splitlines() if line.startswith("worse"))
 
 
 def test_command_with_model_folders(models, tmp_path, capsys):
     assert main(["compare", "--curves", "--models", *texts(models), "-o", str(tmp_path / "out")]) == 0
-    assert "never" in capsys.readouterr().out
+    assert "not yet" in capsys.readouterr().out
     files = {path.name for path in (tmp_path / "out").iterdir()}
     assert files == {"curves.png", "curves.csv", "trainings.csv", "reached.csv"}
     assert image.imread(tmp_path / "out" / "curves.png").std() > 0.05

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_skd.catalogue import trainer_classes
 from nnunet_skd.tools.cli import COMMANDS
@@ -16,6 +17,7 @@ CURRENT = [page for page in PAGES if page.name != "notebook.md"]
 EXAMPLES = {
     "nnUNetTrainerMine",
     "nnUNetTrainerDSKD_finer",
+    "nnUNetTrainerDSKD_finer_5epochs",
     "nnUNetTrainerDSKD_NoMirroring",
     "nnUNetTrainerNAME",
 }  # made up, or nnU-Net's
@@ -73,3 +75,5 @@ def test_the_example_of_a_variant_runs():
     exec(code, namespace)
     first, second = namespace["nnUNetTrainerDSKD_finer"].terms
     assert first.options["patches_per_axis"] == 8 and second.name == "psdl"
+    assert namespace["nnUNetTrainerDSKD_finer_5epochs"].terms == namespace["nnUNetTrainerDSKD_finer"].terms
+    assert issubclass(namespace["nnUNetTrainerDSKD_NoMirroring"], nnUNetTrainer)

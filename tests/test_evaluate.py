@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
@@ -148,6 +149,41 @@ def test_missing_predictions_are_named_or_left_out_with_chill(folders):
     assert set(frame["case"]) == {"a", "c", "d"}
 
 
+def test_command_names_what_chill_leaves_out(folders, tmp_path, capsys):
+    (folders[1] / "b.nii.gz").unlink()
+    (tmp_path / "dataset.json").write_text(json.dumps(LABELS))
+    command = ["evaluate", *map(str, folders), "-djfile", str(tmp_path / "dataset.json"), "-o", str(tmp_path / "new")]
+    assert cli.main([*command, "-np", "1", "--metrics", "Dice", "--chill"]) == 0
+    assert "Left out: 1 reference without a prediction: b\n" in capsys.readouterr().out
+    assert json.loads((tmp_path / "new" / "evaluation.json").read_text())["settings"]["left_out"] == ["b"]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_link_to_a_file_that_is_gone(folders, which):
+    file = folders[which] / "b.nii.gz"
+    file.unlink()
+    file.symlink_to("gone.nii.gz")
+    with pytest.raises(BadInput, match=r"b\.nii\.gz is a link to gone\.nii\.gz, which is not there"):
+        evaluate_folders(*folders, LABELS, num_processes=1, chill=True)
+
+
+def test_an_ending_in_capitals(folders):
+    (folders[1] / "b.nii.gz").rename(folders[1] / "b.nii.GZ")
+    with pytest.raises(BadInput, match=r"b\.nii\.GZ has to end with \.nii\.gz"):
+        evaluate_folders(*folders, LABELS, num_processes=1, chill=True)
+
+
+def test_labels_that_are_not_whole_numbers(folders):
+    image = sitk.ReadImage(folders[1] / "c.nii.gz")
+    array = np.where(sitk.GetArrayFromImage(image) == 1, np.float32(0.9999999), 0).astype(np.float32)
+    array.flat[0] = 0.9999999
+    fractions = sitk.GetImageFromArray(array)
+    fractions.CopyInformation(image)
+    sitk.WriteImage(fractions, folders[1] / "c.nii.gz")
+    with pytest.raises(BadInput, match=r"c\.nii\.gz holds 0\.99999\d+, which is not a whole number"):
+        evaluate_folders(*folders, LABELS, num_processes=1, metrics=["Dice"])
+
+
 def test_many_names_are_cut_short(folders):
     reference, _ = folders
     for number in range(9):
@@ -195,6 +231,36 @@ def test_a_prediction_that_lies_elsewhere(folders, move):
         evaluate_folders(*folders, LABELS, num_processes=1, metrics=["Dice"])
 
 
+@pytest.mark.parametrize("reader", [None, "NibabelIO", "NibabelIOWithReorient"])
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_the_place_that_a_nifti_header_names(tmp_path, reader, ending):
+    """nnU-Net reads .nii by nibabel, unless told otherwise: a shift, or a flip of an axis, is seen there, too."""
+    labels = {"labels": {"background": 0, "a": 1}, "file_ending": ending}
+    labels |= {"overwrite_image_reader_writer": reader} if reader else {}
+    array, affine = np.zeros((8, 7, 4), np.uint8), np.diag([0.5, 0.7, 3, 1])
+    array[1:3, 2:5, 1:3] = 1
+    moved, flipped = affine.copy(), affine @ np.diag([-1, 1, 1, 1])
+    moved[2, 3] = 30
+    flipped[0, 3] = 0.5 * 7  # the same place, stored from the other side
+    for name in ("reference", "prediction"):
+        (tmp_path / name).mkdir()
+
+    def dice(prediction, prediction_affine):
+        for name, content in (("reference", (array, affine)), ("prediction", (prediction, prediction_affine))):
+            nibabel.save(nibabel.Nifti1Image(*content), tmp_path / name / f"a{ending}")
+        folders = tmp_path / "reference", tmp_path / "prediction"
+        return evaluate_folders(*folders, labels, num_processes=1, metrics=["Dice"])["Dice"].item()
+
+    assert dice(array, affine) == 1
+    with pytest.raises(BadInput, match="lies elsewhere than its reference"):
+        dice(array, moved)
+    if reader == "NibabelIOWithReorient":
+        assert dice(array[::-1], flipped) == 1
+    else:
+        with pytest.raises(BadInput, match="another orientation, resample it"):
+            dice(array[::-1], flipped)
+
+
 def test_a_3d_tiff_without_its_spacing(tmp_path):
     """nnU-Net writes the JSON file beside predictions, but does not copy it to gt_segmentations."""
     for name in ("gt_segmentations", "validation"):
@@ -208,7 +274,15 @@ def test_a_3d_tiff_without_its_spacing(tmp_path):
     with pytest.raises(BadInput, match=r"No JSON file with the spacing is beside .*a\.tif: labelsTr in nnUNet_raw"):
         evaluate_folders(*folders, labels, num_processes=1, metrics=["Dice"])
     shutil.copy(tmp_path / "validation" / "a.json", tmp_path / "gt_segmentations")
-    assert len(evaluate_folders(*folders, labels, num_processes=1, metrics=["Dice"])) > 0
+    frame = evaluate_folders(*folders, labels, num_processes=1, metrics=["Dice"])
+    assert len(frame) > 0 and frame.attrs["distance_unit"] == "mm"
+    for folder in folders:
+        shutil.copy(folder / "a.tif", folder / "b.tif")
+    with pytest.raises(BadInput, match=r"b\.tif lack the JSON file with the spacing, and others have it"):
+        evaluate_folders(*folders, labels, num_processes=1, metrics=["Dice"])
+    for folder in folders:
+        (folder / "a.json").unlink()
+    assert evaluate_folders(*folders, labels, num_processes=1, metrics=["Dice"]).attrs["distance_unit"] == "voxel"
 
 
 def test_unknown_label_in_a_reference(folders):
@@ -302,13 +376,13 @@ def test_foreground_interval_holds_its_mean_when_classes_are_absent():
     row = summarize(_frame(good=good, bad=bad)).set_index("label").loc[FOREGROUND]
     assert row["mean"] == pytest.approx((0.9 + 0.1) / 2)
     assert row["low"] < row["mean"] < row["high"]
-    assert row["n"] == 20
+    assert row["n"] == 4  # of the class that has the fewest
 
 
 def test_class_that_no_case_has():
     summary = summarize(_frame(there=[0.2, 0.4], absent=[np.nan, np.nan])).set_index("label")
     assert summary.loc["absent", "n"] == 0 and np.isnan(summary.loc["absent", "mean"])
-    assert summary.loc[FOREGROUND, "mean"] == pytest.approx(0.3)
+    assert summary.loc[FOREGROUND, "mean"] == pytest.approx(0.3) and summary.loc[FOREGROUND, "n"] == 0
     assert "-" in format_summary(summary.reset_index())
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from nnunetv2.utilities.file_path_utilities import convert_trainer_plans_config_to_identifier
 
 from nnunet_skd.model_folds import CHECKPOINT, GOES_ON_FROM
-from nnunet_skd.tools.compare.training_logs import epoch_seconds
+from nnunet_skd.tools.compare.training_logs import VALIDATED, begun_since, epoch_seconds
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.files import require_folder
 from nnunet_skd.tools.model_arms import same_labels
@@ -47,10 +47,11 @@ def trained_arms(
         The dataset's name, the arms and the dataset.json that their labels agree on.
 
     Raises:
-        BadInput: no such dataset or result, an arm twice, different numbers of names, different labels, damaged logs.
+        BadInput: no such dataset or result, a result of an earlier training, an arm twice, different numbers of names,
+            different labels, damaged logs.
     """
     dataset, parts, models = model_folders(dataset_name_or_id, trainers, configurations, plans)
-    arms, missing = [], []
+    arms, missing, old = [], [], []
     for name, (trainer, plan, configuration), model in zip(short_names(parts), parts, models, strict=True):
         folders = {fold: model / f"fold_{fold}" / "validation" for fold in folds}
         for fold, folder in folders.items():
@@ -59,11 +60,18 @@ def trained_arms(
                 begun = any((folder.parent / name).is_file() for name in GOES_ON_FROM)
                 state = " --val" if (folder.parent / CHECKPOINT).is_file() else " --c" if begun else ""
                 missing.append(f"  {folder / 'summary.json'}\n    {command}{state}")
+            elif begun_since(folder.parent, VALIDATED):
+                old.append(f"  {folder.parent}")
         arms.append(Arm(name, folders, [s for f in folders.values() for s in epoch_seconds(f.parent)]))
     if missing:
         raise BadInput(
             "no validation result here; wait for it where the training still runs, else make it with the command below "
             "it, or leave the fold out with -f:\n" + "\n".join(missing)
+        )
+    if old:
+        raise BadInput(
+            "the validation here is older than the training: the logs hold epochs after it. Wait for the training and "
+            "its validation (nnUNetv2_train ... --c), or leave the fold out with -f:\n" + "\n".join(old)
         )
     return dataset, arms, same_labels(models)
 

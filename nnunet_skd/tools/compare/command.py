@@ -45,7 +45,7 @@ from nnunet_skd.tools.compare.curves import model_curves, trained_curves, write_
 from nnunet_skd.tools.compare.paired_table import TESTS
 from nnunet_skd.tools.compare.report import write_comparison
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.evaluate.folders import ALL_METRICS
+from nnunet_skd.tools.evaluate.folders import ALL_METRICS, TOLERANCE
 from nnunet_skd.tools.files import require_new
 from nnunet_skd.tools.model_arms import SYNTAX, parse_model_arms
 
@@ -85,6 +85,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"one or more of {', '.join(ALL_METRICS)} (default: Dice)",
     )
     cases.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="MM",
+        help=f"tolerance of the NSD in mm, in pixels or voxels for images without spacing (default: {TOLERANCE})",
+    )
+    cases.add_argument(
         "--test",
         choices=list(TESTS),
         help="wilcoxon: signed ranks, usual in the field (default); permutation: sign flips of the mean difference",
@@ -115,7 +121,12 @@ def run(args: argparse.Namespace) -> None:
     if missing:
         raise BadInput(f"{', '.join(missing)} missing. See nnunet-skd compare --help")
     output = require_new(args.o)
-    common = {"metrics": args.metrics or ["Dice"], "images_dir": args.images, "num_processes": args.np}
+    common = {
+        "metrics": args.metrics or ["Dice"],
+        "tolerance": TOLERANCE if args.tolerance is None else args.tolerance,
+        "images_dir": args.images,
+        "num_processes": args.np,
+    }
     if args.pred:
         _refuse({"-p": args.p, "-f": args.f}, "--pred")
         comparison = predicted_comparison(args.pred, args.ref, args.djfile, **common)
@@ -141,7 +152,13 @@ def _curves(
     folds: list[str],
 ) -> None:
     """``--curves``."""
-    of_cases = {"--images": args.images, "--metrics": args.metrics, "--test": args.test, "--pictures": args.pictures}
+    of_cases = {
+        "--images": args.images,
+        "--metrics": args.metrics,
+        "--tolerance": args.tolerance,
+        "--test": args.test,
+        "--pictures": args.pictures,
+    }
     _refuse(predicted | of_cases, "--curves")
     if args.models:
         _refuse(trained | {"-p": args.p, "-f": args.f}, "--models")

@@ -14,7 +14,7 @@ from nnunet_skd.tools.compare.arms import NO_FOLD, Arm, predicted_arms, trained_
 from nnunet_skd.tools.compare.values import SUMMARY_METRICS, evaluated_values, summary_values
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.calibration import CALIBRATION
-from nnunet_skd.tools.evaluate.folders import known_metrics
+from nnunet_skd.tools.evaluate.folders import TOLERANCE, known_metrics
 from nnunet_skd.tools.evaluate.metrics import VOXEL_HD95
 from nnunet_skd.tools.files import require_folder
 from nnunet_skd.tools.nnunet_json import read_dataset_json
@@ -63,6 +63,7 @@ def trained_comparison(
     plans: Sequence[str] = ("nnUNetPlans",),
     folds: Sequence[str | int] = (0, 1, 2, 3, 4),
     metrics: Sequence[str] = ("Dice",),
+    tolerance: float = TOLERANCE,
     images_dir: str | Path | None = None,
     num_processes: int = default_num_processes,
 ) -> Comparison:
@@ -74,6 +75,7 @@ def trained_comparison(
         folds: fold numbers or ``all``.
         metrics: of ``nnunet-skd evaluate``. Dice and IoU are read from summary.json; if any other is wanted, all
             are computed from the predictions.
+        tolerance: of the NSD, as ``nnunet-skd evaluate`` takes it.
         images_dir: folder with the images; by default the raw dataset's.
         num_processes: cases evaluated at once.
 
@@ -100,7 +102,7 @@ def trained_comparison(
             "variables, or compare Dice"
         )
     else:
-        cases = evaluated_values(arms, reference_dir, dataset_json, metrics, num_processes)
+        cases = evaluated_values(arms, reference_dir, dataset_json, metrics, num_processes, tolerance=tolerance)
     return Comparison(
         title=", ".join([dataset, *(names[0] for names in (trainers, plans, configurations) if len(set(names)) == 1)]),
         arms=arms,
@@ -119,6 +121,7 @@ def predicted_comparison(
     dataset_json: str | Path,
     *,
     metrics: Sequence[str] = ("Dice",),
+    tolerance: float = TOLERANCE,
     images_dir: str | Path | None = None,
     num_processes: int = default_num_processes,
 ) -> Comparison:
@@ -129,6 +132,7 @@ def predicted_comparison(
         reference_dir: reference segmentations of exactly these cases.
         dataset_json: path of nnU-Net's dataset.json.
         metrics: of ``nnunet-skd evaluate``.
+        tolerance: of the NSD, as ``nnunet-skd evaluate`` takes it.
         images_dir: folder with the images, for the pictures.
         num_processes: cases evaluated at once.
 
@@ -139,7 +143,9 @@ def predicted_comparison(
     arms = predicted_arms(prediction_dirs)
     reference_dir = Path(reference_dir)
     dataset_json = read_dataset_json(dataset_json)
-    cases = evaluated_values(arms, reference_dir, dataset_json, metrics, num_processes, all_references=True)
+    cases = evaluated_values(
+        arms, reference_dir, dataset_json, metrics, num_processes, tolerance=tolerance, all_references=True
+    )
     return Comparison(
         title=f"{reference_dir.resolve().parent.name}/{reference_dir.resolve().name}",
         arms=arms,

@@ -173,7 +173,7 @@ def reached_text(reached: pd.DataFrame) -> str:
     first = reached.iloc[0]
     rows = [["arm", "trainings", "epochs", "pseudo Dice", "range", "reached in epoch", "steps", "minutes"]]
     for r in reached.itertuples():
-        when = ["never", "-", "-"]
+        when = ["not yet" if r.running else "never", "-", "-"]
         if not np.isnan(r.epoch):
             when = [f"{r.epoch:.0f}", "-" if np.isnan(r.steps) else f"{r.steps:.0f}", f"{r.minutes:.1f}"]
         count = f"{r.trainings} ({r.running} running)" if r.running else str(r.trainings)

@@ -21,6 +21,8 @@ from nnunet_skd.tools.evaluate.statistics import (
 
 ALPHA = 0.05
 MEAN = "mean"
+TOO_FEW, TOO_FEW_DIFFER = "too few cases", "too few cases differ"
+PAIRS_ALONE = " where both have a value"
 TESTS = {"wilcoxon": wilcoxon_p, "permutation": sign_flip_p}
 
 
@@ -68,9 +70,9 @@ def paired_table(cases: pd.DataFrame, higher_is_better: dict[str, bool], *, test
 
     Returns:
         One row per metric, arm and class: ``cases`` (pairs compared), ``only_reference`` and ``only_arm`` (cases left
-        out because the other arm has no value), the two means, ``difference`` (arm - reference) with ``low`` and
-        ``high`` (95 % bootstrap), how many cases got ``better``, ``worse`` or stayed the ``same``, ``p``, ``p_holm``
-        over all rows, and a ``verdict``.
+        out because the other arm has no value; of the mean over the classes: those that lack a class for this reason),
+        the two means, ``difference`` (arm - reference) with ``low`` and ``high`` (95 % bootstrap), how many cases got
+        ``better``, ``worse`` or stayed the ``same``, ``p``, ``p_holm`` over all rows, and a ``verdict``.
     """
     reference, *arms = cases["arm"].unique()
     rows = []
@@ -83,17 +85,24 @@ def paired_table(cases: pd.DataFrame, higher_is_better: dict[str, bool], *, test
             rows.append(
                 {"metric": metric, "label": label, "arm": arm, "reference": reference}
                 | _compare(first[label], second[label], higher_is_better[metric], p_value)
+                | _left_out(first, second, label)
             )
     table = pd.DataFrame(rows)
     table["p_holm"] = holm(table["p"])
-    # Holm multiplies the smallest p by the number of tests, so not even it can pass if this is above alpha.
-    informative = table["better"] + table["worse"]
-    hopeless = smallest_p(informative.max()) * table["p"].notna().sum() > ALPHA
+    differing = table["better"] + table["worse"]
+    few, few_differ = _hopeless(table, table["cases"]), _hopeless(table, differing) & (differing > 0)
     table["verdict"] = [
-        "too few cases" if hopeless or smallest_p(n) > ALPHA else _verdict(row, higher_is_better[row.metric])
-        for n, row in zip(informative, table.itertuples(), strict=True)
+        TOO_FEW if few[i] else TOO_FEW_DIFFER if few_differ[i] else _verdict(row, higher_is_better[row.metric])
+        for i, row in enumerate(table.itertuples())
     ]
     return table
+
+
+def _hopeless(table: pd.DataFrame, counts: pd.Series) -> pd.Series:
+    """Which rows cannot reach a verdict, whatever so many differences are."""
+    # Holm multiplies the smallest p by the number of tests, so not even it can pass if this is above alpha.
+    none_can = smallest_p(counts.max()) * table["p"].notna().sum() > ALPHA
+    return counts.map(lambda count: none_can or smallest_p(count) > ALPHA)
 
 
 def _compare(first: pd.Series, second: pd.Series, higher: bool, p_value: Callable) -> dict:
@@ -104,8 +113,6 @@ def _compare(first: pd.Series, second: pd.Series, higher: bool, p_value: Callabl
     gains = differences if higher else -differences
     return {
         "cases": int(both.sum()),
-        "only_reference": int((first.notna() & second.isna()).sum()),
-        "only_arm": int((first.isna() & second.notna()).sum()),
         "reference_mean": first[both].mean(),
         "arm_mean": second[both].mean(),
         "difference": differences.mean() if len(differences) else np.nan,
@@ -118,12 +125,23 @@ def _compare(first: pd.Series, second: pd.Series, higher: bool, p_value: Callabl
     }
 
 
+def _left_out(first: pd.DataFrame, second: pd.DataFrame, label: str) -> dict[str, int]:
+    """The cases in which one arm alone has a value of this class, or of any class where the label is their mean."""
+    of = [name for name in first.columns if name != MEAN] if label == MEAN else [label]
+    has_first, has_second = first[of].notna(), second[of].notna()
+    return {
+        "only_reference": int((has_first & ~has_second).any(axis=1).sum()),
+        "only_arm": int((has_second & ~has_first).any(axis=1).sum()),
+    }
+
+
 def _verdict(row: NamedTuple, higher: bool) -> str:
     if not row.p_holm < ALPHA:
         return "no difference shown"
     low, high = (row.low, row.high) if higher else (-row.high, -row.low)
+    where = PAIRS_ALONE if row.only_reference + row.only_arm else ""
     if low > 0:
-        return "better"
+        return f"better{where}"
     if high < 0:
-        return "worse"
+        return f"worse{where}"
     return "shifted, mean unclear"

@@ -64,6 +64,8 @@ def _report(comparison: Comparison, table: pd.DataFrame, test: str, pictures: li
     direction = "; ".join(
         f"{m}: {'higher' if metric.higher_is_better else 'lower'} is better" for m, metric in comparison.metrics.items()
     )
+    if "NSD" in comparison.metrics:
+        direction += ". NSD within {nsd_tolerance:g} {distance_unit}".format(**comparison.cases.attrs)
     repeated = sorted(per_case.index[per_case > 1])
     ignored = "ignore" in comparison.dataset_json["labels"]
     parts = [

@@ -19,6 +19,8 @@ from nnunet_skd.tools.errors import BadInput
 
 CHECKPOINTS = (CHECKPOINT, *GOES_ON_FROM)
 EMA_WEIGHT = 0.1  # nnU-Net's own moving average, by which it chooses checkpoint_best.pth
+TRAINED, VALIDATED = "Training done.", "Validation complete"
+_STATE = re.compile(rf"[\d-]{{10}} [\d:.]+: +(Epoch \d+|{re.escape(TRAINED)}|{VALIDATED}) *")
 _LINE = re.compile(r"[\d-]{10} [\d:.]+: +(Epoch (?P<epoch>\d+)|Pseudo dice (?P<dice>.*)|Epoch time: (?P<time>.*) s) *")
 
 
@@ -56,7 +58,22 @@ def read_training(folder: Path) -> Training:
     epochs = pd.DataFrame({"epoch": np.arange(len(values)), "pseudo_dice": values[:, 0]})
     epochs["ema"] = epochs["pseudo_dice"].ewm(alpha=EMA_WEIGHT, adjust=False, ignore_na=True).mean()
     epochs["minutes"] = values[:, 1].cumsum() / 60
-    return Training(epochs, _iterations(folder), (folder / CHECKPOINT).is_file())
+    finished = (folder / CHECKPOINT).is_file() and not begun_since(folder, TRAINED)
+    return Training(epochs, _iterations(folder), finished)
+
+
+def begun_since(folder: Path, what: str) -> bool:
+    """Whether the logs of a fold folder say that a training went on or began anew after it was TRAINED or VALIDATED.
+
+    nnU-Net keeps the last checkpoint and the validation of a training that is begun anew in the same folder.
+    """
+    states = [
+        match[1]
+        for log in _logs(folder)
+        for line in log.read_text(encoding="utf-8", errors="replace").splitlines()
+        if (match := _STATE.fullmatch(line))
+    ]
+    return what in states and any(state.startswith("Epoch") for state in states[::-1][: states[::-1].index(what)])
 
 
 def epoch_seconds(folder: Path) -> list[float]:

@@ -10,7 +10,7 @@ from nnunet_skd.messages import listed
 from nnunet_skd.tools.cases import require_segmented_cases
 from nnunet_skd.tools.compare.arms import NO_FOLD, Arm
 from nnunet_skd.tools.errors import BadInput
-from nnunet_skd.tools.evaluate.folders import evaluate_folders
+from nnunet_skd.tools.evaluate.folders import TOLERANCE, evaluate_folders
 from nnunet_skd.tools.json_file import INTEGER, NUMBER, TEXT, read_json
 
 SUMMARY_METRICS = ("Dice", "IoU")  # what summary.json holds; its other entries are numbers of voxels
@@ -42,6 +42,7 @@ def evaluated_values(
     metrics: Sequence[str],
     num_processes: int,
     *,
+    tolerance: float = TOLERANCE,
     all_references: bool = False,
 ) -> pd.DataFrame:
     """The values of all cases, computed from the predictions as ``nnunet-skd evaluate`` does.
@@ -52,6 +53,7 @@ def evaluated_values(
         dataset_json: labels, regions, ignore label and file ending.
         metrics: names that ``evaluate`` knows.
         num_processes: cases evaluated at once.
+        tolerance: of the NSD, as ``evaluate`` takes it.
         all_references: refuse references that nobody predicted.
 
     Returns:
@@ -80,7 +82,13 @@ def evaluated_values(
         for fold, folder in arm.folders.items():
             print(f"Evaluating {arm.name}{'' if fold == NO_FOLD else f', fold {fold}'}")
             frame = evaluate_folders(
-                reference_dir, folder, dataset_json, num_processes=num_processes, metrics=metrics, chill=True
+                reference_dir,
+                folder,
+                dataset_json,
+                num_processes=num_processes,
+                metrics=metrics,
+                tolerance=tolerance,
+                chill=True,
             )
             frames.append(frame.assign(arm=arm.name, fold=fold))
     cases = pd.concat(frames, ignore_index=True)[["arm", "fold", "case", "label", *metrics]]

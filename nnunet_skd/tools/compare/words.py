@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 
 from nnunet_skd.messages import counted
-from nnunet_skd.tools.compare.paired_table import ALPHA, MEAN
+from nnunet_skd.tools.compare.comparison import DISTANCES
+from nnunet_skd.tools.compare.paired_table import ALPHA, MEAN, PAIRS_ALONE, TOO_FEW, TOO_FEW_DIFFER
+from nnunet_skd.tools.evaluate.metrics import OVERLAP
 from nnunet_skd.tools.evaluate.statistics import smallest_p
 
 TEST_WORDS = {
@@ -16,8 +18,11 @@ TEST_WORDS = {
 VERDICT_WORDS = {
     "better": "is better",
     "worse": "is worse",
+    f"better{PAIRS_ALONE}": f"is better{PAIRS_ALONE}",
+    f"worse{PAIRS_ALONE}": f"is worse{PAIRS_ALONE}",
     "no difference shown": "shows no difference beyond chance",
-    "too few cases": "cannot be judged: too few cases",
+    TOO_FEW: "cannot be judged: too few cases",
+    TOO_FEW_DIFFER: "cannot be judged: too few cases differ",
     "shifted, mean unclear": "changes most cases in one way, but the mean could still lie on either side of zero",
 }
 FEW_FOR_BOOTSTRAP = 30
@@ -53,8 +58,16 @@ def result_sentences(table: pd.DataFrame, metrics: dict) -> list[str]:
             f"**{arm}** {VERDICT_WORDS[row.verdict]} in {what}: {number(row.difference, d, signed=True)}{unit} against "
             f"{row.reference} (95 % interval {number(row.low, d, signed=True)} to {number(row.high, d, signed=True)}), "
             f"{row.better} of {row.cases} cases better, {row.worse} worse, corrected p {p_value(row.p_holm)}."
+            f"{_left_out(row)}"
         )
     return sentences
+
+
+def _left_out(row: pd.Series) -> str:
+    arms = {row.reference: int(row.only_reference), row.arm: int(row.only_arm)}
+    what = " of some class" if row.label == MEAN else ""
+    told = " and in ".join(f"{counted(n, 'case')} only {arm} has a value{what}" for arm, n in arms.items() if n)
+    return told and f" In {told}, which does not count: see *Left out* below."
 
 
 def result_table(table: pd.DataFrame, metrics: dict) -> str:
@@ -105,16 +118,17 @@ def cautions(table: pd.DataFrame, *, folds: list[str], repeated: list[str], igno
         ignored: the dataset has an ignore label.
     """
     tests = int(table["p"].notna().sum())
-    informative = int((table["better"] + table["worse"]).max())
     words = []
-    if "too few cases" in set(table["verdict"]):
+    few = table[table["verdict"].isin((TOO_FEW, TOO_FEW_DIFFER))]
+    if len(few):
         needed = next(n for n in range(1, 100) if smallest_p(n) * tests <= ALPHA)
         corrected = f" With {tests} tests, Holm's correction requires at least {needed}." if tests > 1 else ""
         words.append(
-            f"**Too few cases to conclude.** At most {informative} cases differ between two arms. Even if all n cases "
-            f"change in the same direction, no two-sided paired test gives a p below 2 / 2^n: with 5 cases that is "
-            f"0.0625, so fewer than 6 can never reach {ALPHA}.{corrected} These are minimum numbers, "
-            "not sufficient ones: add folds or cases."
+            f"**Too few cases to conclude**, in {len(few)} of {counted(len(table), 'row')} of the table, where at most "
+            f"{counted(int((few['better'] + few['worse']).max()), 'case')} differ between two arms. Even if all n of "
+            f"them change in the same direction, this test gives no p below 2 / 2^n: with 5 that is 0.0625, so fewer "
+            f"than 6 can never reach {ALPHA}.{corrected} These are minimum numbers, not sufficient ones: add folds or "
+            "cases."
         )
     if table["cases"].min() < FEW_FOR_BOOTSTRAP:
         words.append(
@@ -156,7 +170,17 @@ def cautions(table: pd.DataFrame, *, folds: list[str], repeated: list[str], igno
         words.append(
             f"**Left out:** in {counted(row.only_reference + row.only_arm, 'case')}, {row.metric} of {row.label} has "
             f"a value for one arm only ({row.only_reference} x {row.reference}, {row.only_arm} x {row.arm}), hence no "
-            "pair. An overlap then exists for the arm that finds a class which is absent, a distance for the arm that "
-            "does not miss the class. Leaving such a case out favours the arm in error. Look at them in cases.csv."
+            f"pair. {_why_one_alone(row.metric, ignored)} Leaving such a case out favours the arm in error. Look at "
+            "them in cases.csv."
         )
     return words
+
+
+def _why_one_alone(metric: str, ignored: bool) -> str:
+    if metric in DISTANCES:
+        why = "The other arm misses the class there"
+    elif metric == "Precision":
+        why = "The other arm does not find the class there, be it present or absent"
+    else:
+        why = "The class is absent there, and the other arm rightly does not find it"
+    return f"{why}{', or its objects touch ignored voxels' if ignored and metric not in OVERLAP else ''}."

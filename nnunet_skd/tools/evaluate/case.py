@@ -88,8 +88,9 @@ def read_pair(case: Case) -> tuple[np.ndarray, np.ndarray, list[float]]:
     if not _same_place(geometry, prediction_geometry, spacing):
         raise BadInput(
             f"{case.prediction} lies elsewhere than its reference {case.reference}: origin or direction in the headers "
-            "differ. nnU-Net gives a prediction the header of its image. If the reference has another one, copy the "
-            "image's into it (SimpleITK: CopyInformation); else the prediction is of another image"
+            "differ. nnU-Net gives a prediction the header of its image. If the reference's voxels fit the image and "
+            "its header alone is wrong, copy the image's into it (SimpleITK: CopyInformation); if it is stored in "
+            "another orientation, resample it onto the image; else the prediction is of another image"
         )
     known = {0, *chain.from_iterable(case.classes.values())}
     _check_labels(case.reference, reference, known | ({case.ignore} - {None}))
@@ -160,17 +161,34 @@ def _read(path: Path, reader: type[BaseReaderWriter]) -> tuple[np.ndarray, list[
 
 def _same_place(one: dict, other: dict, spacing: Sequence[float]) -> bool:
     """Whether two headers agree about origin (within half a voxel) and direction, where the format knows of them."""
-    one, other = one.get("sitk_stuff", {}), other.get("sitk_stuff", {})
-    if "origin" not in one or "origin" not in other or len(one["origin"]) != len(other["origin"]):
+    (origin, direction), (other_origin, other_direction) = _place(one), _place(other)
+    if len(origin) != len(other_origin):
         return True
     half_a_voxel = min(spacing) / 2
-    return np.allclose(one["origin"], other["origin"], rtol=0, atol=half_a_voxel) and np.allclose(
-        one["direction"], other["direction"], rtol=0, atol=0.01
+    return np.allclose(origin, other_origin, rtol=0, atol=half_a_voxel) and np.allclose(
+        direction, other_direction, rtol=0, atol=0.01
     )
+
+
+def _place(properties: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Origin and direction of what nnU-Net's readers of SimpleITK or nibabel have read; empty for other formats."""
+    if "sitk_stuff" in properties:
+        header = properties["sitk_stuff"]
+        return np.array(header.get("origin", ())), np.array(header.get("direction", ()))
+    header = properties.get("nibabel_stuff", {})
+    affine = header.get("reoriented_affine", header.get("original_affine"))  # of the voxels as they are in the array
+    if affine is None:
+        return np.empty(0), np.empty(0)
+    axes = affine[:3, :3]
+    return affine[:3, 3], axes / np.linalg.norm(axes, axis=0)
 
 
 def _check_labels(path: Path, segmentation: np.ndarray, known: set[int]) -> None:
     unknown = np.unique(segmentation[~np.isin(segmentation, list(known))])
     if unknown.size:
+        if (fractions := unknown[unknown % 1 != 0]).size:
+            raise BadInput(
+                f"{path} holds {float(fractions[0])!r}, which is not a whole number: round it and save integers"
+            )
         values = listed([f"{value:g}" for value in unknown])
         raise BadInput(f"{path} holds the label {values}, which is not in dataset.json (it has {sorted(known)})")

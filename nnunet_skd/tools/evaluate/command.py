@@ -32,20 +32,23 @@ Both count all voxels of a case, the background too, so compare them only on the
 one value for all classes, which has a row of its own ('all classes'; Brier from 0 to 2), with regions one per region
 (Brier from 0 to 1). They judge the probabilities alone: what was done to the segmentation afterwards does not count.
 
-Distances use the spacing in the files. Images without spacing (png, bmp, 2D tif) give distances in pixels. Distances
+Distances use the spacing in the files. Images without spacing (png, bmp, 2D tif) give distances in pixels, 3D tif
+without their JSON files in voxels. Distances
 are measured between surface meshes, whereas most tools count voxels: with thick slices HD95 differs (3.18 against 4.05
 mm at a spacing of 5, 0.5 and 0.8 mm), and ASD and NSD differ where errors are as small as a voxel. HD95_voxel counts
 voxels. Evaluate both sides of a comparison with the same tool.
 
 Conventions. A class that neither file holds has no value (nan), except for specificity and accuracy. If only one file
-holds it, Dice, IoU, NSD and clDice are 0, and HD95, HD95_voxel and ASD have no value (nan). The column n says in how
-many cases a metric has a value, so check it before you compare mean distances. Voxels with the ignore label in the
+holds it, Dice, IoU, NSD and clDice are 0, and HD95, HD95_voxel and ASD have no value (nan); nor has precision where the
+prediction lacks it, or sensitivity where the reference does. The column n says in how many cases a metric has a value,
+so check it before you compare mean distances. Voxels with the ignore label in the
 reference are left out, so no metric sees what is wrong there. Where an object touches one of them, nobody knows where
 it ends, and surface and topology metrics have no value (nan): of scribbles and single slices only overlap is left.
 
 The summary holds mean, standard deviation (n - 1) and 95 % bootstrap interval over cases, per class. 'foreground mean'
-is the mean of the class means, as in nnU-Net's summary.json; its standard deviation and n are those of each case's mean
-over its classes.
+is the mean of the class means, as in nnU-Net's summary.json; its standard deviation is that of each case's mean over
+its classes, its n the smallest of theirs. At n 0 a class has no value in any case, and the mean is that of the others
+(nnU-Net gives nan).
 
 Writes into -o:
   evaluation_cases.csv      one row per case and class
@@ -62,6 +65,8 @@ from pathlib import Path
 import pandas as pd
 
 from nnunet_skd import __version__
+from nnunet_skd.messages import counted, listed
+from nnunet_skd.tools.cases import require_segmented_cases
 from nnunet_skd.tools.evaluate.folders import ALL_METRICS, TOLERANCE, evaluate_folders
 from nnunet_skd.tools.evaluate.options import add_options
 from nnunet_skd.tools.evaluate.statistics import CONFIDENCE, RESAMPLES
@@ -91,7 +96,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=float,
         default=TOLERANCE,
         metavar="MM",
-        help="tolerance of the NSD in mm, in pixels for images without spacing (default: %(default)s)",
+        help="tolerance of the NSD in mm, in pixels or voxels for images without spacing (default: %(default)s)",
     )
     parser.add_argument(
         "--chill",
@@ -119,9 +124,12 @@ def run(args: Namespace) -> None:
             chill=args.chill,
         )
         summary = summarize(cases)
+        references = require_segmented_cases(Path(args.reference), dataset_json["file_ending"])
+        left_out = sorted(references - set(cases["case"]))
         settings = {
             "reference": str(Path(args.reference).resolve()),
             "prediction": str(Path(args.prediction).resolve()),
+            "left_out": left_out,
             **cases.attrs,
             "confidence": CONFIDENCE,
             "bootstrap_resamples": RESAMPLES,
@@ -131,6 +139,8 @@ def run(args: Namespace) -> None:
     print(format_summary(summary))
     unit = cases.attrs["distance_unit"]
     print(f"\n{cases['case'].nunique()} cases; distances in {unit}; NSD within {args.tolerance:g} {unit}")
+    if left_out:
+        print(f"Left out: {counted(len(left_out), 'reference')} without a prediction: {listed(left_out)}")
     if cases.attrs["ignore_label"] is not None:
         print("Voxels with the ignore label do not count, and errors there are not seen: see --help")
     print(f"Written to {out}: {CASES_CSV}, {SUMMARY_CSV}, {JSON}")

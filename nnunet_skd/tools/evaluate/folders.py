@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 from nnunetv2.configuration import default_num_processes
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
+from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
 from nnunet_skd.messages import listed
-from nnunet_skd.tools.cases import reader_class, require_segmented_cases
+from nnunet_skd.tools.cases import reader_class, require_segmented_cases, spacing_file
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.evaluate.calibration import CALIBRATION, probabilities_file
 from nnunet_skd.tools.evaluate.case import Case, evaluate_case
@@ -42,14 +43,14 @@ def evaluate_folders(
             multiprocessing with "spawn" does, a script that guards its start with ``if __name__ == "__main__"``.
         metrics: names out of ``ALL_METRICS``; by default ``METRICS``. Overlap alone takes little more time than
             reading.
-        tolerance: of the NSD, in mm (pixels for images without spacing).
+        tolerance: of the NSD, in ``distance_unit``.
         chill: leave out reference cases without prediction instead of refusing them.
 
     Returns:
         One row per case and class: ``case``, ``label`` (the name in dataset.json), then one column per metric. Without
         regions, ECE and Brier score stand in a row of their own, ``all classes``.
-        ``attrs`` holds ``distance_unit`` ("mm" or "pixel"), ``nsd_tolerance`` and ``ignore_label`` (None: there is
-        none).
+        ``attrs`` holds ``distance_unit`` ("mm", or "pixel" or "voxel" for images without spacing), ``nsd_tolerance``
+        and ``ignore_label`` (None: there is none).
 
     Raises:
         BadInput: unpaired or unreadable files, shapes or spacings that differ, a label that is not in dataset.json.
@@ -61,12 +62,26 @@ def evaluate_folders(
         raise BadInput(f"the tolerance of the NSD (--tolerance) must be 0 or more, not {tolerance}")
     probabilities = bool(set(chosen) & set(CALIBRATION))
     cases = paired_cases(reference_dir, prediction_dir, dataset_json, chill, probabilities=probabilities)
+    unit = _distance_unit(cases, dataset_json["file_ending"])
     evaluate = partial(evaluate_case, tolerance=tolerance, metrics=chosen)
     rows = chain.from_iterable(in_order(evaluate, [(case,) for case in cases], num_processes, "evaluate"))
     frame = pd.DataFrame(rows, columns=["case", "label", *chosen])
-    unit = "pixel" if cases[0].reader is NaturalImage2DIO else "mm"
     frame.attrs = {"distance_unit": unit, "nsd_tolerance": tolerance, "ignore_label": cases[0].ignore}
     return frame
+
+
+def _distance_unit(cases: Sequence[Case], file_ending: str) -> str:
+    if cases[0].reader is NaturalImage2DIO:
+        return "pixel"
+    if cases[0].reader is not Tiff3DIO:
+        return "mm"
+    without = [case.reference.name for case in cases if not spacing_file(case.reference, file_ending).is_file()]
+    if 0 < len(without) < len(cases):
+        raise BadInput(
+            f"of the references in {cases[0].reference.parent}, {listed(without)} lack the JSON file with the spacing, "
+            "and others have it. Put it beside each: labelsTr in nnUNet_raw has it"
+        )
+    return "voxel" if without else "mm"
 
 
 def paired_cases(

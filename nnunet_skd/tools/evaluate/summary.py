@@ -22,7 +22,8 @@ def summarize(frame: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row per class and metric, the classes in their order and ``foreground mean`` last (left out if there is
-        only one class): ``label, metric, mean, std, low, high, n``. n counts the cases with a value.
+        only one class): ``label, metric, mean, std, low, high, n``. n counts the cases with a value; that of the
+        foreground is the smallest of its classes'. A class without any value is left out of the foreground's mean.
     """
     metrics = [name for name in frame.columns if name not in ("case", "label")]
     labels = list(frame["label"].unique())
@@ -47,7 +48,7 @@ def summarize(frame: pd.DataFrame) -> pd.DataFrame:
                 "std": of_case.std(),
                 "low": low,
                 "high": high,
-                "n": of_case.count(),
+                "n": table.count().min(),
             }
         )
     return pd.DataFrame(rows)

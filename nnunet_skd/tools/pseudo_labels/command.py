@@ -15,10 +15,12 @@ labels in its labelsTr: repeat the command then, which preprocesses again and pr
 The last line is yours to run. It trains on the new dataset: nnUNetTrainer_250epochs, a quarter of nnU-Net's 1000
 epochs, from the model's weights; or a whole training from scratch where these are another network's, or have seen
 images that were preprocessed otherwise. After nnU-Net's trainers without mirroring it is
-nnUNetTrainer_250epochs_NoMirroring, and after any other that is not ours the same one again.
-With -tr you choose. The weights lie in nnUNet_results as a checkpoint from before the first epoch, which --c continues:
-the last layer is kept, which nnU-Net's -pretrained_weights would make anew. A training from scratch has --c, too, so
-that the same line goes on after a stop.
+nnUNetTrainer_250epochs_NoMirroring, after any other that is not ours its variant of 250 epochs (NAME_250epochs), and
+where there is none the same one again. With -tr you choose.
+
+The weights lie in nnUNet_results as a checkpoint from before the first epoch, which --c continues: the last layer is
+kept, which nnU-Net's -pretrained_weights would make anew. A training from scratch has --c, too, so that the same line
+goes on after a stop.
 
 The model is a folder that nnUNetv2_train wrote, or its name in $nnUNet_results/DATASET, of any trainer, plans and
 configuration with the same labels and channels. Its folds predict together. In a second round it is the model that was
