@@ -7,6 +7,7 @@ for these), ``teacher`` and ``unlabelled`` (the names of the cases without label
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from nnunet_skd.messages import in_one_line
+from nnunet_skd.messages import differences, in_one_line, listed
 
 if TYPE_CHECKING:
     from nnunet_skd.trainer import SelfDistillationTrainer
@@ -48,8 +49,8 @@ def written_aside(extra: dict) -> Iterator[None]:
         torch.save = save
 
 
-def read_extra(filename: str) -> tuple[dict | None, str]:
-    """What lies under :data:`KEY` of a checkpoint, if anything does, and the name of the trainer that wrote it.
+def read_extra(filename: str) -> tuple[dict, str, int]:
+    """What lies under :data:`KEY` of a checkpoint, if anything does, the trainer that wrote it, and the epochs it had.
 
     Raises:
         ValueError: where the file is not a complete checkpoint.
@@ -58,12 +59,18 @@ def read_extra(filename: str) -> tuple[dict | None, str]:
         raise ValueError(f"a checkpoint is continued from its path, not from a {type(filename).__name__}")
     try:
         checkpoint = load_mapped(filename)
-        return checkpoint.get(KEY), checkpoint["trainer_name"]
-    except (FileNotFoundError, PermissionError, IsADirectoryError, ImportError, MemoryError):  # the file may be good
-        raise
+        return checkpoint.get(KEY, {}), checkpoint["trainer_name"], checkpoint["current_epoch"]
     except Exception as error:
+        if of_the_machine(error) or isinstance(error, ImportError):
+            raise
         reason = in_one_line(error)
         raise ValueError(f"{filename} is not a complete checkpoint ({reason}). {way_out(filename)}.") from error
+
+
+def of_the_machine(error: Exception) -> bool:
+    """Whether the file may be good: no rights, no memory, a file system that does not answer."""
+    # of a file that was cut short, torch asks for a place before its beginning
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno != errno.EINVAL)
 
 
 def way_out(filename: str) -> str:
@@ -93,25 +100,38 @@ def extra_state(trainer: SelfDistillationTrainer) -> dict:
     }
 
 
-def check_extra(trainer: SelfDistillationTrainer, extra: dict | None, filename: str, writer: str) -> None:
-    """Refuse the state of other terms, before anything of the trainer changes.
+def check_extra(trainer: SelfDistillationTrainer, extra: dict, filename: str, writer: str, epoch: int) -> dict:
+    """Refuse the state of other terms, before anything of the trainer changes. A finished training needs none.
+
+    Args:
+        trainer: initialised.
+        extra, writer, epoch: from :func:`read_extra`.
+        filename: for the message.
+
+    Returns:
+        What is to be restored.
 
     Raises:
         ValueError: the checkpoint's terms have other parameters than the trainer's.
     """
-    if extra is None:
-        return
-    theirs = {name: value.shape for name, value in extra.get("terms", {}).items()}
-    if theirs and theirs != {name: value.shape for name, value in _term_state(trainer).items()}:
-        raise ValueError(
-            f"{filename} was written by {writer} and holds parameters of terms that {type(trainer).__name__} does not "
-            f"have in this form. Continue it with {writer}, or start anew from its network with -pretrained_weights."
-        )
+    theirs = {name: tuple(value.shape) for name, value in extra.get("terms", {}).items()}
+    ours = {name: tuple(value.shape) for name, value in _term_state(trainer).items()}
+    if not theirs or theirs == ours:
+        return extra
+    if epoch >= trainer.num_epochs:
+        return extra | {"terms": {}}
+    way_out = f"Continue it with {writer}, or start"
+    if writer == type(trainer).__name__:
+        way_out = f"{writer} or the dataset's labels changed since: undo that, or start"
+    raise ValueError(
+        f"{filename} was written by {writer} and holds parameters of terms that {type(trainer).__name__} does not have "
+        f"in this form ({listed(differences(theirs, ours), 2, '; ')}). {way_out} anew from its network with "
+        f"-pretrained_weights."
+    )
 
 
-def restore_extra(trainer: SelfDistillationTrainer, extra: dict | None, filename: str, writer: str) -> None:
+def restore_extra(trainer: SelfDistillationTrainer, extra: dict, filename: str, writer: str) -> None:
     """Load what :func:`extra_state` gave; what the checkpoint does not hold starts anew, and the log says so."""
-    extra = extra or {}
     theirs = extra.get("terms", {})
     for term in trainer.loss.terms:
         prefix = f"{term.name}."

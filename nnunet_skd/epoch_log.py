@@ -101,7 +101,7 @@ class DistillationLog:
             return
         if first_epoch > 0:
             try:
-                table = pd.read_csv(self.csv)
+                table = pd.read_csv(self.csv).apply(pd.to_numeric)
                 self.rows = table[table["epoch"] < first_epoch].to_dict("records")
                 return
             except (ValueError, KeyError, TypeError) as error:  # pandas' own errors are ValueErrors

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from torch import Tensor, nn
 
+from nnunet_skd.checkpoint import of_the_machine
 from nnunet_skd.messages import in_one_line
 from nnunet_skd.model_checks import VARIABLE, absolute, check_model
 from nnunet_skd.model_folds import CHECKPOINT, teaching_folds, trained_with_deep_supervision
@@ -134,6 +136,8 @@ def _load(folder: Path, trainer: SelfDistillationTrainer) -> list[Member]:
         try:
             predictor.initialize_from_trained_model_folder(str(folder), (fold,), CHECKPOINT)
         except Exception as error:  # of unpickling, of building a network from the plans, of loading its weights
+            if of_the_machine(error):
+                raise
             raise ValueError(
                 f"{folder}/fold_{fold}/{CHECKPOINT} cannot be loaded ({in_one_line(error)}). It is "
                 f"damaged, its trainer is not known here, or its plans.json was changed since. Train it again."
@@ -148,11 +152,20 @@ def _load(folder: Path, trainer: SelfDistillationTrainer) -> list[Member]:
             )
         network.eval().requires_grad_(False)
         if trainer.device.type == "cuda":
-            network.half()
+            _halve(network)
         forward = torch.compile(network) if compiled else network
         axes = tuple(predictor.allowed_mirroring_axes or ())
         members.append(Member(f"{folder.name} fold {fold}", network, forward, axes))
     return members
+
+
+def _halve(network: nn.Module) -> None:
+    """Half precision, but for batch norms: the running variances of images that are not normalised would overflow."""
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    states = [deepcopy(norm.state_dict()) for norm in norms]
+    network.half()
+    for norm, state in zip(norms, states, strict=True):
+        norm.float().load_state_dict(state)
 
 
 def fit_together(networks: list[nn.Module], device: torch.device) -> bool:

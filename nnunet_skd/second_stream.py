@@ -13,37 +13,17 @@ from batchgenerators.dataloading.single_threaded_augmenter import SingleThreaded
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
+from torch import Tensor
 
 from nnunet_skd.compat import with_variables
 from nnunet_skd.losses.precision import mixed_precision
 from nnunet_skd.partly_labelled import PartlyLabelled
+from nnunet_skd.stream_cases import partly_labelled_dataset
 from nnunet_skd.stronger_view import StrongerView
-from nnunet_skd.unlabelled_data import checked_cases, read_record, unlabelled_folder
+from nnunet_skd.unlabelled_data import unlabelled_folder
 
 if TYPE_CHECKING:
     from nnunet_skd.trainer import SelfDistillationTrainer
-
-
-def stream_cases(trainer: SelfDistillationTrainer) -> list[str] | None:
-    """The images without labels for the second stream; None: the trainer has no second stream.
-
-    The second stage of a cascade has none: nnU-Net predicts the first stage of labelled cases only.
-    The list may be empty where the dataset has an ignore label: the training cases hold voxels without a label then.
-
-    Raises:
-        ValueError: the trainer needs such images, or was begun with them, and there are none, or they do not fit the
-            plans. The message names the command that fixes it.
-    """
-    if not trainer.unlabelled_per_labelled or not any(term.on_unlabelled for term in trainer.terms):
-        return None
-    plans, configuration = trainer.plans_manager, trainer.configuration_name
-    partly = trainer.label_manager.has_ignore_label
-    needed = bool(trainer.unlabelled) or (trainer.needs_unlabelled and not partly)
-    if trainer.is_cascaded and not needed:
-        return None
-    if needed or read_record(unlabelled_folder(plans, configuration)) is not None:
-        return checked_cases(plans, configuration)
-    return [] if partly else None
 
 
 def open_stream(trainer: SelfDistillationTrainer, cases: list[str], processes: int) -> UnlabelledStream:
@@ -51,7 +31,7 @@ def open_stream(trainer: SelfDistillationTrainer, cases: list[str], processes: i
 
     Args:
         trainer: initialised.
-        cases: from :func:`stream_cases`.
+        cases: from :func:`nnunet_skd.stream_cases.stream_cases`.
         processes: for augmentation; 0 runs it in the training's own process.
     """
     configuration, labels = trainer.configuration_manager, trainer.label_manager
@@ -72,12 +52,12 @@ def open_stream(trainer: SelfDistillationTrainer, cases: list[str], processes: i
         ignore_label=labels.ignore_label,
     )
     folder = str(unlabelled_folder(trainer.plans_manager, trainer.configuration_name))
-    training = trainer.get_tr_and_val_datasets()[0] if partly else None
+    training = partly_labelled_dataset(trainer) if partly else None
     dataset = PartlyLabelled(
         infer_dataset_class(folder)(folder, cases) if cases else None, training, labels.ignore_label
     )
     sources = [f"{len(cases)} images without labels"] if cases else []
-    if partly:
+    if partly and training.identifiers:
         sources.append(f"the ignored voxels of {len(training.identifiers)} training cases")
     trainer.print_to_log_file(f"Per step {batch_size_of(trainer)} patches more, from {' and '.join(sources)}")
     loader = nnUNetDataLoader(
@@ -135,12 +115,14 @@ class UnlabelledStream:
                 with torch.no_grad():
                     data, outputs, target = self._view(data, outputs, target)
                 loss = trainer.loss.unlabelled(trainer.network(data), target, outputs)
-            if trainer.grad_scaler is not None:
-                loss = trainer.grad_scaler.scale(loss)
-            loss.backward()
+            self._backward(loss)
+
+    def _backward(self, loss: Tensor) -> None:
+        scaler = self.trainer.grad_scaler
+        (loss if scaler is None else scaler.scale(loss)).backward()
 
     def rehearse(self) -> None:
-        """One batch, as in the training's last epoch: most of what memory or compilation forbids fails now.
+        """A step as in the training's last epoch, without the optimizer: what memory or compilation forbids fails now.
 
         Gradients, buffers of the network and of the terms, and the log are as before.
         """
@@ -153,7 +135,11 @@ class UnlabelledStream:
         loss.start_epoch(last, trainer.num_epochs)
         trainer.teacher.start_epoch(last)
         if loss.teaches_unlabelled:
+            # a new optimizer makes its momentum, as large as the weights, after its first step
+            momentum = [torch.empty_like(p) for p in network.parameters() if p not in trainer.optimizer.state]
             self.backward()
+            self._labelled_pass()
+            del momentum
         network.zero_grad(set_to_none=True)
         loss.zero_grad(set_to_none=True)
         loss.means.pop()
@@ -161,6 +147,20 @@ class UnlabelledStream:
             buffer.copy_(before)
         for module, name, before in of_terms:
             setattr(module, name, before)
+
+    def _labelled_pass(self) -> None:
+        """As in nnU-Net's step, of a batch of zeros."""
+        trainer, labels = self.trainer, self.trainer.label_manager
+        channels = len(labels.foreground_regions) + labels.has_ignore_label if labels.has_regions else 1
+        patch = trainer.configuration_manager.patch_size
+        data = torch.zeros(trainer.batch_size, trainer.num_input_channels, *patch, device=trainer.device)
+        with mixed_precision(trainer.device):
+            if trainer.loss.teaches_labelled:
+                trainer.loss.teacher_outputs = trainer.teacher(data)
+            outputs = trainer.network(data)
+            target = [z.new_zeros(trainer.batch_size, channels, *z.shape[2:], dtype=torch.int16) for z in outputs]
+            loss = trainer.loss(outputs, target)
+        self._backward(loss)
 
     def close(self) -> None:
         if isinstance(self._batches, NonDetMultiThreadedAugmenter):

@@ -14,7 +14,8 @@ from nnunet_skd.loss import SelfDistillationLoss
 from nnunet_skd.losses.precision import mixed_precision
 from nnunet_skd.losses.term import Term
 from nnunet_skd.own_parameters import OwnParameters
-from nnunet_skd.second_stream import UnlabelledStream, gradients_of, open_stream, processes_shared, stream_cases
+from nnunet_skd.second_stream import UnlabelledStream, gradients_of, open_stream, processes_shared
+from nnunet_skd.stream_cases import stream_cases
 from nnunet_skd.teachers import Teacher
 
 
@@ -66,13 +67,13 @@ class SelfDistillationTrainer(nnUNetTrainer):
         goes_on = self.current_epoch < self.num_epochs  # else the final validation alone is missing
         if self.teacher is not None and goes_on:
             self.teacher.check(self)
-        self.unlabelled = stream_cases(self) if goes_on else None
-        with processes_shared(self.unlabelled is not None) as processes:
+        cases = stream_cases(self) if goes_on else None
+        with processes_shared(cases is not None) as processes:
             super().on_train_start()
         if self.teacher is not None and goes_on:
             self.teacher.attach(self)
-        if self.unlabelled is not None:
-            self.stream = open_stream(self, self.unlabelled, processes)
+        if cases is not None:
+            self.unlabelled, self.stream = cases, open_stream(self, cases, processes)
             self.stream.rehearse()
         if self.local_rank == 0:
             self.distillation_log = DistillationLog(
@@ -103,9 +104,7 @@ class SelfDistillationTrainer(nnUNetTrainer):
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
         super().on_train_epoch_end(train_outputs)
-        means = self.loss.means.pop()
-        if self.is_ddp:
-            means = mean_over_ranks(means)
+        means = mean_over_ranks(self.loss.means.pop()) if self.is_ddp else self.loss.means.pop()
         if self.local_rank != 0:
             return
         row = self.loss.row(means)
@@ -138,8 +137,8 @@ class SelfDistillationTrainer(nnUNetTrainer):
         """
         if not self.was_initialized:
             self.initialize()
-        extra, writer = read_extra(filename_or_checkpoint)
-        check_extra(self, extra, filename_or_checkpoint, writer)
+        extra, writer, epoch = read_extra(filename_or_checkpoint)
+        extra = check_extra(self, extra, filename_or_checkpoint, writer, epoch)
         super().load_checkpoint(filename_or_checkpoint)
         restore_extra(self, extra, filename_or_checkpoint, writer)
 

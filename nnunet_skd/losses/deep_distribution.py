@@ -120,15 +120,11 @@ class DeepDistribution(Term):
     def extra_repr(self) -> str:
         return ", ".join([super().extra_repr(), *(f"{name}={value}" for name, value in self.options.items())])
 
-    def teacher(self, step: Step, head: int) -> Tensor:
-        """What the student's fractions are compared with: ``B, K, spatial`` of this output."""
-        return step.teacher_probabilities(head)
-
     def forward(self, step: Step) -> Tensor:
         return sum(
             deep_distribution_loss(
                 step.probabilities(head),
-                self.teacher(step, head),
+                step.teacher_probabilities(head),
                 step.valid(head),
                 has_regions=step.task.has_regions,
                 full_size=tuple(step.outputs[0].shape[2:]),

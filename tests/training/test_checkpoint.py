@@ -169,6 +169,23 @@ def test_refuses_the_state_of_other_terms_and_changes_nothing(other, tmp_path):
     assert trainer.current_epoch == 0
 
 
+def test_a_finished_training_is_validated_whatever_its_terms_were(tmp_path):
+    finished, trainer = initialized(nnUNetTrainerACWSKD), initialized(nnUNetTrainerACWSKD_noAT, seed=1)
+    finished.num_epochs = trainer.num_epochs = 1
+    file = saved(finished, tmp_path / "checkpoint_final.pth")
+    trainer.load_checkpoint(file)
+    assert trainer.current_epoch == trainer.num_epochs
+    assert_equal(trainer.network.state_dict(), finished.network.state_dict())
+
+
+def test_a_trainer_whose_terms_changed_is_not_named_as_the_way_out(tmp_path, monkeypatch):
+    file = saved(initialized(nnUNetTrainerACWSKD), tmp_path / "checkpoint_latest.pth")
+    monkeypatch.setattr(nnUNetTrainerACWSKD, "terms", nnUNetTrainerACWSKD_noAT.terms)
+    with pytest.raises(ValueError, match="nnUNetTrainerACWSKD or the dataset's labels changed since") as error:
+        initialized(nnUNetTrainerACWSKD).load_checkpoint(file)
+    assert "now is None" in str(error.value) and "Continue it with" not in str(error.value)
+
+
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", "half"], ids=["empty", "other", "half"])
 def test_a_damaged_checkpoint_is_named_with_the_way_out(tmp_path, content):
     trainer = initialized(nnUNetTrainerDSKD)
@@ -182,15 +199,18 @@ def test_a_damaged_checkpoint_is_named_with_the_way_out(tmp_path, content):
         initialized(nnUNetTrainerDSKD).load_checkpoint(str(file))
 
 
-def test_a_checkpoint_that_this_environment_cannot_read_is_not_called_damaged(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "error", [ModuleNotFoundError("No module named 'numpy._core'"), OSError(116, "Stale file handle")]
+)
+def test_a_checkpoint_that_this_environment_cannot_read_is_not_called_damaged(error, tmp_path, monkeypatch):
     file = saved(initialized(nnUNetTrainerDSKD), tmp_path / "checkpoint_latest.pth")
 
     def load(*_, **__):
-        raise ModuleNotFoundError("No module named 'numpy._core'")
+        raise error
 
     trainer = initialized(nnUNetTrainerDSKD)
     monkeypatch.setattr(torch, "load", load)
-    with pytest.raises(ModuleNotFoundError, match="numpy._core"):
+    with pytest.raises(type(error), match="numpy._core|Stale file handle"):
         trainer.load_checkpoint(file)
 
 

@@ -78,8 +78,9 @@ def test_a_new_training_moves_the_old_record_aside(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\n", b"a,b\n1,2\n", b"\x89PNG\r\n\x1a\n\x00\xff\xfe\x80", b"epoch,ddl\nfirst,1\n"],
-    ids=["empty", "blank", "other columns", "binary", "text for numbers"],
+    "content", [b"", b"\n", b"a,b\n1,2\n", b"\x89PNG\r\n\x1a\n\x00\xff\xfe\x80", b"epoch,ddl\nfirst,1\n",
+     b"epoch,ddl\n0,1\n1,3.9?\n"],
+    ids=["empty", "blank", "other columns", "binary", "text for numbers", "text for a value"],
 )  # fmt: skip
 def test_a_damaged_record_is_set_aside_when_a_training_continues(tmp_path, content):
     (tmp_path / "distillation.csv").write_bytes(content)

@@ -9,15 +9,17 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.variants.network_architecture.nnUNetTrainerNoDeepSupervision import (
     nnUNetTrainerNoDeepSupervision,
 )
+from torch import nn
 from toy import make_batch, make_trainer, run_epoch, save_as_of_this_epoch, start_epoch
 from toy_data import LABELLED
 from toy_models import finish, nnUNetTrainerDistill_brief, student, taught
 
-from nnunet_skd.finished_models import fit_together
+from nnunet_skd.finished_models import _halve, fit_together
 from nnunet_skd.model_checks import VARIABLE, check_model
 
 pytestmark = pytest.mark.usefixtures("nnunet_env")
@@ -416,6 +418,30 @@ def test_refuses_a_damaged_checkpoint(content, monkeypatch):
     file = folder / "fold_0" / "checkpoint_final.pth"
     file.write_bytes(file.read_bytes()[:5000] if content is None else content)
     refusal(r"fold_0/checkpoint_final.pth cannot be loaded .*damaged", folder, monkeypatch=monkeypatch)
+
+
+def test_a_file_system_that_fails_is_not_a_damaged_model(monkeypatch):
+    folder = finish()
+
+    def fail(*_):
+        raise PermissionError(13, "Permission denied", "checkpoint_final.pth")
+
+    monkeypatch.setattr(nnUNetPredictor, "initialize_from_trained_model_folder", fail)
+    with pytest.raises(PermissionError):
+        taught(folder, monkeypatch=monkeypatch)
+
+
+def test_half_precision_leaves_the_running_variance_of_raw_ct_alone():
+    """Hounsfield units have a variance that half precision does not hold."""
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)).eval()
+    network[1].running_var.fill_(1.3e6)
+    image = torch.randn(2, 1, 8, 8) * 1000
+    with torch.no_grad():
+        expected = network(image)
+        _halve(network)
+        assert {p.dtype for p in network[0].parameters()} == {torch.float16}
+        result = network[2](network[1](network[0](image.half()).float()).half())
+    torch.testing.assert_close(result.float(), expected, rtol=0.01, atol=0.01)
 
 
 @pytest.mark.parametrize("folds", [(1,), ("all",), (1, 2, "all")])

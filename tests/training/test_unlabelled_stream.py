@@ -26,7 +26,8 @@ from nnunet_skd.compat import nnunet_version
 from nnunet_skd.loss import SelfDistillationLoss
 from nnunet_skd.losses.unlabelled import Unlabelled, unlabelled_loss
 from nnunet_skd.partly_labelled import IgnoredEverywhere
-from nnunet_skd.second_stream import open_stream, processes_shared, stream_cases
+from nnunet_skd.second_stream import open_stream, processes_shared
+from nnunet_skd.stream_cases import stream_cases
 from nnunet_skd.teachers import PreviousEpoch
 from nnunet_skd.tools.bench.measure import tensor_memory
 from nnunet_skd.trainers.nnUNetTrainerDistill import nnUNetTrainerDistill
@@ -303,6 +304,28 @@ def test_what_a_later_epoch_needs_is_tried_before_the_first(monkeypatch):
         trainer.on_train_start()
 
 
+@pytest.mark.parametrize(
+    "kind", [{}, {"regions": True}, {"ignore": True}, {"regions": True, "ignore": True}, {"dim": 3}]
+)
+def test_a_labelled_batch_is_tried_on_top_of_the_streams_gradients(kind, monkeypatch):
+    """That is where a step needs the most memory: with gradients of the stream, and the optimizer's momentum."""
+    trainer = with_data(make_trainer(nnUNetTrainerDSKD_unlabelled, patch=16, **kind), size=20)
+    seen = []
+    forward = SelfDistillationLoss.forward
+
+    def labelled(loss, outputs, target):
+        batch = make_batch(trainer)["target"]
+        held = all(p.grad is not None for n, p in trainer.network.named_parameters() if "seg_layers.0" not in n)
+        seen.append(([t.shape for t in target] == [t.shape for t in batch], held, forward(loss, outputs, target)))
+        return seen[-1][-1]
+
+    monkeypatch.setattr(SelfDistillationLoss, "forward", labelled)
+    trainer.on_train_start()
+    ((same_shapes, held, value),) = seen
+    assert same_shapes and held and value.isfinite()
+    assert all(p.grad is None for p in trainer.network.parameters()) and not trainer.optimizer.state
+
+
 def test_a_teacher_that_begins_with_an_epoch_is_tried_too(monkeypatch):
     class nnUNetTrainerDSKD_unlabelled_previous(nnUNetTrainerDSKD_unlabelled_now):
         teacher = PreviousEpoch()
@@ -346,6 +369,36 @@ def test_without_images_the_refusal_names_the_command():
         trainer.on_train_start()
 
 
+def without_ignored_voxels(trainer, *cases):
+    """These labelled cases as if somebody had annotated them throughout."""
+    folder = Path(trainer.preprocessed_dataset_folder)
+    for case in cases:
+        data, segmentation, _, properties = trainer.dataset_class(str(folder)).load_case(case)
+        data, segmentation = np.asarray(data[:]), np.asarray(segmentation[:])
+        for file in (folder / f"{case}.b2nd", folder / f"{case}_seg.b2nd"):
+            file.unlink()
+        segmentation[segmentation == trainer.label_manager.ignore_label] = 0
+        trainer.dataset_class.save_case(
+            data, segmentation, properties, str(folder / case), data.shape, segmentation.shape
+        )
+
+
+def test_an_ignore_label_that_no_training_case_holds_is_no_reason_to_train():
+    trainer = with_data(make_trainer(nnUNetTrainerDSKD_unlabelled, ignore=True, patch=16), size=20, unlabelled=())
+    trainer.initialize()
+    assert stream_cases(trainer) == []
+    without_ignored_voxels(trainer, *LABELLED[1:3])
+    stream = open_stream(trainer, [], 0)
+    assert stream._batches.data_loader._data.identifiers == [LABELLED[3], LABELLED[4]]  # 0 is fold 0's own
+    without_ignored_voxels(trainer, *LABELLED[3:])
+    (Path(trainer.preprocessed_dataset_folder_base) / "dataset.json").write_text("{}")
+    with pytest.raises(ValueError, match="nnunet-skd unlabelled -d 900 -c 2d -i FOLDER"):
+        stream_cases(trainer)
+    distill = make_trainer(nnUNetTrainerDistill, ignore=True, patch=16)
+    distill.initialize()
+    assert stream_cases(distill) is None
+
+
 @pytest.mark.parametrize("change", ["plans", "vanished"])
 def test_images_of_older_plans_or_vanished_ones_are_refused(change):
     trainer = with_data(make_trainer(nnUNetTrainerDSKD_unlabelled))
@@ -374,6 +427,12 @@ def test_a_training_that_was_begun_with_images_does_not_go_on_without_them(remov
     else:
         trainer.on_train_start()
         assert trainer.unlabelled == begun.unlabelled != []
+        assert "other images without labels" not in Path(trainer.log_file).read_text()
+        trainer.unlabelled = ["plain_0", "plain_1", "plain_9"]
+        assert stream_cases(trainer) == begun.unlabelled
+        log = Path(trainer.log_file).read_text()
+        assert "begun with other images without labels" in log
+        assert "Added since: plain_2\nGone since: plain_9\n" in log
 
 
 @pytest.mark.parametrize(
