@@ -100,8 +100,8 @@ def extra_state(trainer: SelfDistillationTrainer) -> dict:
     }
 
 
-def check_extra(trainer: SelfDistillationTrainer, extra: dict, filename: str, writer: str, epoch: int) -> dict:
-    """Refuse the state of other terms, before anything of the trainer changes. A finished training needs none.
+def check_extra(trainer: SelfDistillationTrainer, extra: dict, filename: str, writer: str, epoch: int) -> bool:
+    """Refuse the state of other terms, before anything of the trainer changes.
 
     Args:
         trainer: initialised.
@@ -109,7 +109,7 @@ def check_extra(trainer: SelfDistillationTrainer, extra: dict, filename: str, wr
         filename: for the message.
 
     Returns:
-        What is to be restored.
+        Whether it can be restored; False for other terms of a finished training, whose validation needs none.
 
     Raises:
         ValueError: the checkpoint's terms have other parameters than the trainer's.
@@ -117,9 +117,9 @@ def check_extra(trainer: SelfDistillationTrainer, extra: dict, filename: str, wr
     theirs = {name: tuple(value.shape) for name, value in extra.get("terms", {}).items()}
     ours = {name: tuple(value.shape) for name, value in _term_state(trainer).items()}
     if not theirs or theirs == ours:
-        return extra
+        return True
     if epoch >= trainer.num_epochs:
-        return extra | {"terms": {}}
+        return False
     way_out = f"Continue it with {writer}, or start"
     if writer == type(trainer).__name__:
         way_out = f"{writer} or the dataset's labels changed since: undo that, or start"
@@ -149,7 +149,7 @@ def restore_extra(trainer: SelfDistillationTrainer, extra: dict, filename: str, 
         )
     if trainer.teacher is not None:
         trainer.teacher.load_state_dict(extra.get("teacher", {}))
-    trainer.unlabelled = extra.get("unlabelled", [])
+    trainer.unlabelled = extra.get("unlabelled")
     before, now = extra.get("settings", []), _settings(trainer)
     if before and before != now:
         trainer.print_to_log_file(

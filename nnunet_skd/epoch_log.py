@@ -51,7 +51,9 @@ class EpochMeans:
 
 
 def mean_over_ranks(means: dict[str, float]) -> dict[str, float]:
-    """Mean over the processes of a distributed training, of those where a value is defined."""
+    """Mean over the processes of a distributed training where a value is defined; of one process, its own."""
+    if not distributed.is_initialized():
+        return means
     ranks = [None] * distributed.get_world_size()
     distributed.all_gather_object(ranks, means)
     return pd.DataFrame(ranks).mean().to_dict()

@@ -1,11 +1,31 @@
 """What the second stream draws from: images without labels, and training cases that are labelled in part."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
-from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class, nnUNetBaseDataset
+
+from nnunet_skd.unlabelled_data import unlabelled_folder
+
+if TYPE_CHECKING:
+    from nnunet_skd.stream_cases import StreamCases
+    from nnunet_skd.trainer import SelfDistillationTrainer
+
+
+def stream_dataset(trainer: SelfDistillationTrainer, cases: StreamCases) -> PartlyLabelled:
+    """The second stream's dataset."""
+    folders = unlabelled_folder(trainer.plans_manager, trainer.configuration_name), trainer.preprocessed_dataset_folder
+    unlabelled, labelled = (
+        infer_dataset_class(str(folder))(str(folder), of_folder) if of_folder else None
+        for folder, of_folder in zip(folders, cases, strict=True)
+    )
+    return PartlyLabelled(unlabelled, labelled, trainer.label_manager.ignore_label if cases.partly else None)
 
 
 class PartlyLabelled:
-    """The images without labels and, where the dataset has an ignore label, the training cases, as one dataset.
+    """The images without labels and the training cases with ignored voxels, as one dataset.
 
     nnU-Net's data loader draws from it as from its own datasets.
     """

@@ -11,22 +11,20 @@ import torch
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
-from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from torch import Tensor
 
 from nnunet_skd.compat import with_variables
 from nnunet_skd.losses.precision import mixed_precision
-from nnunet_skd.partly_labelled import PartlyLabelled
-from nnunet_skd.stream_cases import partly_labelled_dataset
+from nnunet_skd.partly_labelled import stream_dataset
+from nnunet_skd.stream_cases import StreamCases
 from nnunet_skd.stronger_view import StrongerView
-from nnunet_skd.unlabelled_data import unlabelled_folder
 
 if TYPE_CHECKING:
     from nnunet_skd.trainer import SelfDistillationTrainer
 
 
-def open_stream(trainer: SelfDistillationTrainer, cases: list[str], processes: int) -> UnlabelledStream:
+def open_stream(trainer: SelfDistillationTrainer, cases: StreamCases, processes: int) -> UnlabelledStream:
     """A stream of patches drawn uniformly by nnU-Net's data loader, with the trainer's own augmentation.
 
     Args:
@@ -38,7 +36,7 @@ def open_stream(trainer: SelfDistillationTrainer, cases: list[str], processes: i
     rotation, dummy_2d, initial_patch_size, mirror_axes = (
         trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
     )
-    partly = labels.has_ignore_label
+    partly = bool(cases.partly)
     transforms = trainer.get_training_transforms(
         configuration.patch_size,
         rotation,
@@ -51,14 +49,10 @@ def open_stream(trainer: SelfDistillationTrainer, cases: list[str], processes: i
         regions=labels.foreground_regions if labels.has_regions and partly else None,
         ignore_label=labels.ignore_label,
     )
-    folder = str(unlabelled_folder(trainer.plans_manager, trainer.configuration_name))
-    training = partly_labelled_dataset(trainer) if partly else None
-    dataset = PartlyLabelled(
-        infer_dataset_class(folder)(folder, cases) if cases else None, training, labels.ignore_label
-    )
-    sources = [f"{len(cases)} images without labels"] if cases else []
-    if partly and training.identifiers:
-        sources.append(f"the ignored voxels of {len(training.identifiers)} training cases")
+    dataset = stream_dataset(trainer, cases)
+    sources = [f"{len(cases.unlabelled)} images without labels"] if cases.unlabelled else []
+    if partly:
+        sources.append(f"the ignored voxels of {len(cases.partly)} training cases")
     trainer.print_to_log_file(f"Per step {batch_size_of(trainer)} patches more, from {' and '.join(sources)}")
     loader = nnUNetDataLoader(
         dataset, batch_size_of(trainer), initial_patch_size, configuration.patch_size, labels, transforms=transforms
@@ -76,7 +70,7 @@ def open_stream(trainer: SelfDistillationTrainer, cases: list[str], processes: i
             wait_time=0.002,
         )
         next(batches)  # as nnU-Net: what cannot be read is found now, and no process starts later
-    return UnlabelledStream(trainer, batches, tuple(mirror_axes or ()))
+    return UnlabelledStream(trainer, batches, tuple(mirror_axes or ()), partly)
 
 
 def batch_size_of(trainer: SelfDistillationTrainer) -> int:
@@ -89,13 +83,19 @@ class UnlabelledStream:
 
     Args:
         trainer: initialised.
-        batches: as nnU-Net's data loader gives them; ``target`` is read where the dataset has an ignore label.
+        batches: as nnU-Net's data loader gives them.
         mirror_axes: the spatial axes that the trainer mirrors.
+        partly: whether ``target`` says which voxels have a label; else none has.
     """
 
-    def __init__(self, trainer: SelfDistillationTrainer, batches: Iterator[dict], mirror_axes: tuple[int, ...]):
-        self.trainer, self._batches = trainer, batches
-        self._partly = trainer.label_manager.has_ignore_label
+    def __init__(
+        self,
+        trainer: SelfDistillationTrainer,
+        batches: Iterator[dict],
+        mirror_axes: tuple[int, ...],
+        partly: bool,
+    ):
+        self.trainer, self._batches, self._partly = trainer, batches, partly
         configuration = trainer.configuration_manager
         spacing = tuple(configuration.spacing)[-len(configuration.patch_size) :]
         self._view = StrongerView(mirror_axes, spacing, tuple(configuration.use_mask_for_norm))

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import compress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 
 from nnunet_skd.messages import listed
 from nnunet_skd.unlabelled_data import checked_cases, read_record, unlabelled_folder
@@ -16,11 +13,17 @@ if TYPE_CHECKING:
     from nnunet_skd.trainer import SelfDistillationTrainer
 
 
-def stream_cases(trainer: SelfDistillationTrainer) -> list[str] | None:
-    """The images without labels for the second stream; None: the trainer has no second stream.
+class StreamCases(NamedTuple):
+    """``unlabelled``: images without labels; ``partly``: training cases with ignored voxels."""
+
+    unlabelled: list[str]
+    partly: list[str]
+
+
+def stream_cases(trainer: SelfDistillationTrainer) -> StreamCases | None:
+    """What the second stream draws from; None: the trainer has no second stream.
 
     The second stage of a cascade has none: nnU-Net predicts the first stage of labelled cases only.
-    The list may be empty where the dataset has an ignore label: the training cases hold voxels without a label then.
 
     Raises:
         ValueError: the trainer needs such images, or was begun with them, and there are none, or they do not fit the
@@ -29,34 +32,34 @@ def stream_cases(trainer: SelfDistillationTrainer) -> list[str] | None:
     if not trainer.unlabelled_per_labelled or not any(term.on_unlabelled for term in trainer.terms):
         return None
     plans, configuration = trainer.plans_manager, trainer.configuration_name
-    partly = trainer.label_manager.has_ignore_label and (trainer.is_cascaded or any(_hold_ignored_voxels(trainer)))
+    partly = _partly_labelled(trainer)
     needed = bool(trainer.unlabelled) or (trainer.needs_unlabelled and not partly)
     if trainer.is_cascaded and not needed:
         return None
-    cases = [] if partly else None
+    unlabelled = []
     if needed or read_record(unlabelled_folder(plans, configuration)) is not None:
-        cases = checked_cases(plans, configuration)
-    _tell_what_changed(trainer, cases or [])
-    return cases
+        unlabelled = checked_cases(plans, configuration)
+    _tell_what_changed(trainer, unlabelled)
+    return StreamCases(unlabelled, partly) if unlabelled or partly else None
 
 
-def partly_labelled_dataset(trainer: SelfDistillationTrainer) -> nnUNetBaseDataset:
+def _partly_labelled(trainer: SelfDistillationTrainer) -> list[str]:
     """The training cases that hold ignored voxels; that dataset.json has the label does not say so."""
-    training = trainer.get_tr_and_val_datasets()[0]
-    training.identifiers = [*compress(training.identifiers, _hold_ignored_voxels(trainer))]
-    return training
-
-
-def _hold_ignored_voxels(trainer: SelfDistillationTrainer) -> Iterator[bool]:
-    """Of each training case."""
-    training = trainer.get_tr_and_val_datasets()[0]
-    for case in training.identifiers:
-        segmentation = np.asarray(training.load_case(case)[1][:])
-        yield bool((segmentation == trainer.label_manager.ignore_label).any())
+    ignore = trainer.label_manager.ignore_label
+    if ignore is None:
+        return []
+    cases = trainer.get_tr_and_val_datasets()[0].identifiers
+    trainer.print_to_log_file(f"Looking for ignored voxels in {len(cases)} training cases")
+    training = trainer.dataset_class(trainer.preprocessed_dataset_folder, cases)  # a cascade's without its first stage
+    segmentations = ((case, training.load_case(case)[1]) for case in cases)
+    # sparse annotations show in the first slice, which spares reading the others
+    parts = (slice(1), slice(1, None))
+    return [case for case, s in segmentations if any((np.asarray(s[:, part]) == ignore).any() for part in parts)]
 
 
 def _tell_what_changed(trainer: SelfDistillationTrainer, cases: list[str]) -> None:
-    if trainer.unlabelled is None or set(trainer.unlabelled) == set(cases):
+    begins = trainer.current_epoch == 0
+    if begins or trainer.unlabelled is None or set(trainer.unlabelled) == set(cases):
         return
     added, gone = (sorted(set(a) - set(b)) for a, b in ((cases, trainer.unlabelled), (trainer.unlabelled, cases)))
     trainer.print_to_log_file(

@@ -29,7 +29,7 @@ class SelfDistillationTrainer(nnUNetTrainer):
         terms: the summands beside nnU-Net's loss, see :class:`nnunet_skd.losses.term.Term`.
         teacher: see :class:`nnunet_skd.teachers.Teacher`.
         unlabelled_per_labelled: patches without labels beside each of nnU-Net's; 0: none.
-        needs_unlabelled: refuse a training without images that nobody labelled, and without an ignore label.
+        needs_unlabelled: refuse a training without images that nobody labelled, and without ignored voxels.
     """
 
     terms: tuple[Term, ...] = ()
@@ -73,7 +73,7 @@ class SelfDistillationTrainer(nnUNetTrainer):
         if self.teacher is not None and goes_on:
             self.teacher.attach(self)
         if cases is not None:
-            self.unlabelled, self.stream = cases, open_stream(self, cases, processes)
+            self.unlabelled, self.stream = cases.unlabelled, open_stream(self, cases, processes)
             self.stream.rehearse()
         if self.local_rank == 0:
             self.distillation_log = DistillationLog(
@@ -104,7 +104,7 @@ class SelfDistillationTrainer(nnUNetTrainer):
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
         super().on_train_epoch_end(train_outputs)
-        means = mean_over_ranks(self.loss.means.pop()) if self.is_ddp else self.loss.means.pop()
+        means = mean_over_ranks(self.loss.means.pop())
         if self.local_rank != 0:
             return
         row = self.loss.row(means)
@@ -138,9 +138,10 @@ class SelfDistillationTrainer(nnUNetTrainer):
         if not self.was_initialized:
             self.initialize()
         extra, writer, epoch = read_extra(filename_or_checkpoint)
-        extra = check_extra(self, extra, filename_or_checkpoint, writer, epoch)
+        fits = check_extra(self, extra, filename_or_checkpoint, writer, epoch)
         super().load_checkpoint(filename_or_checkpoint)
-        restore_extra(self, extra, filename_or_checkpoint, writer)
+        if fits:
+            restore_extra(self, extra, filename_or_checkpoint, writer)
 
     def on_train_end(self) -> None:
         super().on_train_end()

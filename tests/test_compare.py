@@ -194,7 +194,7 @@ def test_an_arm_that_misses_a_class_is_not_simply_better():
     assert table.set_index("label").loc["organ", "verdict"] == "better"
     (sentence,) = result_sentences(table, {"HD95": Metric(False, " mm", 2)})
     assert "**B** is better where both have a value in mean HD95 over the classes" in sentence
-    assert "In 15 cases only A has a value of some class, which does not count" in sentence
+    assert "In 15 cases only A has a value of some class. These values do not count" in sentence
     said = " ".join(cautions(table, folds=[], repeated=[]))
     assert "The other arm misses the class there. Leaving such a case out favours the arm in error" in said
 
@@ -372,7 +372,7 @@ def test_refuses_the_validation_of_an_earlier_training(results):
     write_log(fold, [15, 14, 90], end="Validation complete")
     assert len(read().cases)
     write_log(fold, [15], day=7)
-    with pytest.raises(BadInput, match=rf"older than the training.*\n  {fold}$"):
+    with pytest.raises(BadInput, match=rf"that of an earlier training.*\n  {fold}$"):
         read()
     write_log(fold, [14], first=1, day=8, end="Validation complete")
     assert len(read().cases)

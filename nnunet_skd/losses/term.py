@@ -14,8 +14,8 @@ class Term(nn.Module):
     """One summand of a training step's loss. A trainer declares its terms: ``terms = (MyTerm(weight=0.1),)``.
 
     A subclass sets :attr:`name` and writes :meth:`forward`; everything else has a default. The trainer copies its terms
-    before it attaches them, so that a class attribute can hold them. A trainer with a second stream shows its terms one
-    trial batch before the first epoch, and sets their buffers back.
+    before it attaches them, so that a class attribute can hold them. A trainer with a second stream shows its terms a
+    batch of it and a labelled one, of zeros, before the first epoch, and sets their buffers back.
 
     Attributes:
         name: of the term in the log, the csv and the plot.

@@ -42,15 +42,12 @@ def require_segmented_cases(folder: Path, file_ending: str) -> set[str]:
     """The cases of a folder with segmentations.
 
     Raises:
-        BadInput: there are none, or no folder; a link to a file that is gone, or .PNG where .png is expected.
+        BadInput: there are none, or no folder; or .PNG where .png is expected.
     """
     for file in sorted(require_folder(folder).iterdir()):
-        if left_behind(file.name) or not file.name.lower().endswith(file_ending.lower()):
-            continue
-        if not file.name.endswith(file_ending):
+        same = file.name.lower().endswith(file_ending.lower()) and file.is_file() and not left_behind(file.name)
+        if same and not file.name.endswith(file_ending):
             raise BadInput(f"{file} has to end with {file_ending}, as dataset.json says, to the letter. Rename it")
-        if not file.exists():
-            raise BadInput(f"{file} is a link to {file.readlink()}, which is not there. Mend the link or remove it")
     cases = segmented_cases(folder, file_ending)
     if not cases:
         raise BadInput(f"no file in {folder} ends with {file_ending}, which is the file ending in dataset.json")

@@ -27,7 +27,7 @@ from nnunet_skd.loss import SelfDistillationLoss
 from nnunet_skd.losses.unlabelled import Unlabelled, unlabelled_loss
 from nnunet_skd.partly_labelled import IgnoredEverywhere
 from nnunet_skd.second_stream import open_stream, processes_shared
-from nnunet_skd.stream_cases import stream_cases
+from nnunet_skd.stream_cases import StreamCases, stream_cases
 from nnunet_skd.teachers import PreviousEpoch
 from nnunet_skd.tools.bench.measure import tensor_memory
 from nnunet_skd.trainers.nnUNetTrainerDistill import nnUNetTrainerDistill
@@ -110,7 +110,7 @@ def test_the_stronger_view_knows_spacing_and_masks_of_the_plans():
     trainer = with_data(make_trainer(nnUNetTrainerDSKD_unlabelled_now, dim=3, patch=16), size=20)
     trainer.initialize()
     trainer.configuration_manager.configuration |= {"spacing": [3.0, 1.0, 1.0], "use_mask_for_norm": [True]}
-    view = open_stream(trainer, [*UNLABELLED], 0)._view
+    view = open_stream(trainer, StreamCases([*UNLABELLED], []), 0)._view
     assert (tuple(view.spacing), tuple(view.masked)) == ((3, 1, 1), (True,))
 
 
@@ -315,10 +315,14 @@ def test_a_labelled_batch_is_tried_on_top_of_the_streams_gradients(kind, monkeyp
 
     def labelled(loss, outputs, target):
         batch = make_batch(trainer)["target"]
-        held = all(p.grad is not None for n, p in trainer.network.named_parameters() if "seg_layers.0" not in n)
+        parameters = dict(trainer.network.named_parameters())
+        held = all(p.grad is not None for n, p in parameters.items() if "seg_layers.0" not in n)
+        held &= made == [p.shape for p in parameters.values()]
         seen.append(([t.shape for t in target] == [t.shape for t in batch], held, forward(loss, outputs, target)))
         return seen[-1][-1]
 
+    made, empty_like = [], torch.empty_like
+    monkeypatch.setattr(torch, "empty_like", lambda p: made.append(p.shape) or empty_like(p))
     monkeypatch.setattr(SelfDistillationLoss, "forward", labelled)
     trainer.on_train_start()
     ((same_shapes, held, value),) = seen
@@ -386,10 +390,11 @@ def without_ignored_voxels(trainer, *cases):
 def test_an_ignore_label_that_no_training_case_holds_is_no_reason_to_train():
     trainer = with_data(make_trainer(nnUNetTrainerDSKD_unlabelled, ignore=True, patch=16), size=20, unlabelled=())
     trainer.initialize()
-    assert stream_cases(trainer) == []
+    assert stream_cases(trainer) == ([], [*LABELLED[1:]])  # 0 is fold 0's own
     without_ignored_voxels(trainer, *LABELLED[1:3])
-    stream = open_stream(trainer, [], 0)
-    assert stream._batches.data_loader._data.identifiers == [LABELLED[3], LABELLED[4]]  # 0 is fold 0's own
+    assert stream_cases(trainer).partly == [*LABELLED[3:]]
+    stream = open_stream(trainer, stream_cases(trainer), 0)
+    assert stream._batches.data_loader._data.identifiers == [*LABELLED[3:]]
     without_ignored_voxels(trainer, *LABELLED[3:])
     (Path(trainer.preprocessed_dataset_folder_base) / "dataset.json").write_text("{}")
     with pytest.raises(ValueError, match="nnunet-skd unlabelled -d 900 -c 2d -i FOLDER"):
@@ -397,6 +402,11 @@ def test_an_ignore_label_that_no_training_case_holds_is_no_reason_to_train():
     distill = make_trainer(nnUNetTrainerDistill, ignore=True, patch=16)
     distill.initialize()
     assert stream_cases(distill) is None
+    with_data(distill, size=20)  # and images beside it
+    cases = stream_cases(distill)
+    assert cases == ([*UNLABELLED], [])
+    stream = open_stream(distill, cases, 0)
+    assert not stream._partly and stream._batches.data_loader._data.identifiers == [*UNLABELLED]
 
 
 @pytest.mark.parametrize("change", ["plans", "vanished"])
@@ -428,8 +438,11 @@ def test_a_training_that_was_begun_with_images_does_not_go_on_without_them(remov
         trainer.on_train_start()
         assert trainer.unlabelled == begun.unlabelled != []
         assert "other images without labels" not in Path(trainer.log_file).read_text()
-        trainer.unlabelled = ["plain_0", "plain_1", "plain_9"]
-        assert stream_cases(trainer) == begun.unlabelled
+        trainer.unlabelled, trainer.current_epoch = ["plain_0", "plain_1", "plain_9"], 0
+        assert stream_cases(trainer).unlabelled == begun.unlabelled
+        assert "other images without labels" not in Path(trainer.log_file).read_text()  # before the first epoch
+        trainer.current_epoch = 1
+        stream_cases(trainer)
         log = Path(trainer.log_file).read_text()
         assert "begun with other images without labels" in log
         assert "Added since: plain_2\nGone since: plain_9\n" in log

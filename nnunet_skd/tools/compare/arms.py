@@ -70,8 +70,10 @@ def trained_arms(
         )
     if old:
         raise BadInput(
-            "the validation here is older than the training: the logs hold epochs after it. Wait for the training and "
-            "its validation (nnUNetv2_train ... --c), or leave the fold out with -f:\n" + "\n".join(old)
+            "the validation here is that of an earlier training: the logs hold epochs after it. Wait for the training "
+            "and its validation. Was it stopped? Move the earlier checkpoint_final.pth away before --c, which would "
+            "take it for the end of this one. Is the earlier training the one you mean? Validate it again with --val. "
+            "Or leave the fold out with -f:\n" + "\n".join(old)
         )
     return dataset, arms, same_labels(models)
 

@@ -67,7 +67,7 @@ def _left_out(row: pd.Series) -> str:
     arms = {row.reference: int(row.only_reference), row.arm: int(row.only_arm)}
     what = " of some class" if row.label == MEAN else ""
     told = " and in ".join(f"{counted(n, 'case')} only {arm} has a value{what}" for arm, n in arms.items() if n)
-    return told and f" In {told}, which does not count: see *Left out* below."
+    return told and f" In {told}. These values do not count: see *Left out* below."
 
 
 def result_table(table: pd.DataFrame, metrics: dict) -> str:

@@ -180,7 +180,8 @@ def _place(properties: dict) -> tuple[np.ndarray, np.ndarray]:
     if affine is None:
         return np.empty(0), np.empty(0)
     axes = affine[:3, :3]
-    return affine[:3, 3], axes / np.linalg.norm(axes, axis=0)
+    lengths = np.linalg.norm(axes, axis=0)
+    return affine[:3, 3], axes / np.where(lengths, lengths, 1)  # some programs write 0 for a single slice
 
 
 def _check_labels(path: Path, segmentation: np.ndarray, known: set[int]) -> None:

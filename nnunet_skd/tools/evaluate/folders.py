@@ -133,6 +133,15 @@ def known_metrics(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def _refuse_broken_links(files: list[Path]) -> None:
+    """``files`` are missed: a link may be all that is left of them."""
+    if broken := [file for file in files if file.is_symlink()]:
+        raise BadInput(
+            f"{broken[0]} is a link to {broken[0].readlink()}, which is not there. Bring that file back, or link to "
+            "where it is now"
+        )
+
+
 def _check_probabilities(predictions: list[Path], file_ending: str) -> None:
     missing = [p.name for p in predictions if not probabilities_file(p, file_ending).is_file()]
     if missing:
@@ -160,6 +169,7 @@ def _pairs(reference_dir: Path, prediction_dir: Path, file_ending: str, chill: b
         for folder in (reference_dir, prediction_dir)
     )
     extra = sorted(predictions - references)
+    _refuse_broken_links([reference_dir / name for name in extra])
     if extra:
         raise BadInput(
             f"{prediction_dir} holds {listed(extra)} without a reference in {reference_dir}. "
@@ -167,6 +177,7 @@ def _pairs(reference_dir: Path, prediction_dir: Path, file_ending: str, chill: b
         )
     missing = sorted(references - predictions)
     if missing and not chill:
+        _refuse_broken_links([prediction_dir / name for name in missing])
         raise BadInput(
             f"{prediction_dir} lacks {listed(missing)} of {reference_dir}. "
             "Predict them, or evaluate only the others with --chill"
