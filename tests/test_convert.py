@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from nnunetv2.experiment_planning.verify_dataset_integrity import check_cases
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
@@ -134,6 +135,16 @@ def test_arcade_problems_are_named(nnunet_env, tmp_path):
     assert left_behind(nnunet_env) == []
 
 
+def test_a_published_test_part_does_not_validate_where_the_validation_part_is_missing(nnunet_env, tmp_path, capsys):
+    source = arcade(tmp_path / "arcade")
+    (source / "syntax/val/annotations/val.json").unlink()
+    target = convert("arcade", [source], 84, partial=True)
+    assert len(list((target / "imagesTs").iterdir())) == 2
+    assert not any("test" in file.name for file in (target / "imagesTr").iterdir())
+    assert not (target / "splits_final.json").exists()
+    assert "its validation part is missing" in capsys.readouterr().out
+
+
 def test_arcade_refuses_a_category_that_the_task_does_not_have(nnunet_env, tmp_path):
     source = arcade(tmp_path / "arcade")
     table = source / "syntax/train/annotations/train.json"
@@ -221,6 +232,18 @@ def test_volumes_that_disagree_or_are_cut_short_are_named(nnunet_env, tmp_path):
     assert "img0003.nii.gz has a spacing of 3 x 0.8 x 0.7 mm, label0003.nii.gz of 1 x 1 x 1 (z, y, x)" in said
     assert "btcv_0004: unknown label 14 (known are 0 to 13)" in said
     assert "btcv_0005: img0005.nii.gz is damaged" in said and "btcv_0006: label0006.nii.gz is damaged" in said
+
+
+def test_an_image_and_a_label_of_other_orientations_are_refused(tmp_path):
+    """Both lie at the same place, but their voxels do not belong together: nnU-Net pairs them by their indices."""
+    image, label = tmp_path / "img.nii.gz", tmp_path / "label.nii.gz"
+    nifti(image, RNG.integers(1, 999, (9, 9, 9), dtype=np.int16))
+    nifti(label, np.zeros((9, 9, 9), np.uint8))
+    flipped = sitk.Flip(sitk.ReadImage(str(label)), (True, False, False))
+    assert flipped.GetDirection() != sitk.ReadImage(str(image)).GetDirection()
+    sitk.WriteImage(flipped, str(label))
+    with pytest.raises(BadCase, match=r"img.nii.gz and label.nii.gz are stored in different orientations"):
+        write_nifti(image, label, {"background": 0}, tmp_path / "i.nii.gz", tmp_path / "l.nii.gz")
 
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
@@ -401,7 +424,11 @@ def test_environment_and_source_are_checked_first(nnunet_env, tmp_path, monkeypa
 def test_without_nnunet_preprocessed_the_copy_command_is_printed(nnunet_env, tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("nnUNet_preprocessed")
     target = convert("dca1", [dca1(tmp_path / "a")], 82)
-    assert f"cp {target}/splits_final.json $nnUNet_preprocessed/Dataset082_DCA1/" in capsys.readouterr().out
+    assert f'cp {target}/splits_final.json "$nnUNet_preprocessed/Dataset082_DCA1/"' in capsys.readouterr().out
+    (tmp_path / "raw data").mkdir()
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw data"))
+    target = convert("dca1", [tmp_path / "a"], 83)
+    assert f"cp '{target}/splits_final.json' \"$nnUNet" in capsys.readouterr().out
 
 
 def test_an_interrupted_conversion_leaves_nothing(nnunet_env, tmp_path, monkeypatch):

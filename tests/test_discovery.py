@@ -1,19 +1,24 @@
 """register, path and doctor."""
 
 import os
+import shutil
 import sys
+import sysconfig
+from importlib.metadata import PathDistribution
 from pathlib import Path
 from types import SimpleNamespace
 
 import nnunetv2
 import pytest
 import torch
+from commands import BIN
 from torch.torch_version import TorchVersion
 from toy import make_trainer, run_epoch
 
 import nnunet_skd.trainers
 from nnunet_skd.catalogue import trainer_classes
 from nnunet_skd.compat import READS_EXT_TRAINER, TESTED, nnunet_version
+from nnunet_skd.tools import cli, commands
 from nnunet_skd.tools.cli import main
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.install import discovery, doctor, register
@@ -42,6 +47,34 @@ def test_register_is_idempotent_and_remove_takes_everything_away(empty_nnunet, c
     assert register.remove() is True
     assert register.remove() is False
     assert list(empty_nnunet.iterdir()) == []
+
+
+def test_pip_takes_the_shim_away_with_nnunet(empty_nnunet, tmp_path, monkeypatch):
+    """What pip leaves of nnunetv2, Python would take for it, before an editable clone that is installed instead."""
+    site = tmp_path / "site"
+    (site / "nnunetv2" / "training" / "nnUNetTrainer").mkdir(parents=True)
+    record = site / "nnunetv2-2.8.1.dist-info" / "RECORD"
+    record.parent.mkdir()
+    before = "nnunetv2/__init__.py,sha256=abc,0\nnnunetv2-2.8.1.dist-info/RECORD,,\n"
+    record.write_text(before)
+    (record.parent / "METADATA").write_text("Name: nnunetv2\nVersion: 2.8.1\n")
+    monkeypatch.setattr(discovery, "nnunetv2", SimpleNamespace(__path__=[str(site / "nnunetv2")]))
+    monkeypatch.setattr(discovery.importlib.metadata, "distribution", lambda _: PathDistribution(record.parent))
+    assert register.register() is True and register.register() is False
+    lines = record.read_text().removeprefix(before).splitlines()
+    assert [line.removesuffix(",,") for line in lines] == [
+        p.relative_to(site).as_posix() for p in discovery.shim_files()
+    ]
+    assert register.remove() is True and record.read_text() == before
+    monkeypatch.setattr(discovery, "nnunetv2", SimpleNamespace(__path__=[str(empty_nnunet.parents[1])]))
+    assert register.register() is True and record.read_text() == before  # of another nnunetv2
+
+
+def test_what_an_uninstalled_nnunet_left_is_named(tmp_path, monkeypatch):
+    (tmp_path / "left_over" / "training").mkdir(parents=True)
+    monkeypatch.syspath_prepend(tmp_path)
+    status, message = cli._explained(ModuleNotFoundError("No module named 'left_over.x'", name="left_over.x"))
+    assert status == 1 and f"{tmp_path / 'left_over'} is what an uninstalled left_over left behind" in message
 
 
 def test_register_renews_the_shim_of_another_version(empty_nnunet):
@@ -244,6 +277,39 @@ def test_doctor_refuses_a_device_that_is_not_there(ready):
     assert finding.text == "no CUDA device" and "-device cpu" in finding.remedy
 
 
+def test_doctor_names_a_small_shared_memory(ready, monkeypatch):
+    def about(free):
+        usage = shutil.disk_usage("/")._replace(free=free)
+        monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: usage)
+        return [f for f in doctor._shared_memory()]
+
+    monkeypatch.setattr(doctor.os.path, "isdir", lambda folder: True)
+    assert about(2**33) == []
+    (finding,) = about(64 * 2**20)
+    assert finding.level == "hint" and "/dev/shm has 64 MiB left" in finding.text and "--ipc=host" in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("value", "way_out"), [("~/results", '"$HOME/results"'), ("results", '"$PWD/results"')], ids=["tilde", "relative"]
+)
+def test_doctor_refuses_a_folder_that_depends_on_where_one_is(ready, monkeypatch, value, way_out):
+    monkeypatch.setenv("nnUNet_results", value)
+    (finding,) = [f for f in doctor._folders() if f.level == "problem"]
+    assert finding.remedy == f"export nnUNet_results={way_out}" and "mkdir" not in finding.remedy
+
+
+def test_doctor_takes_an_environment_that_is_reached_by_a_link(ready, tmp_path, monkeypatch):
+    (tmp_path / "current").symlink_to(BIN)
+    monkeypatch.setenv("PATH", str(tmp_path / "current"))
+    (finding,) = doctor._commands()
+    assert finding.level == "ok"
+    monkeypatch.setattr(commands.site, "ENABLE_USER_SITE", False)  # as in a venv, where ~/.local is another Python's
+    user = Path(sysconfig.get_path("scripts", sysconfig.get_preferred_scheme("user")))
+    assert user not in commands.own_folders()
+    monkeypatch.setattr(commands.site, "ENABLE_USER_SITE", True)
+    assert user in commands.own_folders()
+
+
 def test_doctor_names_what_apple_gpus_lack(ready, monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     monkeypatch.delenv("PYTORCH_ENABLE_MPS_FALLBACK", raising=False)
@@ -331,6 +397,32 @@ def test_doctor_names_a_training_that_cannot_go_on(begun, change, reason):
         torch.save(torch.load(file, weights_only=False) | change, file)
     (finding,) = about_going_on(doctor.examine("nnUNetTrainerDSKD", "cpu"))
     assert finding.level == "hint" and str(begun) in finding.text and reason in finding.text
+
+
+def test_a_trainer_of_ours_that_is_not_registered_is_no_matter_of_spelling(empty_nnunet, monkeypatch):
+    def not_found(name):
+        raise RuntimeError
+
+    monkeypatch.setattr("nnunet_skd.tools.trainers.find_trainer", not_found)
+    with pytest.raises(BadInput, match="nnUNetTrainerDSKD. Make its trainers known: nnunet-skd register"):
+        look_up("nnUNetTrainerDSKD")
+    with pytest.raises(BadInput, match="Check the spelling"):
+        look_up("nnUNetTrainerDKSD")
+
+
+@pytest.mark.parametrize("case", ["of stock, being written", "of a colleague"])
+def test_doctor_does_not_call_a_good_checkpoint_damaged(begun, case, monkeypatch):
+    file = begun / "checkpoint_latest.pth"
+    if case == "of a colleague":
+
+        def refuse(*_, **__):
+            raise PermissionError(13, "Permission denied", str(file))
+
+        monkeypatch.setattr(torch, "load", refuse)
+    else:
+        file.write_bytes(file.read_bytes()[:1000])
+        begun.parent.rename(begun.parents[1] / "nnUNetTrainer__nnUNetPlans__2d")
+    assert not about_going_on(doctor.examine("nnUNetTrainerDSKD", "cpu"))
 
 
 def test_trainings_of_others_are_none_of_the_doctors_business(begun):

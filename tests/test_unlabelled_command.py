@@ -641,6 +641,8 @@ def test_configurations_that_cannot_be_chosen(toy):
     [
         (["-d", "901"], "Could not find a dataset with the ID 901"),
         (["-d", "900", "-p", "OtherPlans"], "OtherPlans.json does not exist. Name one that is there: -p nnUNetPlans"),
+        (["-d", "Dataset900_toy"], "there is no Dataset900_toy. Did you mean Dataset900_Toy?"),
+        (["-d", "DatasetToy"], "DatasetToy is not a dataset's name"),
         (["-d", "900", "-np", "0"], "-np is 0"),
     ],
 )

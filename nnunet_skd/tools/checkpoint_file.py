@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from nnunet_skd.checkpoint import of_the_machine
 from nnunet_skd.tools.errors import BadInput
 
 # nnU-Net logs NumPy numbers. Rebuilding one runs no code of the file's; NumPy 1 and 2 give the function two names.
@@ -74,6 +75,8 @@ def _without_code(path: Path, mapped: bool) -> object:
                     return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails in as many ways as it can be damaged
+        if of_the_machine(error):
+            raise
         found = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
         if found is None:
             raise BadInput(f"{path} is damaged or not a checkpoint ({type(error).__name__}). Copy it again") from error

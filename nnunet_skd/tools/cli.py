@@ -6,7 +6,7 @@ command ends in a message, never in a traceback; ``NNUNET_SKD_TRACEBACK=1`` show
 """
 
 import argparse
-import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Callable
@@ -118,6 +118,10 @@ def _explained(error: BaseException) -> tuple[int, str]:
             return 1, f"error: {error.strerror or first_line(error)}{where}. Fix that, then run the command again"
         case ModuleNotFoundError() if (error.name or "").split(".")[0] != "nnunet_skd":
             name = (error.name or "a package").split(".")[0]
+            found = importlib.util.find_spec(name)
+            if found is not None and found.origin is None:  # folders without a module
+                left = ", ".join(found.submodule_search_locations)
+                return 1, f"error: {left} is what an uninstalled {name} left behind, and hides another one. Remove it"
             package = DISTRIBUTIONS.get(name, name)
             return 1, f"error: {name} is not installed in {sys.executable}: {sys.executable} -m pip install {package}"
         case ImportError():  # of a version that does not fit

@@ -4,6 +4,7 @@ import os
 import shlex
 import shutil
 import signal
+import site
 import subprocess
 import sys
 import sysconfig
@@ -41,9 +42,10 @@ def own_folders() -> list[Path]:
     folders = [
         Path(sys.executable).parent,
         sysconfig.get_path("scripts"),
-        sysconfig.get_path("scripts", sysconfig.get_preferred_scheme("user")),
         Path(nnunetv2.__path__[0]).parent / "bin",
     ]
+    if site.ENABLE_USER_SITE:
+        folders.append(sysconfig.get_path("scripts", sysconfig.get_preferred_scheme("user")))
     return [Path(os.path.abspath(folder)) for folder in folders]
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id
+from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id, find_candidate_datasets
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunet_skd.plans_file import plans_files
@@ -19,11 +19,14 @@ def read_dataset_plans(dataset: int | str, plans_name: str) -> tuple[Path, dict]
             or the plans are another dataset's, whose folders nnU-Net would use.
     """
     folder = require_variable("nnUNet_preprocessed") / dataset_name(dataset)
+    number = _number(folder.name)
+    if not folder.is_dir() and (others := set(find_candidate_datasets(number)) - {folder.name}):
+        raise BadInput(f"there is no {folder.name}. Did you mean {' or '.join(sorted(others))}?")
     path = folder / f"{plans_name}.json"
     for file in (path, folder / "dataset.json"):
         if not file.is_file():
             others = [name for name, _ in plans_files(folder)]
-            way_out = f"Run nnUNetv2_plan_and_preprocess -d {convert_dataset_name_to_id(folder.name)} first"
+            way_out = f"Run nnUNetv2_plan_and_preprocess -d {number} first"
             if others and file == path:  # planning would remove their data, which several plans may share
                 way_out = f"Name one that is there: -p {' or '.join(others)}"
             raise BadInput(f"{file} does not exist. {way_out}")
@@ -32,6 +35,13 @@ def read_dataset_plans(dataset: int | str, plans_name: str) -> tuple[Path, dict]
         name = plans["dataset_name"]
         raise BadInput(f"{path} has the dataset_name {name}, but lies in {path.parent.name}. Correct it")
     return path, plans
+
+
+def _number(name: str) -> int:
+    try:
+        return convert_dataset_name_to_id(name)
+    except ValueError as error:
+        raise BadInput(f"{name} is not a dataset's name, which is Dataset, three digits, _ and a name") from error
 
 
 def configuration_of(file: Path, plans: PlansManager, name: str) -> ConfigurationManager:

@@ -108,6 +108,39 @@ def read_segmentation(reader: type[BaseReaderWriter], file: Path) -> tuple[np.nd
         raise UnreadableImage(file, error) from error
 
 
+def same_place(one: dict, other: dict, spacing: Sequence[float]) -> bool:
+    """Whether two headers agree about origin (within half a voxel) and direction, where the format knows of them.
+
+    Args:
+        one, other: properties that nnU-Net's readers gave.
+        spacing: mm, per axis.
+    """
+    origins, half_a_voxel = [_place(properties)[0] for properties in (one, other)], min(spacing) / 2
+    if len(origins[0]) != len(origins[1]):
+        return True
+    return np.allclose(*origins, rtol=0, atol=half_a_voxel) and same_direction(one, other)
+
+
+def same_direction(one: dict, other: dict) -> bool:
+    """Whether the axes of two headers point the same way, where the format knows of them."""
+    directions = [_place(properties)[1] for properties in (one, other)]
+    return len(directions[0]) != len(directions[1]) or np.allclose(*directions, rtol=0, atol=0.01)
+
+
+def _place(properties: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Origin and direction of what nnU-Net's readers of SimpleITK or nibabel have read; empty for other formats."""
+    if "sitk_stuff" in properties:
+        header = properties["sitk_stuff"]
+        return np.array(header.get("origin", ())), np.array(header.get("direction", ()))
+    header = properties.get("nibabel_stuff", {})
+    affine = header.get("reoriented_affine", header.get("original_affine"))  # of the voxels as they are in the array
+    if affine is None:
+        return np.empty(0), np.empty(0)
+    axes = affine[:3, :3]
+    lengths = np.linalg.norm(axes, axis=0)
+    return affine[:3, 3], axes / np.where(lengths, lengths, 1)  # some programs write 0 for a single slice
+
+
 @contextlib.contextmanager
 def written_whole(file: Path) -> Iterator[None]:
     """Around a library that writes an image: ITK may say nothing where the disk is full, and leave half a file.

@@ -3,6 +3,7 @@
 import io
 from contextlib import redirect_stdout
 
+from nnunet_skd.catalogue import trainer_classes
 from nnunet_skd.compat import find_trainer
 from nnunet_skd.messages import first_line
 from nnunet_skd.tools.errors import BadInput
@@ -32,9 +33,11 @@ def look_up(name: str) -> type:
         with redirect_stdout(io.StringIO()):  # nnU-Net prints every module that it looks into
             return find_trainer(name)
     except RuntimeError as error:
+        way_out = "Check the spelling; the folder of your own trainer must be in nnUNet_extTrainer"
+        if name in trainer_classes():
+            way_out = "Make its trainers known: nnunet-skd register"
         raise TrainerNotFound(
-            f"nnU-Net does not find the trainer {name}. Check the spelling; the folder of your own trainer must be in"
-            f" nnUNet_extTrainer ('nnunet-skd doctor -tr {name}' shows what is found)"
+            f"nnU-Net does not find the trainer {name}. {way_out} ('nnunet-skd doctor -tr {name}' shows what is found)"
         ) from error
     except Exception as error:  # whatever a module on the search path raises
         raise BadInput(

@@ -122,7 +122,9 @@ class _Arm:
         trainer.on_train_start()
         trainer.unlabelled_per_labelled = per_labelled
         batches = repeat(random_batch(trainer, batch_size=batch_size_of(trainer)))
-        trainer.stream = UnlabelledStream(trainer, batches, tuple(mirror_axes or ()))
+        trainer.stream = UnlabelledStream(
+            trainer, batches, tuple(mirror_axes or ()), trainer.label_manager.has_ignore_label
+        )
 
     def _mark_parts(self) -> None:
         trainer = self.trainer

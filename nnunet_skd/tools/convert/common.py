@@ -38,7 +38,10 @@ class Case:
 
 @dataclass
 class Found:
-    """Everything about a data set except its pixels. ``problems`` names each missing, unpaired or doubled file."""
+    """Everything about a data set except its pixels. ``problems`` names each missing, unpaired or doubled file.
+
+    ``test_validates``: no validation part is published, so that the test part becomes fold 0's.
+    """
 
     cases: list[Case]
     labels: dict[str, int]
@@ -50,6 +53,7 @@ class Found:
     description: str
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    test_validates: bool = False
     resolved: str = ""  # a sentence about the pixels counted in Written.resolved
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import shlex
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -146,11 +147,11 @@ def _tell(found: Found, target: Path, splits: list[dict]) -> None:
         if for_nnunet is None or not for_nnunet.exists():
             print(
                 "nnUNet_preprocessed is not set or not writable. Fix that, then give nnU-Net the split:\n"
-                f"  mkdir -p $nnUNet_preprocessed/{target.name}\n"
-                f"  cp {target}/splits_final.json $nnUNet_preprocessed/{target.name}/"
+                f'  mkdir -p "$nnUNet_preprocessed/{target.name}"\n'
+                f'  cp {shlex.quote(str(target / SPLITS))} "$nnUNet_preprocessed/{target.name}/"'
             )
     else:
-        print("split: none is published; nnU-Net makes five folds")
+        print("split: none is published, or its validation part is missing; nnU-Net makes five folds")
     print(
         f"next:\n  nnUNetv2_plan_and_preprocess -d {number} -c {found.configuration} --verify_dataset_integrity\n"
         f"  nnUNetv2_train {number} {found.configuration} 0 -tr nnUNetTrainerDSKD"

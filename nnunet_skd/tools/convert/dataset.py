@@ -15,13 +15,13 @@ from nnunet_skd.tools.nnunet_folders import SPLITS
 
 
 def name_cases(found: Found) -> None:
-    """Make names that nnU-Net and every file system accept; without a validation part, the test part becomes it."""
+    """Make names that nnU-Net and every file system accept; where none is published, the test part validates."""
     for case in found.cases:
         case.name = re.sub(r"[^\w.-]", "_", case.name)
     twice = [name for name, count in Counter(case.name for case in found.cases).items() if count > 1]
     if twice:
         raise refusal([f"{name}: two cases of this name" for name in twice])
-    if not any(case.part == "val" for case in found.cases):
+    if found.test_validates:
         for case in found.cases:
             case.part = "val" if case.part == "test" else case.part
 

@@ -10,7 +10,14 @@ from PIL import Image
 
 from nnunet_skd.messages import listed
 from nnunet_skd.tools.convert.common import BadCase, Written
-from nnunet_skd.tools.images import UnreadableImage, read_images, require_finite, require_whole, written_whole
+from nnunet_skd.tools.images import (
+    UnreadableImage,
+    read_images,
+    require_finite,
+    require_whole,
+    same_direction,
+    written_whole,
+)
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -93,6 +100,10 @@ def write_nifti(image: Path, label: Path, known: dict[str, int], image_path: Pat
     if not np.allclose(geometry["spacing"], label_geometry["spacing"], rtol=1e-3):
         mm = [" x ".join(f"{value:.4g}" for value in about["spacing"]) for about in (geometry, label_geometry)]
         raise BadCase(f"{image.name} has a spacing of {mm[0]} mm, {label.name} of {mm[1]} (z, y, x)")
+    if not same_direction(geometry, label_geometry):
+        raise BadCase(
+            f"{image.name} and {label.name} are stored in different orientations: their voxels do not belong together"
+        )
     present = check_labels(labels, known)
     for source, target in ((image, image_path), (label, label_path)):
         if source.name.endswith(".nii.gz"):

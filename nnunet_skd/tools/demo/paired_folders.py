@@ -21,7 +21,7 @@ from nnunet_skd.tools.cases import reader_class
 from nnunet_skd.tools.demo.data import hold_out, refuse_few
 from nnunet_skd.tools.errors import BadInput
 from nnunet_skd.tools.files import left_behind, link, new_folder, require_folder
-from nnunet_skd.tools.images import read_images, read_segmentation, written_whole
+from nnunet_skd.tools.images import read_images, read_segmentation, same_direction, written_whole
 
 FOLDERS_DATASET = "Dataset900_Folders"
 # Longest first, so that .nii.gz is not taken for something else.
@@ -171,6 +171,10 @@ def _check_pairs(
             problems.append(f"mask {mask_file.name} is {_size(mask)}, but image {image_file.name} is {_size(image)}")
         elif not np.allclose(image_properties["spacing"], mask_properties["spacing"]):
             problems.append(f"mask {mask_file.name} and image {image_file.name} differ in voxel spacing")
+        elif not same_direction(image_properties, mask_properties):
+            problems.append(
+                f"mask {mask_file.name} is stored in another orientation than image {image_file.name}: resample it"
+            )
         if len(mask) > 1:
             coloured = True
             if np.any(mask[1:3] != mask[:1]):

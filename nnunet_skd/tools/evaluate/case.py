@@ -19,7 +19,7 @@ from nnunet_skd.tools.evaluate.calibration import (
     softmax_calibration,
 )
 from nnunet_skd.tools.evaluate.metrics import mask_metrics
-from nnunet_skd.tools.images import read_segmentation
+from nnunet_skd.tools.images import read_segmentation, same_place
 
 # Headers round the spacing to float32 and sometimes to three digits.
 _SPACING_RTOL = 1e-3
@@ -85,7 +85,7 @@ def read_pair(case: Case) -> tuple[np.ndarray, np.ndarray, list[float]]:
             f"{case.prediction} has the spacing {prediction_spacing} mm, but its reference {case.reference} has "
             f"{spacing} mm (axes in array order). Predictions must be in the geometry of the original images{hint}"
         )
-    if not _same_place(geometry, prediction_geometry, spacing):
+    if not same_place(geometry, prediction_geometry, spacing):
         raise BadInput(
             f"{case.prediction} lies elsewhere than its reference {case.reference}: origin or direction in the headers "
             "differ. nnU-Net gives a prediction the header of its image. If the reference's voxels fit the image and "
@@ -157,31 +157,6 @@ def _read(path: Path, reader: type[BaseReaderWriter]) -> tuple[np.ndarray, list[
         segmentation = segmentation.squeeze(axis)
         del spacing[axis]
     return segmentation, spacing, properties
-
-
-def _same_place(one: dict, other: dict, spacing: Sequence[float]) -> bool:
-    """Whether two headers agree about origin (within half a voxel) and direction, where the format knows of them."""
-    (origin, direction), (other_origin, other_direction) = _place(one), _place(other)
-    if len(origin) != len(other_origin):
-        return True
-    half_a_voxel = min(spacing) / 2
-    return np.allclose(origin, other_origin, rtol=0, atol=half_a_voxel) and np.allclose(
-        direction, other_direction, rtol=0, atol=0.01
-    )
-
-
-def _place(properties: dict) -> tuple[np.ndarray, np.ndarray]:
-    """Origin and direction of what nnU-Net's readers of SimpleITK or nibabel have read; empty for other formats."""
-    if "sitk_stuff" in properties:
-        header = properties["sitk_stuff"]
-        return np.array(header.get("origin", ())), np.array(header.get("direction", ()))
-    header = properties.get("nibabel_stuff", {})
-    affine = header.get("reoriented_affine", header.get("original_affine"))  # of the voxels as they are in the array
-    if affine is None:
-        return np.empty(0), np.empty(0)
-    axes = affine[:3, :3]
-    lengths = np.linalg.norm(axes, axis=0)
-    return affine[:3, 3], axes / np.where(lengths, lengths, 1)  # some programs write 0 for a single slice
 
 
 def _check_labels(path: Path, segmentation: np.ndarray, known: set[int]) -> None:

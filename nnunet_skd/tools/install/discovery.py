@@ -1,6 +1,8 @@
 """Where nnU-Net finds this package's trainers: the shim inside nnunetv2, and the folder for nnUNet_extTrainer."""
 
+import importlib.metadata
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import nnunetv2
@@ -64,6 +66,18 @@ def shim_files(folder: Path | None = None) -> dict[Path, str]:
     """The shim: a package of one module in this folder, by default in the active nnunetv2."""
     folder = folder or shim_folder()
     return {folder / "__init__.py": "", folder / "nnunet_skd_trainers.py": SHIM}
+
+
+def pips_list() -> Path | None:
+    """pip's list of nnunetv2's files, where it owns that folder: what it does not list, stays when it removes nnunetv2.
+
+    Python would take what stays for nnunetv2, before an editable clone that is installed instead.
+    """
+    with suppress(importlib.metadata.PackageNotFoundError):
+        nnunet = importlib.metadata.distribution("nnunetv2")
+        if Path(nnunet.locate_file("nnunetv2")).resolve() == Path(nnunetv2.__path__[0]).resolve():
+            return next((Path(file.locate()) for file in nnunet.files or () if file.name == "RECORD"), None)
+    return None
 
 
 def is_registered() -> bool:

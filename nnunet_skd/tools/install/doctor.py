@@ -48,7 +48,7 @@ from nnunet_skd.tools.install.discovery import (
 )
 from nnunet_skd.tools.install.unfinished import unfinished_trainings
 
-ENOUGH_SPACE = 2**30  # bytes: less than a checkpoint or two and a small preprocessed data set take
+ENOUGH_SPACE = 2**30  # bytes: less than a checkpoint or two and a small preprocessed data set take, or a few batches
 
 
 @dataclass
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
 def examine(trainer: str, device: str | None = None) -> list[Finding]:
     """All findings, for the trainer ``trainer`` on ``device`` (None: what this machine has)."""
-    found = [*_versions(), *_commands(), *_folders()]
+    found = [*_versions(), *_commands(), *_folders(), *_shared_memory()]
     if is_too_old(nnunet_version()):
         return found  # nothing of this package can be imported that the rest would ask
     found += [*_discovery(), *_resolution(trainer), *_device(device)]
@@ -112,7 +112,7 @@ def _commands() -> list[Finding]:
     if found is None:
         remedy = f'export PATH="{here}:$PATH"'
         return [Finding("problem", f"nnUNetv2_train is not on PATH (nnunetv2: {nnunetv2.__path__[0]})", remedy)]
-    if Path(os.path.abspath(found)).parent not in own_folders():
+    if Path(found).parent.resolve() not in [folder.resolve() for folder in own_folders()]:
         text = f"nnUNetv2_train on PATH is {found}, which belongs to another environment than this one ({here})"
         return [Finding("problem", text, f'Activate this environment, or: export PATH="{here}:$PATH"')]
     return [Finding("ok", f"{found} uses nnunetv2 in {nnunetv2.__path__[0]}")]
@@ -127,6 +127,10 @@ def _folders() -> list[Finding]:
         writable = "problem" if name == "nnUNet_results" else "hint"
         if not folder:
             findings.append(Finding(there, f"{name} is not set", f"export {name}=/path/to/{name}"))
+        elif not os.path.isabs(folder):
+            absolute = folder.replace("~", "$HOME", 1) if folder.startswith("~/") else f"$PWD/{folder}"
+            text = f"{name}={folder} is another folder wherever you are"
+            findings.append(Finding(there, text, f'export {name}="{absolute}"'))
         elif not os.path.isdir(folder):
             findings.append(Finding(there, f"{name}={folder} does not exist", f'mkdir -p "{folder}"'))
         elif name != "nnUNet_raw" and not os.access(folder, os.W_OK):
@@ -139,6 +143,15 @@ def _folders() -> list[Finding]:
             free = shutil.disk_usage(folder).free / 2**30
             findings.append(Finding("ok", f"{name}={folder} ({free:.0f} GiB free)"))
     return findings
+
+
+def _shared_memory() -> list[Finding]:
+    """Where nnU-Net's augmentation processes put their batches; Docker gives a container 64 MiB of it."""
+    folder = "/dev/shm"  # noqa: S108 - Linux has it there
+    if not os.path.isdir(folder) or (free := shutil.disk_usage(folder).free) >= ENOUGH_SPACE:
+        return []
+    text = f"{folder} has {free / 2**20:.0f} MiB left: nnU-Net's augmentation processes may fail there, and hang"
+    return [Finding("hint", text, "docker run --ipc=host ..., or --shm-size=8g; or: export nnUNet_n_proc_DA=0")]
 
 
 def _discovery() -> list[Finding]:

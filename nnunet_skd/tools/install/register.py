@@ -3,7 +3,8 @@
 Writes one small module into the active nnunetv2 (site-packages or an editable clone). After that,
 `-tr nnUNetTrainerDSKD` works for nnUNetv2_train, nnUNetv2_predict and nnUNetv2_predict_from_modelfolder in every shell,
 cluster job and GUI that uses this Python environment. nnU-Net finds its own trainers before it reads that module,
-and the module does nothing if nnunet_skd is uninstalled. Run the command again after reinstalling nnunetv2.
+and the module does nothing if nnunet_skd is uninstalled. pip removes it together with nnunetv2: run the command again
+after reinstalling that.
 
 Where nnunetv2 is read-only or must not be changed, set nnUNet_extTrainer instead (see `nnunet-skd path --help`).
 nnU-Net before 2.8 does not read that variable: there, this command is the only way.
@@ -22,6 +23,7 @@ from nnunet_skd.tools.files import FULL, write_file
 from nnunet_skd.tools.install.discovery import (
     export_line,
     is_registered,
+    pips_list,
     shim_files,
     shim_folder,
     without_variable,
@@ -52,12 +54,14 @@ def register() -> bool:
         BadInput: the folder or a file in it is a link, or nnunetv2 is read-only; the message says what to use instead.
     """
     if is_registered():
+        _list_for_pip()
         return False
     _refuse_links(shim_folder(), *shim_files())
     try:
         shim_folder().mkdir(exist_ok=True)
         for path, text in shim_files().items():
             write_file(path, text)  # half a module would break every -tr
+        _list_for_pip()
     except OSError as error:
         if error.errno in FULL:  # a full disk is nothing to go around
             raise
@@ -82,9 +86,22 @@ def remove() -> bool:
         return False
     try:
         shutil.rmtree(shim_folder())
+        _list_for_pip(listed=False)
     except OSError as error:
         raise BadInput(f"cannot remove {shim_folder()}: {error.strerror}. Remove it as its owner.") from error
     return True
+
+
+def _list_for_pip(*, listed: bool = True) -> None:
+    """Whether pip takes the shim away together with nnunetv2."""
+    record = pips_list()
+    if record is None:
+        return
+    ours = [f"{path.relative_to(shim_folder().parents[3]).as_posix()},," for path in shim_files()]
+    before = record.read_text(encoding="utf-8").splitlines()
+    after = [line for line in before if line not in ours] + ours * listed
+    if after != before:
+        write_file(record, "\n".join(after) + "\n")
 
 
 def _refuse_links(*paths: Path) -> None:

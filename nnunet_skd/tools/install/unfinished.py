@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nnunet_skd.catalogue import trainer_classes
 from nnunet_skd.checkpoint import KEY, way_out
 from nnunet_skd.model_folds import CHECKPOINT, GOES_ON_FROM
 from nnunet_skd.tools.checkpoint_file import NeedsCode, read_checkpoint
@@ -24,10 +25,11 @@ def unfinished_trainings(results: Path) -> dict[Path, str]:
             continue
         try:
             content = read_checkpoint(checkpoint, mapped=True)
-        except NeedsCode:  # not of this package, and not to be executed for a look at it
+        except (NeedsCode, OSError):  # not to be executed for a look at it, or not to be read by us
             continue
         except BadInput:
-            trainings[fold] = f"{checkpoint.name} is not a complete checkpoint. {way_out(str(checkpoint))}"
+            if fold.parent.name.split("__")[0] in trainer_classes():  # nnU-Net's own may be in the middle of writing
+                trainings[fold] = f"{checkpoint.name} is not a complete checkpoint. {way_out(str(checkpoint))}"
             continue
         if KEY in content:
             trainings[fold] = _obstacle(content["trainer_name"])

@@ -59,4 +59,5 @@ def find(files: Files) -> Found:
         licence="terms of use of the Synapse project syn3193805 (registration)",
         description="BTCV abdomen: labelled CT scans, 13 organs; split of TransUNet (18 / 12)",
         problems=problems,
+        test_validates=True,
     )

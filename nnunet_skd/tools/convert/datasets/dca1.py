@@ -54,5 +54,6 @@ def find(files: Files, threshold: int | None = None) -> Found:
         licence="unknown; the authors ask for the citation",
         description="DCA1: X-ray coronary angiograms and vessel masks; split 1-100 / 101-134",
         problems=problems,
+        test_validates=True,
         resolved="mask pixels were neither black nor white and went by --threshold",
     )

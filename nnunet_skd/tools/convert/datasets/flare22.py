@@ -56,4 +56,5 @@ def find(files: Files) -> Found:
         licence="unknown; the scans come from the Medical Segmentation Decathlon (CC BY-SA 4.0)",
         description="FLARE22, labelled part: abdominal CT, 13 organs; split 40 / 10 of mmseg-kd and DPC-Net",
         problems=problems,
+        test_validates=True,
     )

@@ -71,6 +71,7 @@ def find(files: Files) -> Found:
         description="Synapse multi-organ CT, TransUNet's preprocessing. Spacing and orientation are unknown; 1,1,1 is "
         "a placeholder",
         problems=problems,
+        test_validates=True,
         notes=[
             "spacing and orientation are not in these files: 1, 1, 1 mm is a placeholder. Use 2D networks",
             "label numbers follow TransUNet's tables; check one case before you rely on the organ names",
