@@ -121,7 +121,7 @@ def _explained(error: BaseException) -> tuple[int, str]:
             found = importlib.util.find_spec(name)
             if found is not None and found.origin is None:  # folders without a module
                 left = ", ".join(found.submodule_search_locations)
-                return 1, f"error: {left} is what an uninstalled {name} left behind, and hides another one. Remove it"
+                return 1, f"error: {left} is what an uninstalled {name} left behind, and would hide others. Remove it"
             package = DISTRIBUTIONS.get(name, name)
             return 1, f"error: {name} is not installed in {sys.executable}: {sys.executable} -m pip install {package}"
         case ImportError():  # of a version that does not fit
