@@ -99,7 +99,7 @@ def paired_table(cases: pd.DataFrame, higher_is_better: dict[str, bool], *, test
 
 
 def _hopeless(table: pd.DataFrame, counts: pd.Series) -> pd.Series:
-    """Which rows cannot reach a verdict, whatever so many differences are."""
+    """Which rows cannot reach a verdict with so many differences, whatever these are."""
     # Holm multiplies the smallest p by the number of tests, so not even it can pass if this is above alpha.
     none_can = smallest_p(counts.max()) * table["p"].notna().sum() > ALPHA
     return counts.map(lambda count: none_can or smallest_p(count) > ALPHA)
