@@ -67,13 +67,15 @@ def begun_since(folder: Path, what: str) -> bool:
 
     nnU-Net keeps the last checkpoint and the validation of a training that is begun anew in the same folder.
     """
-    states = [
-        match[1]
-        for log in _logs(folder)
-        for line in log.read_text(encoding="utf-8", errors="replace").splitlines()
-        if (match := _STATE.fullmatch(line))
-    ]
-    return what in states and any(state.startswith("Epoch") for state in states[::-1][: states[::-1].index(what)])
+    reached = since = False
+    for log in _logs(folder):
+        for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+            match = _STATE.fullmatch(line)
+            if match and match[1] == what:
+                reached, since = True, False
+            elif match and match[1].startswith("Epoch"):
+                since = reached
+    return since
 
 
 def epoch_seconds(folder: Path) -> list[float]:

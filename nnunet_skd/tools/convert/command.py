@@ -12,8 +12,8 @@ licence of a data set, and says what we could not find out about it.
 
 Checks: each image has a reference and each reference an image; all published cases are there, where their number is
 known to us (not m2caiseg, nor the last slices of synapse); every file can be read; sizes, spacings and orientations
-agree; all labels, colours and categories are known. If a check fails, the files concerned are listed
-and nothing is written. --partial converts the rest, and records in dataset.json what was left out.
+agree; all labels, colours and categories are known. If a check fails, the files concerned are listed and nothing is
+written. --partial converts the rest, and records in dataset.json what was left out.
 
 Splits: a published train/validation split becomes fold 0 of splits_final.json, and the test part goes to imagesTs and
 labelsTs. A published train/test split without validation part also becomes fold 0: train on fold 0, and nnU-Net's final

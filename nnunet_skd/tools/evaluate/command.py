@@ -33,17 +33,16 @@ one value for all classes, which has a row of its own ('all classes'; Brier from
 (Brier from 0 to 1). They judge the probabilities alone: what was done to the segmentation afterwards does not count.
 
 Distances use the spacing in the files. Images without spacing (png, bmp, 2D tif) give distances in pixels, 3D tif
-without their JSON files in voxels. Distances
-are measured between surface meshes, whereas most tools count voxels: with thick slices HD95 differs (3.18 against 4.05
-mm at a spacing of 5, 0.5 and 0.8 mm), and ASD and NSD differ where errors are as small as a voxel. HD95_voxel counts
-voxels. Evaluate both sides of a comparison with the same tool.
+without their JSON files in voxels. Distances are measured between surface meshes, whereas most tools count voxels: with
+thick slices HD95 differs (3.18 against 4.05 mm at a spacing of 5, 0.5 and 0.8 mm), and ASD and NSD differ where errors
+are as small as a voxel. HD95_voxel counts voxels. Evaluate both sides of a comparison with the same tool.
 
 Conventions. A class that neither file holds has no value (nan), except for specificity and accuracy. If only one file
 holds it, Dice, IoU, NSD and clDice are 0, and HD95, HD95_voxel and ASD have no value (nan); nor has precision where the
 prediction lacks it, or sensitivity where the reference does. The column n says in how many cases a metric has a value,
-so check it before you compare mean distances. Voxels with the ignore label in the
-reference are left out, so no metric sees what is wrong there. Where an object touches one of them, nobody knows where
-it ends, and surface and topology metrics have no value (nan): of scribbles and single slices only overlap is left.
+so check it before you compare mean distances. Voxels with the ignore label in the reference are left out, so no metric
+sees what is wrong there. Where an object touches one of them, nobody knows where it ends, and surface and topology
+metrics have no value (nan): of scribbles and single slices only overlap is left.
 
 The summary holds mean, standard deviation (n - 1) and 95 % bootstrap interval over cases, per class. 'foreground mean'
 is the mean of the class means, as in nnU-Net's summary.json; its standard deviation is that of each case's mean over

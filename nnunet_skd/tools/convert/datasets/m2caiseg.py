@@ -112,7 +112,7 @@ def find(files: Files, nearest_colour: bool = False) -> Found:
         licence="CC BY-NC 4.0 according to MedSegBench; not verified",
         description="M2CAISeg: laparoscopic images, instruments, organs and fluids",
         problems=problems,
-        test_validates=not any(PARTS[folder] == "val" for folder, _ in {**images, **masks}),
+        test_validates=not any(PARTS[folder] == "val" for folder, _ in {*images, *masks}),
         resolved="mask pixels had a colour outside the class table and went to the closest one",
     )
 
